@@ -1,0 +1,48 @@
+"""The line under a figure or table that says which runs made it; generated from the rows."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+RUN = ["method", "backbone", "block", "split"]  # runs that agree in these are repeats
+
+
+def caption(rows: pd.DataFrame, unit: str = "point") -> str:
+    """One line: profile, split and image counts, image size, inputs, epochs, repeats.
+
+    rows: the runs shown. unit: what one value is called, as in "4 runs per bar".
+    Example: "profile quick · train[:10%]: 100 training / 300 evaluation images · 32 px ·
+    unit inputs · 8 epochs · 1 run per point".
+    """
+    if rows.empty:
+        return "no runs"
+    parts = [
+        f"profile {_all_of(rows['profile'])}",
+        f"{_all_of(rows['split'])}: {_range(rows['train_images'])} training"
+        f" / {_range(rows['eval_images'])} evaluation images",
+        f"{_range(rows['image_size'])} px",
+        f"{_all_of(rows['input_scaling'])} inputs",
+        _counted(rows["epochs"], "epoch"),
+        f"{_counted(rows.groupby(RUN).size(), 'run')} per {unit}",
+        *_widths(rows),
+    ]
+    return " · ".join(parts)
+
+
+def _all_of(values: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(values))
+
+
+def _range(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def _counted(values: pd.Series, noun: str) -> str:
+    return f"{_range(values)} {noun}{'' if values.max() == 1 else 's'}"
+
+
+def _widths(rows: pd.DataFrame) -> list[str]:
+    """Width multipliers other than 1, because they make another network of the same name."""
+    pairs = rows[["backbone", "alpha"]].drop_duplicates().itertuples(index=False)
+    return [f"{name} alpha {alpha}" for name, alpha in pairs if alpha not in ("", "1", "1.0")]

@@ -1,0 +1,104 @@
+"""The paper's methods as pure functions: a backbone in, a list of named blocks out (Figure 1).
+
+A block names the backbone layers that are tuned together with the classifier. Only layers with
+weights can be tuned, so only they are named, always in the order of `backbone.layers`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import keras
+import numpy as np
+
+from .params import InputError
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers tuned together; an empty block tunes the classifier alone (Baseline I)."""
+
+    name: str
+    layers: tuple[str, ...]
+
+
+def weighted_layers(backbone):
+    """Names of the layers with weights, in the order of `backbone.layers`."""
+    return [layer.name for layer in backbone.layers if layer.weights]
+
+
+def baseline_1(backbone):
+    """Tune the classifier alone."""
+    return [Block("baseline_1", ())]
+
+
+def baseline_2(backbone):
+    """Tune every layer."""
+    return [Block("baseline_2", tuple(weighted_layers(backbone)))]
+
+
+def random_layers(backbone, k, seed):
+    """One block of `k` distinct layers with weights, drawn by `np.random.default_rng(seed)`.
+
+    Raises InputError if the backbone has fewer than `k`.
+    """
+    names = weighted_layers(backbone)
+    _check_count("random_layers", k, names)
+    drawn = np.random.default_rng(seed).choice(len(names), size=k, replace=False)
+    return [Block(f"random_{k}", tuple(names[i] for i in sorted(drawn)))]
+
+
+def layer_wise(backbone):
+    """One block per layer with weights, named like the layer (Algorithm 1)."""
+    return [Block(name, (name,)) for name in weighted_layers(backbone)]
+
+
+def block_wise(backbone):
+    """Runs of consecutive layers with weights between layers without (Section III-B, Algorithm 2).
+
+    Each run is as long as possible, so every layer with weights is in exactly one block.
+    "Consecutive" follows `backbone.layers`, where the branches of a residual unit lie side by
+    side. Operations that are no layers, such as the sum inside MobileNetV3's hard sigmoid, are
+    not in that list and delimit nothing. Blocks are named block_01, block_02, ... from the input.
+    """
+    runs = groupby(backbone.layers, key=lambda layer: bool(layer.weights))
+    tuned = [tuple(layer.name for layer in run) for has_weights, run in runs if has_weights]
+    return [Block(f"block_{i:02}", names) for i, names in enumerate(tuned, start=1)]
+
+
+def sliding_window(backbone, length):
+    """Windows of `length` consecutive layers at stride 1 (Section III-B; the paper's length is 3).
+
+    The window slides over all layers but the input layer; of the layers it covers, those with
+    weights are tuned. window_001 starts at the first layer after the input. Windows that tune
+    the same layers, or none, stay in the list: each is a position of the window, and the sweep
+    trains what they share once. Raises InputError if the backbone has fewer than `length` layers.
+    """
+    layers = [x for x in backbone.layers if not isinstance(x, keras.layers.InputLayer)]
+    _check_count("window", length, layers)
+    windows = (layers[i : i + length] for i in range(len(layers) - length + 1))
+    return [
+        Block(f"window_{i:03}", tuple(layer.name for layer in window if layer.weights))
+        for i, window in enumerate(windows, start=1)
+    ]
+
+
+def top_ranked(backbone, scores: Mapping[str, float], k):
+    """One block of the `k` layers with the best layer-wise accuracy (Section III-C, Algorithm 3).
+
+    scores: accuracy of the layer-wise search by layer name, one for every layer with weights.
+    Of equal scores, the layer nearer the output wins. Raises InputError if a score is missing
+    or the backbone has fewer than `k` layers with weights.
+    """
+    names = weighted_layers(backbone)
+    _check_count("top_k", k, names)
+    missing = [name for name in names if name not in scores]
+    if missing:
+        raise InputError(f"scores: {len(missing)} of {len(names)} layers missing: {missing[0]} ...")
+    best = sorted(range(len(names)), key=lambda i: (scores[names[i]], i), reverse=True)[:k]
+    return [Block(f"top_{k}", tuple(names[i] for i in sorted(best)))]
+
+
+def _check_count(key, count, layers):
+    if not 1 <= count <= len(layers):
+        raise InputError(f"{key}: {count} is not allowed; 1 to {len(layers)} for this backbone")

@@ -1,0 +1,359 @@
+"""The ledger: one CSV per (method, backbone), one row per run, and the tables read from it.
+
+A row is written the moment its run ends, as one whole line that is flushed to disk, so an
+interrupted sweep loses at most the run it was in. Figures and tables read rows and nothing else.
+"""
+
+import csv
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from .params import InputError
+
+SEARCH_SPLIT = "train[:10%]"  # the paper's slice for finding the best layer, block or window
+FINAL_SPLIT = "train[:70%]"  # the paper's slice for training each method's winner
+
+# In the order of the paper's story; a ranked block of another size (top_4) is a method as well.
+METHODS = (
+    "baseline_1",
+    "baseline_2",
+    "random",
+    "layer_wise",
+    "block_wise",
+    "top_3",
+    "top_5",
+    "sliding_window",
+)
+ACCURACIES = ("val_accuracy", "best_val_accuracy")
+
+
+class TornRowWarning(UserWarning):
+    """The last line of a ledger has no end: a run was interrupted while its row was written."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a ledger: its type and what its values may be."""
+
+    name: str
+    kind: type  # str, int or float
+    low: float = 0.0  # smallest value of a number
+    high: float = float("inf")  # largest value of a number
+    blank: bool = False  # text may be empty; a float may be nan
+
+
+SCHEMA = (
+    Column("key", str),  # hash of all that determines the run
+    Column("profile", str),
+    Column("method", str),  # one of METHODS, or top_<k>
+    Column("backbone", str),
+    Column("alpha", str, blank=True),  # width multiplier, as text
+    Column("image_size", int, low=1),  # pixels
+    Column("weights_sha256", str, blank=True),  # of the backbone before training
+    Column("input_scaling", str),  # unit or native
+    Column("block", str),  # the block's name in its partition
+    Column("layers", str, blank=True),  # tuned layers joined with ";", empty for Baseline I
+    Column("n_trainable", int),  # trainable weights (scalars), classifier included
+    Column("split", str),  # training slice
+    Column("train_images", int, low=1),
+    Column("eval_images", int, low=1),
+    Column("seed", int),
+    Column("repeat", int),  # 0 in the search, 0..R-1 in the final runs
+    Column("batch_size", int, low=1),
+    Column("epochs", int, low=1),
+    Column("learning_rate", float),
+    Column("val_accuracy", float, high=1.0),  # of the last epoch
+    Column("val_loss", float, blank=True),  # of the last epoch; nan where training diverged
+    Column("best_val_accuracy", float, high=1.0),  # of the best epoch
+    Column("train_accuracy", float, high=1.0),  # of the last epoch
+    Column("seconds", float),
+    Column("lanes", int, low=1),  # runs trained together in one model
+    Column("backend", str),
+    Column("versions", str, blank=True),
+    Column("git_sha", str, blank=True),
+    Column("finished_at", str),  # ISO 8601
+)
+COLUMNS = tuple(column.name for column in SCHEMA)
+
+
+# ---------------------------------------------------------------------------------- writing
+
+
+def append_row(path: str | Path, row: Mapping[str, object]) -> None:
+    """Append one run to a ledger as one flushed line; the file and its header are made if new.
+
+    row: a value for every name of `COLUMNS` and for no other name.
+    A torn last line, left by an interrupted write, is cut off first (`TornRowWarning`).
+    Raises InputError, and writes nothing, where the row or the file's header is not valid.
+    """
+    path = Path(path)
+    line = _line(_checked(row, path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b", buffering=0) as file:
+        if _cut_torn_tail(file, path) == 0:
+            line = _line(COLUMNS) + line
+        else:
+            _check_header(file, path)
+        file.write(line)  # a single write to a file opened for appending: all or a torn tail
+        os.fsync(file.fileno())
+
+
+def _checked(row: Mapping[str, object], path: Path) -> list[str]:
+    """The row's values as text, in the order of COLUMNS, each one proven readable again."""
+    missing, unknown = set(COLUMNS) - set(row), set(row) - set(COLUMNS)
+    if missing or unknown:
+        raise InputError(
+            f"{path}: row with missing columns {sorted(missing)} and unknown columns"
+            f" {sorted(unknown)}; it must have exactly the columns of lib.results.COLUMNS"
+        )
+    texts = [_to_text(column, row[column.name], path) for column in SCHEMA]
+    for column, text in zip(SCHEMA, texts, strict=True):
+        _from_text(column, text, str(path))
+    return texts
+
+
+def _to_text(column: Column, value: object, path: Path) -> str:
+    """A value as it stands in the file; floats keep all their digits."""
+    try:
+        if column.kind is str and not isinstance(value, str):
+            raise TypeError
+        text = repr(float(value)) if column.kind is float else str(value)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{path}: {column.name} is {value!r}, must be {_allowed(column)}"
+        ) from None
+    if re.search(r"[\r\n\0]", text):
+        raise InputError(f"{path}: {column.name} is {text!r}, must be text on one line")
+    return text
+
+
+def _line(texts: Iterable[str]) -> bytes:
+    """One CSV line, ended by a newline."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(texts)
+    return buffer.getvalue().encode()
+
+
+def _cut_torn_tail(file: io.FileIO, path: Path) -> int:
+    """Cut off what follows the last newline, so that a new row is not glued to it.
+
+    Returns the number of bytes left.
+    """
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        _warn_torn(path, content[whole:])
+        file.truncate(whole)
+    return whole
+
+
+def _check_header(file: io.FileIO, path: Path) -> None:
+    file.seek(0)
+    header = file.read().split(b"\n", 1)[0]
+    _check_columns(header.decode(errors="replace"), path)
+
+
+# ---------------------------------------------------------------------------------- reading
+
+
+def read_ledger(path: str | Path) -> pd.DataFrame:
+    """The runs of one ledger, typed (text, int64, float64), in the order they were written.
+
+    A missing or empty file gives an empty frame with the same columns and types. A last line
+    without its newline is dropped with a `TornRowWarning`. Any other line that is not a row
+    raises InputError with the file and the line.
+    """
+    return _frame(_read_rows(Path(path)))
+
+
+def read_results(folder: str | Path, backbones: Iterable[str] | None = None) -> pd.DataFrame:
+    """All ledgers `<method>-<backbone>.csv` of a folder as one frame, optionally of some backbones.
+
+    The same run of the same block, written twice, counts once. A missing folder is an empty
+    frame. Raises InputError as `read_ledger` does.
+    """
+    rows = [row for path in sorted(Path(folder).glob("*-*.csv")) for row in _read_rows(path)]
+    df = _frame(rows)
+    if backbones is not None:
+        df = df[df["backbone"].isin(list(backbones))]
+    same = ["key", "method", "backbone", "block", "split", "repeat"]
+    return df.drop_duplicates(same).reset_index(drop=True)
+
+
+def _frame(rows: list[list]) -> pd.DataFrame:
+    types = {column.name: "str" if column.kind is str else column.kind for column in SCHEMA}
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
+
+
+def _read_rows(path: Path) -> list[list]:
+    if not path.exists():
+        return []
+    *lines, tail = path.read_bytes().split(b"\n")
+    if tail:
+        _warn_torn(path, tail)
+    if not lines:
+        return []
+    _check_columns(lines[0].decode(errors="replace"), path)
+    return [_read_row(line, f"{path}, line {number}") for number, line in enumerate(lines[1:], 2)]
+
+
+def _read_row(line: bytes, where: str) -> list:
+    """One line's values; raises InputError with `where` if it is not a row."""
+    try:
+        (texts,) = csv.reader([line.decode().rstrip("\r")], strict=True)
+    except (UnicodeDecodeError, ValueError, csv.Error):
+        raise InputError(f"{where}: not a CSV row: {line[:60]!r}") from None
+    if len(texts) != len(SCHEMA):
+        raise InputError(f"{where}: {len(texts)} values, must be {len(SCHEMA)}")
+    return [_from_text(column, text, where) for column, text in zip(SCHEMA, texts, strict=True)]
+
+
+def _from_text(column: Column, text: str, where: str) -> str | int | float:
+    """A value from its text; raises InputError where type or range is wrong."""
+    try:
+        value = column.kind(text)
+    except ValueError:
+        value = None
+    if value is None or not _in_range(column, value):
+        raise InputError(f"{where}: {column.name} is {text!r}, must be {_allowed(column)}")
+    return value
+
+
+def _in_range(column: Column, value: str | int | float) -> bool:
+    if column.kind is not str:
+        return column.low <= value <= column.high or (column.blank and value != value)
+    if column.name == "method":
+        return value in METHODS or re.fullmatch(r"top_[1-9]\d*", value) is not None
+    return column.blank or value != ""
+
+
+def _allowed(column: Column) -> str:
+    if column.name == "method":
+        return f"one of {', '.join(METHODS)}"
+    if column.kind is str:
+        return "text" if column.blank else "text that is not empty"
+    number = "a whole number" if column.kind is int else "a number"
+    return f"{number} in [{column.low:g}, {column.high:g}]" + (" or nan" if column.blank else "")
+
+
+def _check_columns(header: str, path: Path) -> None:
+    if header.rstrip("\r").split(",") != list(COLUMNS):
+        raise InputError(
+            f"{path}, line 1: header is {header[:60]!r}..., must be {','.join(COLUMNS)}"
+        )
+
+
+def _warn_torn(path: Path, tail: bytes) -> None:
+    warnings.warn(
+        f"{path}: the last line has no end (an interrupted write) and is dropped: {tail[:40]!r}",
+        TornRowWarning,
+        stacklevel=4,
+    )
+
+
+# ---------------------------------------------------------------------------------- tables
+
+
+def search_rows(df: pd.DataFrame, split: str = SEARCH_SPLIT) -> pd.DataFrame:
+    """The runs of the search, one for each method, backbone and block.
+
+    Raises InputError where a block has two: rows of different settings in one folder.
+    """
+    rows = df[(df["split"] == split) & (df["repeat"] == 0)]
+    return _one_setting(rows, ["method", "backbone", "block"])
+
+
+def final_rows(df: pd.DataFrame, split: str = FINAL_SPLIT) -> pd.DataFrame:
+    """The final runs, one for each method, backbone and repeat.
+
+    Raises InputError where a repeat has two: rows of different settings in one folder.
+    """
+    return _one_setting(df[df["split"] == split], ["method", "backbone", "repeat"])
+
+
+def _one_setting(rows: pd.DataFrame, identity: list[str]) -> pd.DataFrame:
+    """Refuse to mix runs that differ in a parameter (epochs, image size, data, ...)."""
+    twice = rows[rows.duplicated(identity, keep=False)]
+    if len(twice):
+        group = twice[(twice[identity] == twice[identity].iloc[0]).all(axis=1)]
+        varied = [c for c in COLUMNS[:19] if c not in identity and group[c].nunique() > 1]
+        what = ", ".join(f"{name} {value}" for name, value in group[identity].iloc[0].items())
+        raise InputError(
+            f"results hold {len(group)} runs of {what} that differ in {', '.join(varied)};"
+            " keep the rows of one setting in a folder"
+        )
+    return rows.reset_index(drop=True)
+
+
+def layer_order(df: pd.DataFrame, backbone: str) -> list[str]:
+    """The layers with weights of a backbone from input to output, as far as rows tell.
+
+    Baseline II tunes all layers, so its `layers` column is the order; without it the blocks of
+    `block_wise`, which cover all layers once, are joined; else an empty list.
+    """
+    rows = df[df["backbone"] == backbone]
+    for method in ("baseline_2", "block_wise"):
+        blocks = rows[rows["method"] == method].sort_values("block")["layers"].unique()
+        if len(blocks):
+            return ";".join(blocks[:1] if method == "baseline_2" else blocks).split(";")
+    return []
+
+
+def in_order(df: pd.DataFrame, method: str, backbone: str, split: str) -> pd.DataFrame:
+    """The search runs of a method from the input to the output of a backbone.
+
+    Adds `position`, int: the layer's index among the layers with weights (`layer_wise`), or the
+    number in the block's name (`block_07`, `window_007`), counted from 1.
+    """
+    rows = search_rows(df, split)
+    rows = rows[(rows["method"] == method) & (rows["backbone"] == backbone)].copy()
+    if method == "layer_wise":
+        places = {name: place for place, name in enumerate(layer_order(df, backbone), start=1)}
+        unknown = [name for name in rows["block"] if name not in places]
+        places |= {name: place for place, name in enumerate(unknown, start=len(places) + 1)}
+        rows["position"] = rows["block"].map(places).astype(int)
+    else:
+        numbers = rows["block"].str.extract(r"(\d+)$", expand=False)
+        rows["position"] = numbers.fillna(0).astype(int)
+    return rows.sort_values("position", kind="stable").reset_index(drop=True)
+
+
+def best_block(
+    df: pd.DataFrame,
+    method: str,
+    backbone: str,
+    select_on: str = "val_accuracy",
+    split: str = SEARCH_SPLIT,
+) -> pd.Series:
+    """The winning run of a method's search (Algorithms 1 and 2): the highest accuracy.
+
+    Of equal accuracies the one nearest the input wins, as in the paper's loop over Acc[1..N].
+    select_on: val_accuracy or best_val_accuracy. Raises InputError if there is no such run.
+    """
+    if select_on not in ACCURACIES:
+        raise InputError(f"select_on is {select_on!r}, must be one of {', '.join(ACCURACIES)}")
+    rows = in_order(df, method, backbone, split)
+    if rows.empty:
+        raise InputError(f"no search runs of {method} on {backbone} with split {split}")
+    return rows.loc[rows[select_on].idxmax()]
+
+
+def summary(
+    df: pd.DataFrame, value: str = "val_accuracy", split: str = FINAL_SPLIT
+) -> pd.DataFrame:
+    """Final accuracies over repeats: method, backbone, mean, sd (ddof 1; nan for one run), n.
+
+    In the order of METHODS, then of backbones as they come; runs that were not made are absent.
+    """
+    grouped = final_rows(df, split).groupby(["method", "backbone"], sort=False)[value]
+    table = grouped.agg(mean="mean", sd="std", n="count").reset_index()
+    place = table["method"].map(lambda name: METHODS.index(name) if name in METHODS else 99)
+    return table.iloc[place.argsort(kind="stable")].reset_index(drop=True)

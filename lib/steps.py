@@ -1,0 +1,212 @@
+"""What one epoch of a fused model executes, on TensorFlow and on JAX.
+
+Both classes offer the same methods, so nothing above them knows the backend:
+
+- ``train_epoch(order, rates)``: one pass of Adam over the training images;
+- ``predict()``: class probabilities of every lane for the evaluation images;
+- ``weights()``: the current values of `FusedModel.initial_weights`.
+
+Adam is written out because Keras' own makes about eleven passes over memory a step and knows one
+learning rate, not one a lane; compiled by XLA it is a single pass. The update is Keras' (Kingma &
+Ba, 2015, the formula before section 2.1, "epsilon hat").
+"""
+
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from .fusion import FusedModel
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # the defaults of keras.optimizers.Adam
+
+
+def make_steps(model: FusedModel, train, evaluation, batch_size: int, eval_batch_size: int):
+    """The steps of `model` on the current Keras backend.
+
+    Args:
+        train: ``(features, targets)``: float32 arrays ``(images, ...)`` by tensor number of what
+            crosses the model's cut, and one-hot float32 ``(images, classes)``.
+        evaluation: the same for the evaluation images.
+        batch_size: images of a training step; the last step of an epoch takes what is left.
+        eval_batch_size: images of an evaluation step; it changes speed, not results.
+
+    Raises ValueError on a backend that the engine does not have.
+    """
+    kinds = {"tensorflow": TensorFlowSteps, "jax": JaxSteps}
+    backend = keras.backend.backend()
+    if backend not in kinds:
+        raise ValueError(f"KERAS_BACKEND is {backend!r}: the fused engine has {sorted(kinds)}")
+    return kinds[backend](model, train, evaluation, batch_size, eval_batch_size)
+
+
+class _Steps:
+    """What both backends share."""
+
+    def __init__(self, model: FusedModel, train, evaluation, batch_size, eval_batch_size):
+        self.model, self.batch_size, self.eval_batch_size = model, batch_size, eval_batch_size
+        self.features = {t: ops.convert_to_tensor(f) for t, f in train[0].items()}
+        self.targets = ops.convert_to_tensor(train[1])
+        self.eval_features, self.n_eval = evaluation[0], len(evaluation[1])
+
+    def train_epoch(self, order: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        """One pass over the training images.
+
+        Args:
+            order: int ``(images,)``, the order in which the images come.
+            rates: float ``(lanes,)``, each lane's learning rate.
+
+        Returns:
+            Training accuracy of each lane, float64 ``(lanes,)``, as Keras reports it: over the
+            epoch, dropout on, while the weights change.
+        """
+        full = len(order) // self.batch_size * self.batch_size
+        batches = order[:full].reshape(-1, self.batch_size), order[full:].reshape(1, -1)
+        hits = [self._train(b.astype("int32"), rates.astype("float32")) for b in batches if b.size]
+        return np.sum(hits, axis=0, dtype="float64") / len(order)
+
+    def predict(self) -> np.ndarray:
+        """Class probabilities, float32 ``(lanes, images, classes)``."""
+        parts = [self._predict(batch) for batch in self._eval_batches()]
+        return np.concatenate(parts, axis=1)[:, : self.n_eval]
+
+    def _eval_batches(self) -> Iterator[Mapping[int, np.ndarray]]:
+        """Batches of one size, the last filled up with its first image: one graph serves all."""
+        for start in range(0, self.n_eval, self.eval_batch_size):
+            rows = np.arange(start, start + self.eval_batch_size)
+            rows[rows >= self.n_eval] = start
+            yield {t: f[rows] for t, f in self.eval_features.items()}
+
+    def _loss(self, weights, statistics, rows, step):
+        """Sum of the lanes' losses on one batch, the new statistics, and each lane's hits."""
+        batch = {t: ops.take(f, rows, axis=0) for t, f in self.features.items()}
+        truth = ops.take(self.targets, rows, axis=0)
+        logits, statistics = self.model(weights, statistics, batch, step)
+        losses = ops.categorical_crossentropy(
+            ops.broadcast_to(truth, logits.shape), logits, from_logits=True
+        )
+        found = ops.argmax(logits, axis=-1) == ops.argmax(truth, axis=-1)
+        hits = ops.sum(ops.cast(found, "float32"), axis=-1)
+        return ops.sum(ops.mean(losses, axis=-1)), statistics, hits
+
+
+class TensorFlowSteps(_Steps):
+    """The full batches of an epoch run as one graph: one call from Python."""
+
+    def __init__(self, *args):
+        import tensorflow as tf
+
+        super().__init__(*args)
+        self.tf = tf
+        self.variables = [tf.Variable(w) for w in self.model.initial_weights()]
+        self.moments = [[tf.Variable(tf.zeros_like(w)) for w in self.variables] for _ in range(2)]
+        self.statistics = tf.Variable(self.model.initial_statistics())
+        self.done = tf.Variable(0)
+        self._train_graph = tf.function(self._epoch, autograph=False)
+        self._adam = tf.function(self._update, autograph=False, jit_compile=True)
+        self._predict_graph = tf.function(self._probabilities, autograph=False)
+
+    def weights(self) -> list[np.ndarray]:
+        return [w.numpy() for w in self.variables]
+
+    def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        return self._train_graph(self.tf.constant(batches), self.tf.constant(rates)).numpy()
+
+    def _predict(self, batch: Mapping[int, np.ndarray]) -> np.ndarray:
+        return self._predict_graph({t: self.tf.constant(f) for t, f in batch.items()}).numpy()
+
+    def _epoch(self, batches, rates):
+        tf, n, size = self.tf, *batches.shape
+        spread = self.model.spread(rates)
+
+        def body(i, hits):
+            return i + 1, hits + self._step(tf.ensure_shape(batches[i], [size]), spread)
+
+        start = (0, tf.zeros([len(self.model.lanes)]))
+        return tf.while_loop(lambda i, _: i < n, body, start, parallel_iterations=1)[1]
+
+    def _step(self, rows, rates):
+        tf = self.tf
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            # The backbone's own weights are not watched, so no gradient of theirs is even traced.
+            weights = [tf.convert_to_tensor(w) for w in self.variables]
+            tape.watch(weights)
+            loss, statistics, hits = self._loss(weights, self.statistics.value(), rows, self.done)
+        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+        self.statistics.assign(statistics)
+        self._adam(gradients, rates, tf.cast(self.done.assign_add(1), "float32"))
+        return hits
+
+    def _update(self, gradients, rates, step):
+        for w, m, v, g, r in zip(self.variables, *self.moments, gradients, rates, strict=True):
+            for variable, value in zip((w, m, v), adam(w, m, v, g, r, step), strict=True):
+                variable.assign(value)
+
+    def _probabilities(self, batch):
+        weights = [w.value() for w in self.variables]
+        return self.tf.nn.softmax(self.model(weights, self.statistics.value(), batch, None)[0])
+
+
+class JaxSteps(_Steps):
+    """The full batches of an epoch run as one scan."""
+
+    def __init__(self, *args):
+        import jax
+
+        super().__init__(*args)
+        self.jax = jax
+        weights = [jax.numpy.asarray(w) for w in self.model.initial_weights()]
+        moments = [[jax.numpy.zeros_like(w) for w in weights] for _ in range(2)]
+        statistics = jax.numpy.asarray(self.model.initial_statistics())
+        self.carry = (weights, *moments, statistics, jax.numpy.zeros((), "int32"))
+        self._train_graph = jax.jit(self._epoch, donate_argnums=0)
+        self._predict_graph = jax.jit(self._probabilities)
+
+    def weights(self) -> list[np.ndarray]:
+        return [np.asarray(w) for w in self.carry[0]]
+
+    def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        self.carry, hits = self._train_graph(self.carry, batches, rates)
+        return np.asarray(hits)
+
+    def _predict(self, batch: Mapping[int, np.ndarray]) -> np.ndarray:
+        return np.asarray(self._predict_graph(self.carry[0], self.carry[3], batch))
+
+    def _epoch(self, carry, batches, rates):
+        spread = self.model.spread(rates)
+        carry, hits = self.jax.lax.scan(lambda c, rows: self._step(c, rows, spread), carry, batches)
+        return carry, hits.sum(axis=0)
+
+    def _step(self, carry, rows, rates):
+        weights, m, v, statistics, done = carry
+
+        def loss(weights):
+            total, new_statistics, hits = self._loss(weights, statistics, rows, done)
+            return total, (new_statistics, hits)
+
+        gradients, (statistics, hits) = self.jax.grad(loss, has_aux=True)(weights)
+        arrays = zip(weights, m, v, gradients, rates, strict=True)
+        moved = [adam(*a, (done + 1).astype("float32")) for a in arrays]
+        weights, m, v = (list(column) for column in zip(*moved, strict=True))
+        return (weights, m, v, statistics, done + 1), hits
+
+    def _probabilities(self, weights, statistics, batch):
+        return ops.softmax(self.model(weights, statistics, batch, None)[0])
+
+
+def adam(weight, m, v, gradient, rate, step):
+    """One Adam update of one array.
+
+    Args:
+        m, v: first and second moment, shaped as `weight`.
+        rate: learning rate, broadcast against `weight`.
+        step: float, 1 for the first.
+
+    Returns:
+        The new weight, m and v.
+    """
+    m = m + (gradient - m) * (1.0 - BETA_1)
+    v = v + (ops.square(gradient) - v) * (1.0 - BETA_2)
+    rate = rate * ops.sqrt(1.0 - BETA_2**step) / (1.0 - BETA_1**step)
+    return weight - rate * m / (ops.sqrt(v) + EPSILON), m, v

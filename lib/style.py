@@ -1,0 +1,127 @@
+"""How figures look and how they are saved: colours, sizes, and files that repeat byte by byte."""
+
+import functools
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.style
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+WIDTH = 10.0  # inches, of a figure of five backbones
+DPI = 150  # of PNG files
+NOTEBOOK_DPI = 100
+GREY = "#595959"
+FROZEN = "#D9D9D9"
+
+# Baselines are greys; each method has one colour of the Okabe-Ito palette in every figure.
+COLOURS = {
+    "baseline_1": "#A6A6A6",
+    "baseline_2": "#4D4D4D",
+    "random": "#E69F00",
+    "layer_wise": "#56B4E9",
+    "block_wise": "#D55E00",
+    "top_3": "#009E73",
+    "top_5": "#CC79A7",
+    "sliding_window": "#0072B2",
+}
+OTHER = "#000000"  # a ranked block of another size
+
+STYLE = {
+    **matplotlib.style.library["seaborn-v0_8-whitegrid"],
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same text on every machine
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "figure.titlesize": 11.5,
+    "axes.edgecolor": "#B0B0B0",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.7,
+    "hatch.linewidth": 1.0,
+    "svg.hashsalt": "figures",  # the ids inside an SVG are random without it
+}
+
+
+class Drawing(Figure):
+    """A matplotlib Figure that a notebook shows as a cell's last value, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return render(self, "png", NOTEBOOK_DPI)
+
+
+def new_figure(title: str, caption: str, width: float, height: float) -> Drawing:
+    """An empty figure (inches), its title above on the left, its caption below on the left."""
+    fig = Drawing(figsize=(width, height), layout="constrained")
+    fig.suptitle(title, x=0.01, ha="left", weight="bold")
+    letters = int(width * 17)  # that many letters of the caption's size fit in a line
+    lines = textwrap.fill(caption.replace(" · ", "\u00a0· "), letters)  # no line starts with a dot
+    fig.supxlabel(lines, x=0.01, ha="left", size=8, color=GREY)
+    fig.get_layout_engine().set(h_pad=0.06, w_pad=0.06, hspace=0.02)
+    return fig
+
+
+def add_legend(fig: Drawing, handles: Sequence) -> None:
+    """A legend in one line below the title.
+
+    The layout keeps "outside" legends clear of the panels but not of the title, so the title
+    gets a second, empty line that holds the legend.
+    """
+    title = fig.get_suptitle()
+    fig.suptitle(f"{title}\n ", x=0.01, ha="left", weight="bold", linespacing=1.5)
+    below_title = fig.transFigure + ScaledTranslation(0, -0.27, fig.dpi_scale_trans)
+    fig.legend(
+        handles=handles,
+        ncols=len(handles),
+        loc="upper left",
+        bbox_to_anchor=(0.006, 1.0),
+        bbox_transform=below_title,
+        borderaxespad=0,
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1.2,
+    )
+
+
+def styled(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
+    """Draw a figure in STYLE and lay it out at once; matplotlib's settings stay as they were."""
+
+    @functools.wraps(draw)
+    def wrapped(*args, **kwargs):
+        with matplotlib.rc_context(STYLE):
+            fig = draw(*args, **kwargs)
+            fig.draw_without_rendering()  # ticks are made when drawn: make them in this style
+            fig.set_layout_engine("none")  # keep this layout: saving need not work it out again
+        return fig
+
+    return wrapped
+
+
+def render(fig: Figure, kind: str, dpi: int = DPI) -> bytes:
+    """The figure as the bytes of a PNG or SVG file; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else None
+    with matplotlib.rc_context(STYLE):
+        fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(fig: Figure, folder: str | Path, name: str) -> list[Path]:
+    """Write <name>.png (150 dpi) and <name>.svg, the same bytes every time; returns the paths."""
+    paths = [Path(folder) / f"{name}.{kind}" for kind in ("png", "svg")]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(render(fig, path.suffix[1:]))
+    return paths
+
+
+def colour(method: str) -> str:
+    """A method's colour."""
+    return COLOURS.get(method, OTHER)

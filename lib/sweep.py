@@ -1,0 +1,352 @@
+"""Plan the runs of a method, drop those already done, train the rest, append their rows.
+
+`search` trains every block of a partition on the first 10 % (Algorithms 1 to 3, "Training"),
+`final` trains each method's best block on the first 70 % (the same, "Evaluation"). Both return
+rows, and both may be called again at any time: what the ledgers hold is not trained twice.
+"""
+
+import gc
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from . import partition
+from .backbones import load_backbone, scale_inputs, weights_digest
+from .data import Dataset, check_splits, load_data
+from .params import ROOT, Params
+from .partition import Block
+from .results import append_row, best_block, read_ledger, read_results
+from .train import History, Task, classifier_weights, fuse, train_fused, train_plain
+from .trunk import Graph, Trunk, choose_cut, read_graph
+
+BASELINES = ("baseline_1", "baseline_2")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One block trained once with one seed: one row.
+
+    Attributes:
+        split: training slice, such as ``train[:10%]``.
+        repeat: 0 in the search, 0 to ``repeats - 1`` in the final runs.
+        key: hash of all that determines the run's result; the method's name does not.
+    """
+
+    method: str
+    block: Block
+    split: str
+    epochs: int
+    repeat: int
+    seed: int
+    key: str
+
+
+def methods(params: Params) -> tuple[str, ...]:
+    """All methods of a profile, in the order in which they can be run."""
+    ranked = tuple(f"top_{k}" for k in params.top_k)
+    return (*BASELINES, "random", "layer_wise", "block_wise", *ranked, "sliding_window")
+
+
+def search(params: Params, *names: str) -> pd.DataFrame:
+    """Train every block of the named methods on the search slice and score it (Algorithms 1-3).
+
+    The ranked methods need the layer-wise search, which is run first where its rows are missing.
+
+    Returns:
+        The search rows of these methods for the profile's backbones, see `lib.results.COLUMNS`.
+    """
+    for study in studies(params):
+        study.search(names)
+    return _select(params, names, params.search_split)
+
+
+def final(params: Params, *names: str) -> pd.DataFrame:
+    """Train the best block of each named method on the final slice, `params.repeats` times.
+
+    Searches that are missing are run first.
+
+    Returns:
+        The final rows of these methods for the profile's backbones.
+    """
+    for study in studies(params):
+        study.final(names)
+    return _select(params, names, params.final_split)
+
+
+def studies(params: Params) -> Iterator["Study"]:
+    """One `Study` a backbone, after the data have been checked."""
+    dataset = load_data(params)
+    check_splits(dataset, params)
+    for name in params.backbones:
+        yield Study(params, name, dataset)
+        keras.utils.clear_session()
+        gc.collect()
+
+
+def _select(params: Params, names: Sequence[str], split: str) -> pd.DataFrame:
+    rows = read_results(params.results_dir, params.backbones)
+    return rows[rows["method"].isin(names) & (rows["split"] == split)].reset_index(drop=True)
+
+
+class Study:
+    """All runs of one backbone under one profile.
+
+    Args:
+        name: one of `lib.backbones.BACKBONES`.
+    """
+
+    def __init__(self, params: Params, name: str, dataset: Dataset):
+        self.params, self.name, self.dataset = params, name, dataset
+
+    @cached_property
+    def backbone(self) -> keras.Model:
+        p = self.params
+        return load_backbone(
+            self.name,
+            image_size=p.image_size,
+            alpha=p.alpha_of(self.name),
+            weights=p.weights,
+            thin=p.thin,
+        )
+
+    @cached_property
+    def graph(self) -> Graph:
+        return read_graph(self.backbone)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return weights_digest(self.backbone)
+
+    def search(self, names: Iterable[str]) -> None:
+        """Train what the search of these methods still lacks.
+
+        Ranked methods come second: their blocks are read from the layer-wise rows.
+        """
+        ranked = [n for n in names if n.startswith("top_")]
+        first = [n for n in names if n not in ranked] + ["layer_wise"] * bool(ranked)
+        for group in (first, ranked):
+            self.train([run for n in dict.fromkeys(group) for run in self.search_runs(n)])
+
+    def final(self, names: Iterable[str]) -> None:
+        """Train what the final runs of these methods still lack."""
+        self.search(names)
+        self.train([run for n in names for run in self.final_runs(n)])
+
+    def search_runs(self, method: str) -> list[Run]:
+        """The runs of a method's search: its partition, block by block, with one seed."""
+        p = self.params
+        return [self._run(method, b, p.search_split, p.epochs, 0) for b in self.blocks(method)]
+
+    def final_runs(self, method: str) -> list[Run]:
+        """The final runs of a method: its best block of the search, seed by seed."""
+        p = self.params
+        row = best_block(self.rows(), method, self.name, p.select_on, p.search_split)
+        block = Block(row["block"], tuple(row["layers"].split(";")) if row["layers"] else ())
+        epochs = p.final_epochs or p.epochs
+        return [self._run(method, block, p.final_split, epochs, r) for r in range(p.repeats)]
+
+    def rows(self) -> pd.DataFrame:
+        """All rows of this backbone."""
+        return read_results(self.params.results_dir, [self.name])
+
+    def blocks(self, method: str) -> list[Block]:
+        """The partition that a method proposes for this backbone."""
+        p = self.params
+        if method.startswith("top_"):
+            scores = self.rows().query("method == 'layer_wise' and split == @p.search_split")
+            by_layer = dict(zip(scores["layers"], scores[p.select_on], strict=True))
+            return partition.top_ranked(self.backbone, by_layer, int(method.removeprefix("top_")))
+        if method == "random":
+            return partition.random_layers(self.backbone, p.random_layers, p.seed)
+        if method == "sliding_window":
+            return partition.sliding_window(self.backbone, p.window)
+        return getattr(partition, method)(self.backbone)
+
+    def _run(self, method: str, block: Block, split: str, epochs: int, repeat: int) -> Run:
+        seed = self.params.seed + repeat
+        key = self._key(block, split, epochs, seed)
+        return Run(method, block, split, epochs, repeat, seed, key)
+
+    def _key(self, block: Block, split: str, epochs: int, seed: int) -> str:
+        p = self.params
+        content = {
+            "backbone": self.name,
+            "weights": self.weights_sha256,
+            "data": self.dataset.digest,
+            "train": self.dataset.split(split).tolist(),
+            "evaluation": self.dataset.split(p.eval_split).tolist(),
+            "layers": block.layers,
+            "input_scaling": p.input_scaling,
+            "batch_size": p.batch_size,
+            "epochs": epochs,
+            "learning_rate": p.learning_rate,
+            "plateau": (p.plateau_factor, p.plateau_patience, p.plateau_min_delta),
+            "dropout": p.dropout,
+            "seed": seed,
+            "order": p.seed,
+        }
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def train(self, runs: Sequence[Run]) -> None:
+        """Train those of `runs` whose rows are missing, and append the rows.
+
+        Runs with one key are trained once; a row of another method with this key is copied.
+        """
+        wanted = self._missing(runs)
+        done = {row["key"]: row for _, row in self.rows().iterrows()}
+        for run in (r for same in wanted.values() for r in same if r.key in done):
+            self._append(dict(done[run.key]) | {"method": run.method, "block": run.block.name})
+        todo = {key: same for key, same in wanted.items() if key not in done}
+        for split in dict.fromkeys(same[0].split for same in todo.values()):
+            self._train_split({k: s for k, s in todo.items() if s[0].split == split})
+
+    def _missing(self, runs: Sequence[Run]) -> dict[str, list[Run]]:
+        """The runs whose rows are missing by key, one of each method."""
+        missing: dict[str, list[Run]] = {}
+        ledgers = {m: set(read_ledger(self._ledger(m))["key"]) for m in {r.method for r in runs}}
+        for run in runs:
+            if run.key not in ledgers[run.method]:
+                ledgers[run.method].add(run.key)
+                missing.setdefault(run.key, []).append(run)
+        return missing
+
+    def _train_split(self, todo: dict[str, list[Run]]) -> None:
+        runs = [same[0] for same in todo.values()]
+        task = self.task(runs[0].split, runs[0].epochs)
+        names = " ".join(dict.fromkeys(run.method for run in runs))
+        label = f"{self.name} {runs[0].split}: {len(runs)} runs of {names}"
+        with tqdm(total=len(runs) * task.epochs, desc=label, unit="epoch", mininterval=1) as bar:
+            engine = self._fused if self.params.engine == "fused" else self._plain
+            for run, history, lanes in engine(runs, task, bar):
+                for same in todo[run.key]:
+                    self._append(self._row(same, task, history, lanes))
+
+    def _plain(self, runs: Sequence[Run], task: Task, bar: tqdm):
+        for run in runs:
+            yield run, train_plain(self.backbone, run.block, run.seed, task), 1
+            bar.update(task.epochs)
+            keras.utils.clear_session()
+
+    def _fused(self, runs: Sequence[Run], task: Task, bar: tqdm):
+        train, evaluation = (
+            Trunk.from_images(self.graph, x) for x in (task.train_images, task.eval_images)
+        )
+        n_images = len(task.train_images) + len(task.eval_images)
+        for group in self.groups(runs, task):
+            first = min(self.graph.span(run.block.layers)[0] for run in group)
+            cut = choose_cut(self.graph, first, n_images, self.params.memory_gib * 2**29)
+            train, evaluation = train.advance(cut), evaluation.advance(cut)
+            model = fuse(train, [r.block for r in group], [r.seed for r in group], task)
+            histories = train_fused(
+                model, train, evaluation, task, lambda _, n=len(group): bar.update(n)
+            )
+            for run, history in zip(group, histories, strict=True):
+                yield run, history, len(group)
+            del model
+            gc.collect()
+
+    def groups(self, runs: Sequence[Run], task: Task) -> list[list[Run]]:
+        """Cut `runs` into the lanes of fused models.
+
+        Neighbours in depth go together, so that a group's trunk is as deep as can be; groups
+        are of nearly equal size, as many as the lanes that fit at once demand.
+        """
+        runs = sorted(runs, key=lambda run: self.graph.span(run.block.layers)[0])
+        most = self.params.lanes
+        if most == "auto":
+            most = self._lanes_in_memory(task)
+        n_groups = -(-len(runs) // most)
+        return [list(group) for group in np.array_split(np.array(runs, object), n_groups)]
+
+    def _lanes_in_memory(self, task: Task) -> int:
+        """Lanes that fit in half of the memory budget (the trunk has the other half), 1 to 128.
+
+        A lane holds its classifier four times (weights, gradient, two moments) and, in the worst
+        case of a lane that diverges at the first layer, all activations of a batch three times
+        (forward, backward, and in flight).
+        """
+        head = 4 * classifier_weights(self.graph.shape, task.n_classes)
+        activations = 3 * self.params.batch_size * sum(self.graph.sizes.values())
+        return int(np.clip(self.params.memory_gib * 2**29 / (4 * (head + activations)), 1, 128))
+
+    def task(self, split: str, epochs: int) -> Task:
+        """The images and targets of runs on one training slice."""
+        rows = self.dataset.split(split), self.dataset.split(self.params.eval_split)
+        one_hot = np.eye(len(self.dataset.names), dtype="float32")
+        images = [
+            scale_inputs(self.dataset.images[r], self.name, self.params.input_scaling) for r in rows
+        ]
+        targets = [one_hot[self.dataset.labels[r]] for r in rows]
+        return Task(images[0], targets[0], images[1], targets[1], epochs, self.params)
+
+    def _ledger(self, method: str) -> Path:
+        return self.params.results_dir / f"{method}-{self.name}.csv"
+
+    def _append(self, row: dict) -> None:
+        append_row(self._ledger(row["method"]), row)
+
+    def _row(self, run: Run, task: Task, history: History, lanes: int) -> dict:
+        p = self.params
+        tuned = [layer for layer in self.backbone.layers if layer.name in run.block.layers]
+        head = classifier_weights(self.graph.shape, task.n_classes)
+        trainable = sum(int(np.prod(v.shape)) for x in tuned for v in x.trainable_variables)
+        return {
+            "key": run.key,
+            "profile": p.profile,
+            "method": run.method,
+            "backbone": self.name,
+            "alpha": str(p.alpha_of(self.name)),
+            "image_size": p.image_size,
+            "weights_sha256": self.weights_sha256,
+            "input_scaling": p.input_scaling,
+            "block": run.block.name,
+            "layers": ";".join(run.block.layers),
+            "n_trainable": trainable + head,
+            "split": run.split,
+            "train_images": len(task.train_targets),
+            "eval_images": len(task.eval_targets),
+            "seed": run.seed,
+            "repeat": run.repeat,
+            "batch_size": p.batch_size,
+            "epochs": run.epochs,
+            "learning_rate": p.learning_rate,
+            "val_accuracy": history.val_accuracy[-1],
+            "val_loss": history.val_loss[-1],
+            "best_val_accuracy": max(history.val_accuracy),
+            "train_accuracy": history.train_accuracy[-1],
+            "seconds": history.seconds,
+            "lanes": lanes,
+            "backend": keras.backend.backend(),
+            "versions": versions(),
+            "git_sha": git_sha(),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def versions() -> str:
+    """Python, Keras and backend with their versions, such as ``python 3.11.7; keras 3.15.1``."""
+    backend = keras.backend.backend()
+    return f"python {python_version()}; keras {keras.__version__}; {backend} {version(backend)}"
+
+
+def git_sha() -> str:
+    """The commit of the project, with ``-dirty`` where files differ from it; empty outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,233 @@
+"""How a run is trained: the plain Keras way, which is the reference, and the fused way.
+
+Both start from the same weights, see the same batches in the same order, draw the same dropout
+masks and follow the same schedule (paper, Section V), so that either can be checked against the
+other run by run.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from .backbones import classifier
+from .fusion import FusedModel, Lane
+from .params import Params
+from .partition import Block
+from .steps import make_steps
+from .trunk import Trunk
+
+EVAL_BATCH = 256  # images of an evaluation step, all lanes together; it changes speed only
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every run of a group shares.
+
+    Attributes:
+        train_images, eval_images: float32 ``(images, height, width, 3)``, scaled as the backbone
+            expects; the fused engine reads a `Trunk` instead and leaves them None.
+        train_targets, eval_targets: one-hot float32 ``(images, classes)``.
+        epochs: passes over the training images.
+    """
+
+    train_images: np.ndarray | None
+    train_targets: np.ndarray
+    eval_images: np.ndarray | None
+    eval_targets: np.ndarray
+    epochs: int
+    params: Params
+
+    @property
+    def n_classes(self) -> int:
+        return self.train_targets.shape[1]
+
+
+@dataclass
+class History:
+    """How one run went, epoch by epoch; accuracies in [0, 1]."""
+
+    train_accuracy: list[float] = field(default_factory=list)
+    val_accuracy: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    probabilities: np.ndarray | None = None  # float32 (evaluation images, classes), last epoch
+    seconds: float = 0.0  # wall time; a lane's share of its group's
+
+
+def batch_order(images: int, epoch: int, seed: int) -> np.ndarray:
+    """The order in which the training images come in one epoch, int ``(images,)``.
+
+    It depends on the profile's seed and not on the run's, so that runs with different seeds can
+    be lanes of one model.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(images)
+
+
+def batches(task: Task) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Training images and targets batch by batch, epoch after epoch without end.
+
+    A plain generator, because `keras.Model.fit` takes its batches in exactly this order; a
+    `PyDataset` is told of the first epoch's end before its first epoch is over.
+    """
+    p = task.params
+    for epoch in itertools.count():
+        order = batch_order(len(task.train_images), epoch, p.seed)
+        for start in range(0, len(order), p.batch_size):
+            rows = order[start : start + p.batch_size]
+            yield task.train_images[rows], task.train_targets[rows]
+
+
+def freeze_except(backbone: keras.Model, layers: Sequence[str]) -> None:
+    """Make exactly `layers` trainable.
+
+    Layer by layer: a flat model whose own flag is False trains nothing, whatever its layers say.
+
+    Raises ValueError when other weights than those of `layers` end up trainable.
+    """
+    backbone.trainable = True
+    for layer in backbone.layers:
+        layer.trainable = layer.name in layers
+    found = {layer.name for layer in backbone.layers if layer.trainable_weights}
+    if found != set(layers):
+        raise ValueError(f"trainable layers are {sorted(found)}, wanted {sorted(layers)}")
+
+
+def train_plain(backbone: keras.Model, block: Block, seed: int, task: Task) -> History:
+    """Train one run as the paper describes it, with `keras.Model.fit` (Section V).
+
+    The backbone is left as it was found: same weights, every layer trainable.
+    """
+    start, initial, p = time.perf_counter(), backbone.get_weights(), task.params
+    freeze_except(backbone, block.layers)
+    head = classifier(backbone.output.shape[1:], task.n_classes, dropout=p.dropout, seed=seed)
+    model = keras.Model(backbone.input, head(backbone.output))
+    model.compile(
+        keras.optimizers.Adam(p.learning_rate), "categorical_crossentropy", metrics=["accuracy"]
+    )
+    log = model.fit(
+        batches(task),
+        shuffle=False,  # the generator has done it
+        steps_per_epoch=-(-len(task.train_images) // p.batch_size),
+        validation_data=(task.eval_images, task.eval_targets),
+        validation_batch_size=min(EVAL_BATCH, 64),
+        epochs=task.epochs,
+        callbacks=[_plateau(p)],
+        verbose=0,
+    ).history
+    probabilities = model.predict(task.eval_images, batch_size=64, verbose=0)
+    backbone.trainable = True
+    for layer in backbone.layers:
+        layer.trainable = True
+    backbone.set_weights(initial)
+    return History(
+        log["accuracy"],
+        log["val_accuracy"],
+        log["val_loss"],
+        probabilities,
+        time.perf_counter() - start,
+    )
+
+
+def _plateau(params: Params) -> keras.callbacks.ReduceLROnPlateau:
+    return keras.callbacks.ReduceLROnPlateau(
+        monitor="val_accuracy",
+        mode="max",
+        factor=params.plateau_factor,
+        patience=params.plateau_patience,
+        min_delta=params.plateau_min_delta,
+    )
+
+
+class LanePlateau:
+    """`keras.callbacks.ReduceLROnPlateau` on validation accuracy, one learning rate a lane.
+
+    Attributes:
+        rates: float64 ``(lanes,)``, the learning rates of the next epoch.
+    """
+
+    def __init__(self, lanes: int, params: Params):
+        self.params = params
+        self.rates = np.full(lanes, params.learning_rate)
+        self.best = np.full(lanes, -np.inf)
+        self.wait = np.zeros(lanes, int)
+
+    def update(self, accuracies: np.ndarray) -> None:
+        """Take the lanes' validation accuracies of the epoch that has just ended."""
+        better = accuracies > self.best + self.params.plateau_min_delta
+        self.best = np.where(better, accuracies, self.best)
+        self.wait = np.where(better, 0, self.wait + 1)
+        stuck = self.wait >= self.params.plateau_patience
+        self.rates = np.where(stuck, self.rates * self.params.plateau_factor, self.rates)
+        self.wait = np.where(stuck, 0, self.wait)
+
+
+def fuse(trunk: Trunk, blocks: Sequence[Block], seeds: Sequence[int], task: Task) -> FusedModel:
+    """The fused model above a trunk whose lane ``i`` tunes ``blocks[i]`` from ``seeds[i]``."""
+
+    def build(seed: int) -> keras.Sequential:
+        shape = trunk.graph.shape
+        return classifier(shape, task.n_classes, dropout=task.params.dropout, seed=seed)
+
+    lanes = [Lane(b.layers, s) for b, s in zip(blocks, seeds, strict=True)]
+    return FusedModel(trunk.graph, trunk.cut, lanes, build)
+
+
+def classifier_weights(shape: tuple[int, ...], n_classes: int) -> int:
+    """Weights of the paper's classifier on a feature map of `shape`."""
+    return classifier(shape, n_classes, dropout=0, seed=0).count_params()
+
+
+def train_fused(
+    model: FusedModel,
+    train: Trunk,
+    evaluation: Trunk,
+    task: Task,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+) -> list[History]:
+    """Train every lane of `model`; the same results as `train_plain` run by run.
+
+    Args:
+        train, evaluation: trunks of the training and evaluation images, cut where the model is.
+        on_epoch: told the number of epochs done after each.
+    """
+    start, p, n = time.perf_counter(), task.params, len(model.lanes)
+    steps = make_steps(
+        model,
+        (train.features, task.train_targets),
+        (evaluation.features, task.eval_targets),
+        p.batch_size,
+        max(1, min(EVAL_BATCH // n * 4, 64)),
+    )
+    plateau, histories = LanePlateau(n, p), [History() for _ in range(n)]
+    for epoch in range(task.epochs):
+        order = batch_order(len(task.train_targets), epoch, p.seed)
+        train_accuracies = steps.train_epoch(order, plateau.rates)
+        probabilities = steps.predict()
+        accuracies, losses = score(probabilities, task.eval_targets)
+        plateau.update(accuracies)
+        for j, history in enumerate(histories):
+            history.train_accuracy.append(float(train_accuracies[j]))
+            history.val_accuracy.append(float(accuracies[j]))
+            history.val_loss.append(float(losses[j]))
+            history.probabilities = probabilities[j]
+        on_epoch(epoch + 1)
+    for history in histories:
+        history.seconds = (time.perf_counter() - start) / n
+    return histories
+
+
+def score(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy and mean categorical cross-entropy of each lane.
+
+    Args:
+        probabilities: ``(lanes, images, classes)``.
+        targets: one-hot ``(images, classes)``.
+    """
+    truth = targets.argmax(axis=-1)
+    hits = probabilities.argmax(axis=-1) == truth
+    chosen = probabilities[:, np.arange(len(truth)), truth].astype("float64")
+    smallest = keras.config.epsilon()  # Keras clips probabilities there
+    return hits.mean(axis=1), -np.log(np.clip(chosen, smallest, 1 - smallest)).mean(axis=1)

@@ -1,0 +1,200 @@
+"""Where a backbone can be cut, and the outputs of the trunk below a cut, computed once.
+
+A frozen layer is a pure function of its input (BatchNorm in inference mode, no dropout, no
+augmentation), so everything below the first tuned layer can be computed once per image and
+reused by every epoch, every run and every repeat above the cut.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from .params import InputError
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer, or of a bare operation such as ``x + 3``, in a backbone's graph.
+
+    Tensors are named by integers that are unique within one backbone.
+    """
+
+    operation: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    arguments: Callable[[Mapping[int, Any]], tuple[tuple, dict]]  # tensors -> (args, kwargs)
+
+    @property
+    def name(self) -> str:
+        return self.operation.name
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A backbone as the list of its calls, in an order in which they can be executed."""
+
+    input: int
+    output: int
+    calls: tuple[Call, ...]
+    sizes: Mapping[int, int]  # floats per image of each tensor
+    shape: tuple[int, ...]  # of the output, without the batch
+
+    def span(self, layers: Sequence[str]) -> tuple[int, int]:
+        """First and last call that use one of `layers`; ``(n, n)`` with n calls if there is none.
+
+        An empty block is Baseline I: it tunes nothing below the end of the backbone.
+        """
+        wanted = set(layers)
+        used = [i for i, call in enumerate(self.calls) if call.name in wanted]
+        return (used[0], used[-1]) if used else (len(self.calls), len(self.calls))
+
+    def frontier(self, cut: int) -> tuple[int, ...]:
+        """Tensors that cross `cut`: made by ``calls[:cut]`` and used by ``calls[cut:]``.
+
+        A cut inside a residual block is crossed by several tensors.
+        """
+        below = {self.input, *(t for call in self.calls[:cut] for t in call.outputs)}
+        above = {self.output, *(t for call in self.calls[cut:] for t in call.inputs)}
+        return tuple(sorted(below & above))
+
+    def floats(self, cut: int) -> int:
+        """Floats per image of everything that crosses `cut`."""
+        return sum(self.sizes[t] for t in self.frontier(cut))
+
+
+def read_graph(backbone: keras.Model) -> Graph:
+    """The calls of a functional Keras model, in Keras' own order of execution.
+
+    The only function of the project that reads private attributes of Keras: the nodes of a
+    functional model have no public name (`tests/test_trunk.py` watches that they keep working).
+
+    Raises InputError for a model that is not functional or has not one input and one output.
+    """
+    if not hasattr(backbone, "_nodes_by_depth"):
+        raise InputError(
+            f"backbone {backbone.name!r} is a {type(backbone).__name__}: allowed is a functional "
+            "Keras model, such as those of keras.applications"
+        )
+    if len(backbone.inputs) != 1 or len(backbone.outputs) != 1:
+        raise InputError(
+            f"backbone {backbone.name!r} has {len(backbone.inputs)} inputs and "
+            f"{len(backbone.outputs)} outputs: allowed is one of each"
+        )
+    by_depth = backbone._nodes_by_depth
+    nodes = [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth]]
+    nodes = [n for n in nodes if not n.is_input]
+    tensors = [*backbone.inputs, *(t for n in nodes for t in n.outputs)]
+    number = {id(t): i for i, t in enumerate(tensors)}
+    return Graph(
+        input=0,
+        output=number[id(backbone.outputs[0])],
+        calls=tuple(_call(node, number) for node in nodes),
+        sizes={number[id(t)]: int(np.prod(t.shape[1:])) for t in tensors},
+        shape=tuple(backbone.outputs[0].shape[1:]),
+    )
+
+
+def _call(node: Any, number: Mapping[int, int]) -> Call:
+    """One node of Keras' graph as a `Call`."""
+
+    def arguments(values: Mapping[int, Any]) -> tuple[tuple, dict]:
+        # Keras fills its own nested structure; it looks tensors up by their Python identity.
+        found = {id(t): values[number[id(t)]] for t in node.input_tensors}
+        return node.arguments.fill_in(found)
+
+    return Call(
+        operation=node.operation,
+        inputs=tuple(number[id(t)] for t in node.input_tensors),
+        outputs=tuple(number[id(t)] for t in node.outputs),
+        arguments=arguments,
+    )
+
+
+def run_calls(graph: Graph, tensors: Mapping[int, Any], start: int, stop: int) -> dict[int, Any]:
+    """Execute ``calls[start:stop]`` frozen, from the tensors that cross `start`.
+
+    Args:
+        tensors: the tensors of ``graph.frontier(start)``, batch first.
+
+    Returns:
+        The tensors of ``graph.frontier(stop)``.
+    """
+    values = dict(tensors)
+    for call in graph.calls[start:stop]:
+        args, kwargs = call.arguments(values)
+        outputs = call.operation(*args, **kwargs)  # no `training` given: Keras infers
+        values.update(zip(call.outputs, keras.tree.flatten(outputs), strict=True))
+    return {t: values[t] for t in graph.frontier(stop)}
+
+
+@dataclass
+class Trunk:
+    """The tensors that cross a cut, for every image of a data set.
+
+    Attributes:
+        cut: number of calls that lie below.
+        features: float32 arrays ``(images, ...)`` by tensor number.
+    """
+
+    graph: Graph
+    cut: int
+    features: dict[int, np.ndarray]
+
+    @classmethod
+    def from_images(cls, graph: Graph, images: np.ndarray) -> "Trunk":
+        """The trivial trunk: a cut below the first call, crossed by the scaled images.
+
+        Args:
+            images: float32 ``(images, height, width, 3)``, scaled as the backbone expects.
+        """
+        return cls(graph, 0, {graph.input: images})
+
+    def advance(self, cut: int, batch_size: int = 64) -> "Trunk":
+        """The trunk at a deeper cut, computed from this one's outputs.
+
+        Raises ValueError if `cut` lies below this trunk's.
+        """
+        if cut < self.cut:
+            raise ValueError(f"cut {cut} lies below the trunk's own, {self.cut}")
+        if cut == self.cut:
+            return self
+        run = _compiled(lambda values: run_calls(self.graph, values, self.cut, cut))
+        parts = [_to_numpy(run(batch)) for batch in self._batches(batch_size)]
+        features = {t: np.concatenate([p[t] for p in parts]) for t in parts[0]}
+        return Trunk(self.graph, cut, features)
+
+    def _batches(self, size: int) -> Iterator[dict[int, Any]]:
+        n = len(next(iter(self.features.values())))
+        for start in range(0, n, size):
+            rows = slice(start, start + size)
+            yield {t: keras.ops.convert_to_tensor(f[rows]) for t, f in self.features.items()}
+
+
+def choose_cut(graph: Graph, first: int, images: int, budget_bytes: float) -> int:
+    """The deepest cut at or below call `first` whose float32 outputs fit in the budget.
+
+    The deepest cut costs the least per step. Cut 0, the images themselves, always counts as
+    fitting, since they are held in any case.
+    """
+    for cut in range(first, 0, -1):
+        if 4 * graph.floats(cut) * images <= budget_bytes:
+            return cut
+    return 0
+
+
+def _compiled(function: Callable) -> Callable:
+    """`function` as a graph of the current backend."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, reduce_retracing=True)
+
+
+def _to_numpy(tensors: Mapping[int, Any]) -> dict[int, np.ndarray]:
+    return {t: keras.ops.convert_to_numpy(x) for t, x in tensors.items()}

@@ -1,0 +1,155 @@
+"""Made-up rows of a ledger, shaped like a real sweep, for the tests of tables and figures."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lib.results import COLUMNS, FINAL_SPLIT, SEARCH_SPLIT
+
+# Layers with weights, blocks between layers without, and all layers, as in Keras.
+SHAPES = {
+    "VGG16": (13, 5, 19),
+    "MobileNet": (54, 27, 86),
+    "MobileNetV2": (104, 35, 154),
+    "MobileNetV3Small": (86, 48, 157),
+    "ResNet50V2": (102, 51, 190),
+}
+LEVEL = {
+    "VGG16": 0.66,
+    "MobileNet": 0.74,
+    "MobileNetV2": 0.72,
+    "MobileNetV3Small": 0.36,
+    "ResNet50V2": 0.70,
+}
+# What tuning adds to Baseline I: in the search, and in the final runs.
+GAINS = {
+    "baseline_1": (0.0, 0.04),
+    "baseline_2": (0.10, 0.15),
+    "random": (0.05, 0.09),
+    "layer_wise": (0.06, 0.11),
+    "block_wise": (0.09, 0.16),
+    "top_3": (0.08, 0.14),
+    "top_5": (0.10, 0.15),
+    "sliding_window": (0.09, 0.15),
+}
+BACKBONES = tuple(SHAPES)
+METHODS = tuple(GAINS)
+
+
+def row(**changes) -> dict:
+    """One valid row; `changes` replace its values."""
+    values = {
+        "key": "0123456789abcdef",
+        "profile": "quick",
+        "method": "block_wise",
+        "backbone": "VGG16",
+        "alpha": "1.0",
+        "image_size": 32,
+        "weights_sha256": "ab" * 32,
+        "input_scaling": "unit",
+        "block": "block_01",
+        "layers": "block1_conv1;block1_conv2",
+        "n_trainable": 12345,
+        "split": SEARCH_SPLIT,
+        "train_images": 100,
+        "eval_images": 300,
+        "seed": 0,
+        "repeat": 0,
+        "batch_size": 4,
+        "epochs": 8,
+        "learning_rate": 5.0e-5,
+        "val_accuracy": 0.5,
+        "val_loss": 1.25,
+        "best_val_accuracy": 0.5,
+        "train_accuracy": 0.75,
+        "seconds": 1.5,
+        "lanes": 8,
+        "backend": "tensorflow",
+        "versions": "keras 3.15.1; numpy 2.4",
+        "git_sha": "0" * 40,
+        "finished_at": "2025-01-01T00:00:00+00:00",
+    }
+    assert set(changes) <= set(values) == set(COLUMNS)
+    return values | changes
+
+
+def layer_names(backbone: str) -> list[str]:
+    """Names that do not sort into the backbone's order, as in real networks."""
+    count = SHAPES[backbone][0]
+    return [f"{'conv' if i % 2 else 'bn'}_{(i * 7919) % 997}_{i}" for i in range(1, count + 1)]
+
+
+def blocks_of(method: str, backbone: str) -> Iterator[tuple[str, list[str]]]:
+    """The partition of a method: (block name, layer names)."""
+    names = layer_names(backbone)
+    _, n_blocks, n_all = SHAPES[backbone]
+    if method == "layer_wise":
+        yield from ((name, [name]) for name in names)
+    elif method == "block_wise":
+        for number, part in enumerate(np.array_split(names, n_blocks), start=1):
+            yield f"block_{number:02d}", part.tolist()
+    elif method == "sliding_window":
+        for number in range(1, n_all - 1):
+            first = (number - 1) * len(names) // n_all
+            yield f"window_{number:03d}", names[first : first + 2]
+    else:
+        tuned = {"baseline_1": [], "baseline_2": names}.get(method, names[-3:])
+        yield ("random_3" if method == "random" else method), tuned
+
+
+def _accuracy(value: float, images: int) -> float:
+    return min(max(round(value * images), 0), images) / images
+
+
+def _search(method: str, backbone: str, rng: np.random.Generator) -> Iterator[dict]:
+    blocks = list(blocks_of(method, backbone))
+    for place, (block, layers) in enumerate(blocks):
+        gain = GAINS[method][0]
+        if len(blocks) > 1:  # layers near the middle help most, and few help much
+            bump = np.exp(-(((place / len(blocks) - 0.55) / 0.2) ** 2))
+            gain = gain * 1.3 * bump - abs(rng.normal(0, 0.05)) * rng.integers(0, 3)
+        accuracy = _accuracy(LEVEL[backbone] + gain, 300)
+        yield row(
+            key=f"{method}-{backbone}-{block}-search",
+            method=method,
+            backbone=backbone,
+            block=block,
+            layers=";".join(layers),
+            val_accuracy=accuracy,
+            best_val_accuracy=min(1.0, accuracy + 1 / 300),
+        )
+
+
+def _final(method: str, backbone: str, repeat: int, rng: np.random.Generator) -> dict:
+    block, layers = next(blocks_of(method, backbone))
+    accuracy = _accuracy(LEVEL[backbone] + GAINS[method][1] + rng.normal(0, 0.012), 300)
+    return row(
+        key=f"{method}-{backbone}-{repeat}-final",
+        method=method,
+        backbone=backbone,
+        block=block,
+        layers=";".join(layers),
+        split=FINAL_SPLIT,
+        train_images=700,
+        repeat=repeat,
+        seed=repeat,
+        val_accuracy=accuracy,
+        best_val_accuracy=accuracy,
+    )
+
+
+def make_rows(
+    backbones: Sequence[str] = BACKBONES,
+    methods: Sequence[str] = METHODS,
+    repeats: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The search and final rows of a whole sweep, the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for backbone in backbones:
+        for method in methods:
+            rows += _search(method, backbone, rng)
+            rows += [_final(method, backbone, repeat, rng) for repeat in range(repeats)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,0 +1,185 @@
+"""The backbones: shapes, names, weights files and their errors, input scaling, classifier."""
+
+import keras
+import numpy as np
+import pytest
+
+from lib import backbones
+from lib.backbones import (
+    BACKBONES,
+    classifier,
+    file_names,
+    load_backbone,
+    n_weights,
+    scale_inputs,
+    weights_digest,
+)
+from lib.params import InputError
+
+WITH_WEIGHTS = dict(zip(BACKBONES, (13, 54, 104, 86, 102), strict=True))
+
+
+def thin(name, **options):
+    return load_backbone(name, **{"image_size": 32, "weights": "none", "thin": True} | options)
+
+
+def weighted(model):
+    return [layer.name for layer in model.layers if layer.weights]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbone_computes_what_keras_computes_and_its_twin_has_its_layers(name):
+    """The renaming copy keeps order, wiring and non-layer operations of Keras' model."""
+    options = {"include_top": False, "weights": None, "input_shape": (32, 32, 3)}
+    original = getattr(keras.applications, name)(**options)
+    full = load_backbone(name, image_size=32, weights="none")
+    full.set_weights(original.get_weights())
+    images = np.random.default_rng(0).random((1, 32, 32, 3), dtype="float32")
+    np.testing.assert_array_equal(full(images), original(images))
+    assert len(weighted(full)) == WITH_WEIGHTS[name]
+    assert full.count_params() == sum(n_weights(layer) for layer in full.layers)
+    assert all(layer.trainable for layer in full.layers)
+    check_twin(thin(name), full)
+
+
+def check_twin(twin, full):
+    assert [layer.name for layer in twin.layers] == [layer.name for layer in full.layers]
+    assert 50_000 <= twin.count_params() <= 400_000
+    assert twin.output_shape[:3] == full.output_shape[:3]
+
+
+def test_names_and_random_weights_repeat_in_one_process():
+    first, second = thin("MobileNetV3Small"), thin("MobileNetV3Small")
+    names = [op.name for op in first.operations]
+    assert names == [op.name for op in second.operations]
+    assert len(set(names)) == len(names)
+    assert weights_digest(first) == weights_digest(second)
+
+
+def test_digest_sees_a_single_changed_weight():
+    model = thin("VGG16")
+    before = weights_digest(model)
+    weights = model.get_weights()
+    weights[0].flat[0] += 1
+    model.set_weights(weights)
+    assert len(before) == 64 and weights_digest(model) != before
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_weights_of_a_file_or_folder_fit_any_image_size(tmp_path, as_folder):
+    saved = load_backbone("MobileNet", image_size=64, alpha=0.25, weights="none")
+    saved.set_weights([w + 1 for w in saved.get_weights()])
+    file = tmp_path / "mobilenet_0.25_224_notop.weights.h5"
+    saved.save_weights(file)
+    where = tmp_path if as_folder else file
+    loaded = load_backbone("MobileNet", image_size=96, alpha=0.25, weights=str(where))
+    assert weights_digest(loaded) == weights_digest(saved)
+
+
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
+    file = tmp_path / "x.weights.h5"
+    thin("MobileNet").save_weights(file)
+    for name in ("VGG16", "MobileNetV2", "MobileNetV3Small", "ResNet50V2"):
+        with pytest.raises(InputError, match=f"x.weights.h5 does not fit {name}: layer") as error:
+            thin(name, weights=str(file))
+        assert "\n" not in str(error.value)
+
+
+def test_a_wider_network_of_the_same_layers_is_refused(tmp_path):
+    file = tmp_path / "x.weights.h5"
+    thin("VGG16").save_weights(file)
+    with pytest.raises(InputError, match=r"layer block1_conv1 has shapes \[\(3, 3, 3, 64\), "):
+        load_backbone("VGG16", image_size=32, weights=str(file))
+
+
+def test_a_file_with_one_layer_more_is_refused(tmp_path):
+    model = thin("VGG16")
+    more = keras.layers.Dense(2, name="extra")(model.output)
+    keras.Model(model.input, more).save_weights(tmp_path / "x.weights.h5")
+    with pytest.raises(InputError, match="the file's layer extra is not in the backbone"):
+        thin("VGG16", weights=str(tmp_path / "x.weights.h5"))
+
+
+@pytest.mark.parametrize("file", ["x.weights.h5", "x.h5"])
+def test_a_file_that_is_no_hdf5_is_refused(tmp_path, file):
+    (tmp_path / file).write_text("not weights")
+    with pytest.raises(InputError, match=f"{file} does not fit VGG16: .*open file"):
+        thin("VGG16", weights=str(tmp_path / file))
+
+
+def test_a_folder_without_the_file_names_what_was_looked_for(tmp_path):
+    with pytest.raises(InputError, match="no file for MobileNet in .*mobilenet_0.5_224_notop.wei"):
+        load_backbone("MobileNet", image_size=32, alpha=0.5, weights=str(tmp_path))
+
+
+def test_file_names_cover_those_of_keras():
+    assert file_names("MobileNet", 0.25)[1] == "mobilenet_2_5_224_tf_no_top.h5"
+    assert file_names("MobileNetV2", 1)[0] == "mobilenet_v2_1.0_224_notop.weights.h5"
+    assert file_names("ResNet50V2", thin=True) == ("thin_resnet50v2.weights.h5",)
+
+
+def test_no_network_is_one_line(monkeypatch):
+    def no_network(**options):
+        raise Exception("URL fetch failure on x: None -- no name\nmore")
+
+    monkeypatch.setattr(keras.applications, "VGG16", no_network)
+    with pytest.raises(InputError, match="imagenet for VGG16 .*URL fetch failure") as error:
+        load_backbone("VGG16", image_size=32)
+    assert "\n" not in str(error.value)
+
+
+def test_imagenet_weights_made_for_224_serve_any_size(monkeypatch):
+    build = keras.applications.MobileNet
+    made = []
+
+    def downloaded(weights, input_shape, **options):
+        assert weights == "imagenet" and input_shape == (224, 224, 3)
+        made.append(build(weights=None, input_shape=input_shape, **options))
+        return made[0]
+
+    monkeypatch.setattr(keras.applications, "MobileNet", downloaded)
+    model = load_backbone("MobileNet", image_size=64, alpha=0.25)
+    assert model.input_shape == (None, 64, 64, 3)
+    assert weights_digest(model) == weights_digest(made[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "VGG"}, "backbone: 'VGG' is unknown; allowed: VGG16, "),
+        ({"image_size": 31}, "image_size: 31"),
+        ({"alpha": 0.5}, "alpha: VGG16 cannot have 0.5"),
+        ({"weights": "embedded"}, "embedded exists for thin twins only"),
+        ({"weights": "imagenet", "thin": True}, "no imagenet for the thin VGG16"),
+        ({"weights": "nowhere.h5"}, "nowhere.h5 does not exist"),
+        ({"weights": "README.md"}, "README.md must end in"),
+    ],
+)
+def test_bad_arguments_are_named(change, message, monkeypatch, tmp_path):
+    monkeypatch.setattr(backbones, "ROOT", tmp_path)
+    (tmp_path / "README.md").touch()
+    options = {"name": "VGG16", "image_size": 32, "weights": "none"} | change
+    with pytest.raises(InputError, match=message):
+        load_backbone(options.pop("name"), **options)
+
+
+def test_scale_inputs():
+    images = np.array([0, 51, 255], dtype="uint8").reshape(1, 1, 1, 3)
+    flat = {n: scale_inputs(images, n, "native").ravel() for n in BACKBONES}
+    np.testing.assert_allclose(scale_inputs(images, "VGG16", "unit").ravel(), [0, 0.2, 1])
+    np.testing.assert_allclose(flat["MobileNetV3Small"], [0, 51, 255])
+    np.testing.assert_allclose(flat["MobileNet"], [-1, -0.6, 1], rtol=1e-6)
+    np.testing.assert_allclose(flat["VGG16"], [255 - 103.939, 51 - 116.779, -123.68], rtol=1e-6)
+    assert flat["ResNet50V2"].dtype == np.float32 and images.max() == 255
+    with pytest.raises(InputError, match="input_scaling: 'x'"):
+        scale_inputs(images, "VGG16", "x")
+
+
+def test_classifier_is_the_papers_and_repeats_with_its_seed():
+    model = classifier((2, 2, 8), 5, dropout=0.5, seed=1)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert kinds == ["Flatten", "Dense", "Dropout", "Dense", "Dense"]
+    assert [d.units for d in model.layers if hasattr(d, "units")] == [128, 64, 5]
+    assert model.output_shape == (None, 5)
+    assert weights_digest(model) == weights_digest(classifier((2, 2, 8), 5, dropout=0.5, seed=1))
+    assert weights_digest(model) != weights_digest(classifier((2, 2, 8), 5, dropout=0.5, seed=2))

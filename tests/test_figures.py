@@ -1,0 +1,262 @@
+"""Every figure comes out for any subset of rows, shows the right values, and repeats exactly."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from rows import BACKBONES, make_rows, row
+
+from lib import figures
+from lib.paper import LABELS
+from lib.results import best_block, final_rows, search_rows, summary
+from lib.style import COLOURS, colour, render, save
+
+FIGURES = (
+    "fig01_schemes",
+    "fig02_parameters",
+    "fig03_baselines",
+    "fig04_layer_wise",
+    "fig05_block_wise",
+    "fig06_sliding_window",
+    "fig07_search_summary",
+    "fig08_final",
+    "fig09_block_wise_repeats",
+    "fig10_sliding_window_repeats",
+)
+# The figures of rows, each with a method that it cannot do without.
+OF_ROWS = [
+    (figures.fig03_baselines, "random"),
+    (figures.fig04_layer_wise, "layer_wise"),
+    (figures.fig05_block_wise, "block_wise"),
+    (figures.fig06_sliding_window, "sliding_window"),
+    (figures.fig07_search_summary, "top_3"),
+    (figures.fig08_final, "top_5"),
+    (figures.fig09_block_wise_repeats, "block_wise"),
+    (figures.fig10_sliding_window_repeats, "sliding_window"),
+]
+FILES = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")} | {
+    "table1.csv",
+    "table1.md",
+    "table1.tex",
+    "table1_comparison.csv",
+    "table1_comparison.md",
+}
+COUNTS = [("conv1", 1792), ("conv2", 36928), ("pool1", 0), ("conv3", 2359808), ("pool2", 0)]
+
+
+@pytest.fixture(scope="module")
+def df():
+    return make_rows()
+
+
+@pytest.fixture(scope="module")
+def one():
+    return make_rows(["VGG16"])
+
+
+def texts(fig) -> list[str]:
+    """All text of a figure."""
+    found = fig.findobj(matplotlib.text.Text)
+    return [text.get_text().replace("\u00a0", " ") for text in found if text.get_text()]
+
+
+def bars(ax) -> list:
+    return [patch for container in ax.containers for patch in container]
+
+
+def hatched(ax) -> list:
+    return [bar for bar in bars(ax) if bar.get_hatch()]
+
+
+def test_all_files_come_out_for_five_backbones(df, tmp_path):
+    paths = figures.draw_all(df, tmp_path, COUNTS)
+    assert {path.name for path in paths} == FILES == {path.name for path in tmp_path.iterdir()}
+    assert all(path.stat().st_size > 500 for path in paths)
+
+
+def test_all_files_of_one_backbone_repeat_byte_by_byte(one, tmp_path):
+    for folder in ("a", "b"):
+        figures.draw_all(one, tmp_path / folder, COUNTS)
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_an_svg_holds_no_date(tmp_path):
+    png, svg = save(figures.fig02_parameters(COUNTS), tmp_path, "figure")
+    assert (png.name, svg.name) == ("figure.png", "figure.svg")
+    assert "dc:date" not in svg.read_text(encoding="utf-8")
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("draw", "method"), OF_ROWS, ids=FIGURES[2:])
+def test_what_has_no_rows_is_said_to_be_not_run(draw, method, one):
+    assert "not run" not in texts(draw(one))
+    assert "not run" in texts(draw(one[one["method"] != method]))
+    assert "not run" in texts(draw(one[:0]))
+
+
+@pytest.mark.parametrize(("draw", "method"), OF_ROWS, ids=FIGURES[2:])
+def test_the_caption_gives_profile_data_and_settings(draw, method, one):
+    lines = texts(draw(one))
+    assert any("profile quick · train[:" in text and "8 epochs" in text for text in lines)
+
+
+def test_figures_leave_matplotlib_as_it_was(one):
+    before = dict(matplotlib.rcParams)
+    figures.fig05_block_wise(one)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_figure_shows_itself_in_a_notebook(one):
+    assert figures.fig03_baselines(one)._repr_png_().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------ single figures
+
+
+def test_figure_1_marks_what_each_scheme_trains():
+    fig = figures.fig01_schemes()
+    trained = [
+        sum(to_hex(patch.get_facecolor()) == "#0072b2" for patch in ax.patches) for ax in fig.axes
+    ]
+    assert trained == [0, 1, 8, 2, 4]  # classifier and none, all seven, one, three layers
+    dashed = [sum(patch.get_linestyle() == "--" for patch in ax.patches) for ax in fig.axes]
+    assert dashed == [0, 0, 0, 1, 1]
+
+
+def test_figure_2_draws_a_bar_for_each_layer_and_marks_the_valleys():
+    (ax,) = figures.fig02_parameters(COUNTS, "profile quick").axes
+    assert [bar.get_height() for bar in bars(ax)] == [1792, 36928, 0, 2359808, 0]
+    assert list(ax.lines[-1].get_xdata()) == [3, 5]
+    assert {"block 1", "block 2", "2.36 M", "36.9 k"} <= set(texts(ax))
+    assert "block 3" not in texts(ax)
+
+
+def test_figure_3_shows_three_bars_a_backbone(df):
+    (ax,) = figures.fig03_baselines(df).axes
+    rows = search_rows(df).set_index(["backbone", "method"])["val_accuracy"]
+    expected = [
+        rows[backbone, method]
+        for backbone in BACKBONES
+        for method in ("baseline_1", "baseline_2", "random")
+    ]
+    assert [bar.get_height() for bar in bars(ax)] == expected
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(BACKBONES)
+
+
+@pytest.mark.parametrize(
+    ("draw", "method", "counts"),
+    [
+        (figures.fig04_layer_wise, "layer_wise", [13, 54, 104, 86, 102]),
+        (figures.fig06_sliding_window, "sliding_window", [17, 84, 152, 155, 188]),
+    ],
+)
+def test_figures_4_and_6_show_every_run_and_ring_the_best(df, draw, method, counts):
+    fig = draw(df)
+    assert len({ax.get_ylim() for ax in fig.axes}) == 1
+    for ax, backbone, count in zip(fig.axes, BACKBONES, counts, strict=True):
+        points, ring = ax.lines[1], ax.lines[2]
+        assert list(points.get_xdata()) == list(range(1, count + 1))
+        best = best_block(df, method, backbone)
+        assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (
+            best["position"],
+            best["val_accuracy"],
+        )
+        assert points.get_ydata().max() == best["val_accuracy"]
+        levels = [line.get_ydata()[0] for line in ax.lines[3:]]
+        rows = search_rows(df).set_index(["method", "backbone"])["val_accuracy"]
+        assert levels == [rows["baseline_1", backbone], rows["baseline_2", backbone]]
+
+
+@pytest.mark.parametrize("select_on", ["val_accuracy", "best_val_accuracy"])
+def test_in_figure_5_the_best_block_is_white_with_vertical_hatching(df, select_on):
+    df = df.assign(best_val_accuracy=1 - df["val_accuracy"])  # makes another block the best
+    fig = figures.fig05_block_wise(df, select_on)
+    for ax, backbone, count in zip(fig.axes, BACKBONES, (5, 27, 35, 48, 51), strict=True):
+        assert len(bars(ax)) == count
+        (bar,) = hatched(ax)
+        best = best_block(df, "block_wise", backbone, select_on)
+        assert round(bar.get_x() + bar.get_width() / 2) == int(best["block"][-2:])
+        assert bar.get_height() == best[select_on] == max(b.get_height() for b in bars(ax))
+        assert set(bar.get_hatch()) == {"|"} and to_hex(bar.get_facecolor()) == "#ffffff"
+        assert to_hex(bar.get_edgecolor()) == COLOURS["block_wise"].lower()
+
+
+def test_figure_5_says_when_other_blocks_are_as_good(one):
+    blocks = one["method"].eq("block_wise") & one["split"].eq("train[:10%]")
+    one = one.assign(val_accuracy=one["val_accuracy"].mask(blocks, 0.75))
+    (ax,) = figures.fig05_block_wise(one).axes
+    assert ax.get_title(loc="right").endswith("0.750, first of 5 equal")
+    assert len(hatched(ax)) == 1
+
+
+def test_figure_7_shows_the_best_of_each_approach(df):
+    (ax,) = figures.fig07_search_summary(df).axes
+    assert len(bars(ax)) == 40
+    heights = {round(bar.get_height(), 9) for bar in bars(ax)}
+    for backbone in BACKBONES:
+        for method in ("layer_wise", "block_wise", "sliding_window", "top_3"):
+            assert round(best_block(df, method, backbone)["val_accuracy"], 9) in heights
+
+
+def test_figure_8_shows_means_and_runs_and_hatches_the_best(df):
+    (ax,) = figures.fig08_final(df).axes
+    means = summary(df)
+    assert len(bars(ax)) == 40
+    np.testing.assert_allclose(
+        sorted(bar.get_height() for bar in bars(ax)), sorted(means["mean"]), rtol=1e-12
+    )
+    highest = means.groupby("backbone")["mean"].max()
+    np.testing.assert_allclose(
+        [bar.get_height() for bar in hatched(ax)], highest[list(BACKBONES)], rtol=1e-12
+    )
+    dots = np.concatenate([line.get_ydata() for line in ax.lines])
+    assert sorted(dots) == sorted(final_rows(df)["val_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("draw", "method"),
+    [
+        (figures.fig09_block_wise_repeats, "block_wise"),
+        (figures.fig10_sliding_window_repeats, "sliding_window"),
+    ],
+)
+def test_figures_9_and_10_show_four_repeats_and_their_mean(df, draw, method):
+    (ax,) = draw(df).axes
+    rows = final_rows(df)
+    for group, backbone in enumerate(BACKBONES):
+        mine = rows[(rows["method"] == method) & (rows["backbone"] == backbone)]
+        line, dots = ax.lines[2 * group : 2 * group + 2]
+        assert line.get_ydata()[0] == pytest.approx(mine["val_accuracy"].mean(), rel=1e-12)
+        assert list(dots.get_ydata()) == mine["val_accuracy"].tolist() and len(mine) == 4
+
+
+def test_other_splits_are_drawn_where_asked(one):
+    other = one.replace({"split": {"train[:10%]": "train[:20%]"}})
+    assert "not run" in texts(figures.fig05_block_wise(other))
+    fig = figures.fig05_block_wise(other, split="train[:20%]")
+    assert "trained on 20 % of the data" in " ".join(texts(fig))
+    assert len(bars(fig.axes[0])) == 5
+
+
+# ----------------------------------------------------------------------------------- the style
+
+
+def test_every_method_has_a_name_and_a_colour_of_its_own():
+    assert set(COLOURS) == set(LABELS)
+    assert len(set(COLOURS.values())) == len(COLOURS)
+    assert colour("top_4") not in COLOURS.values()
+
+
+def test_a_ranked_block_of_another_size_is_shown(one):
+    four = row(method="top_4", block="top_4", key="top4", val_accuracy=0.9)
+    more = pd.concat([one, pd.DataFrame([four])], ignore_index=True)
+    (ax,) = figures.fig07_search_summary(more).axes
+    assert len(bars(ax)) == 9 and "Top 4" in texts(ax.figure)
+
+
+def test_rendering_twice_gives_the_same_bytes(one):
+    fig = figures.fig08_final(one)
+    assert render(fig, "svg") == render(fig, "svg")
+    assert render(fig, "png") == render(fig, "png")

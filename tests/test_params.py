@@ -1,0 +1,295 @@
+"""lib.params: what is accepted, what is refused, and that each refusal is one helpful line."""
+
+import dataclasses
+import math
+
+import pytest
+
+from lib import params
+from lib.params import BACKBONE_NAMES, ROOT, InputError, Params, from_notebook, load_params
+
+
+def refusal(action, *args, **kwargs):
+    """Return the one line with which an action refuses its input."""
+    with pytest.raises(InputError) as caught:
+        action(*args, **kwargs)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    """A function that writes a YAML file and returns its path as text."""
+
+    def write(text, name="mine.yaml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_the_shipped_profiles_are_the_four_and_load():
+    assert params.profiles() == ["cpu", "paper", "quick", "smoke"]
+    for name in params.profiles():
+        assert load_params(name).profile == name
+
+
+def test_the_paper_profile_is_the_papers_set_up():
+    paper = load_params("paper")
+    assert (paper.data, paper.image_size, paper.input_scaling) == ("tf_flowers", 224, "unit")
+    assert (paper.weights, paper.thin, paper.alpha) == ("imagenet", False, {})
+    assert paper.backbones == BACKBONE_NAMES
+    assert (paper.batch_size, paper.epochs, paper.final_epochs) == (4, 50, None)
+    assert (paper.learning_rate, paper.dropout, paper.repeats) == (5e-5, 0.5, 4)
+    assert (paper.window, paper.top_k, paper.random_layers) == (3, (3, 5), 3)
+    slices = (paper.search_split, paper.final_split, paper.eval_split)
+    assert slices == ("train[:10%]", "train[:70%]", "train[70%:]")
+
+
+@pytest.mark.parametrize("name", ["cpu", "quick", "smoke"])
+def test_a_profile_names_only_what_differs_from_the_defaults(name):
+    defaults = dataclasses.asdict(Params("defaults"))
+    written = params._read_yaml(ROOT / "params" / f"{name}.yaml")
+    same = {key for key, value in written.items() if params._tidied(key, value) == defaults[key]}
+    assert same <= {"data", "n_images", "weights"}  # spelt out on purpose: what the profile is
+
+
+def test_a_yaml_file_by_path_is_a_profile_named_after_it(yaml_file):
+    loaded = load_params(yaml_file("epochs: 3\nlearning_rate: 1\ntop_k: [2]\n"))
+    assert (loaded.profile, loaded.epochs, loaded.top_k) == ("mine", 3, (2,))
+    assert isinstance(loaded.learning_rate, float)
+    assert loaded.batch_size == Params("defaults").batch_size
+
+
+def test_an_empty_file_holds_the_defaults(yaml_file):
+    assert load_params(yaml_file("")) == Params("mine")
+
+
+def test_overrides_win_over_the_file(yaml_file):
+    path = yaml_file("epochs: 3\nseed: 4\n")
+    loaded = load_params(path, epochs=7)
+    assert (loaded.epochs, loaded.seed) == (7, 4)
+
+
+@pytest.mark.parametrize("name", ["quik", "../params/quick", "params/quick", "absent.yaml", "", 3])
+def test_an_unknown_profile_lists_the_known_ones(name):
+    line = refusal(load_params, name)
+    assert repr(name) in line
+    assert "cpu, paper, quick, smoke" in line
+
+
+def test_a_misspelt_profile_is_suggested():
+    assert "did you mean quick?" in refusal(load_params, "quik")
+
+
+def test_an_unknown_key_names_file_and_key_and_suggests(yaml_file):
+    path = yaml_file("epoch: 3\n")
+    line = refusal(load_params, path)
+    assert path in line and "epoch:" in line and "did you mean epochs?" in line
+
+
+def test_an_unknown_override_is_refused():
+    assert "override: epoch:" in refusal(load_params, "quick", epoch=3)
+
+
+def test_a_misspelt_backbone_suggests_the_nearest(yaml_file):
+    line = refusal(load_params, yaml_file("backbones: [VGG16, mobilenetv2]\n"))
+    assert "'mobilenetv2'" in line and "did you mean MobileNetV2?" in line
+    assert ", ".join(BACKBONE_NAMES) in line
+
+
+@pytest.mark.parametrize(
+    ("text", "write"),
+    [("5e-5", "5.0e-5"), ("1.0e5", "1.0e+5"), ("'0.1'", "0.1"), ("1E-4", "1.0e-4")],
+)
+def test_a_number_that_yaml_reads_as_text_says_how_to_write_it(yaml_file, text, write):
+    line = refusal(load_params, yaml_file(f"learning_rate: {text}\n"))
+    assert f"write {write}," in line and "learning_rate" in line and "mine.yaml" in line
+
+
+BAD_VALUES = [
+    ("epochs", -3),
+    ("epochs", 0),
+    ("epochs", 2.0),
+    ("epochs", True),
+    ("epochs", None),
+    ("final_epochs", 0),
+    ("learning_rate", 0),
+    ("learning_rate", 1.5),
+    ("learning_rate", math.nan),
+    ("learning_rate", math.inf),
+    ("plateau_factor", 1.0),
+    ("plateau_patience", -1),
+    ("dropout", 1.0),
+    ("image_size", 31),
+    ("image_size", 1025),
+    ("n_images", 49),
+    ("n_images", 100_001),
+    ("batch_size", 0),
+    ("seed", -1),
+    ("thin", "true"),
+    ("thin", 1),
+    ("input_scaling", "Unit"),
+    ("select_on", "accuracy"),
+    ("engine", "fast"),
+    ("lanes", 0),
+    ("lanes", 513),
+    ("lanes", "many"),
+    ("lanes", True),
+    ("memory_gib", 0.0),
+    ("window", 0),
+    ("top_k", 3),
+    ("top_k", []),
+    ("top_k", [3, 3]),
+    ("top_k", [0]),
+    ("backbones", "MobileNet"),
+    ("backbones", []),
+    ("backbones", ["VGG16", "VGG16"]),
+    ("alpha", 0.25),
+    ("alpha", {"VGG16": 0.5}),
+    ("alpha", {"MobileNet": 0}),
+    ("alpha", {"MobileNet": "0.25"}),
+    ("data", "tf_flower"),
+    ("data", ""),
+    ("weights", "imagnet"),
+    ("weights", None),
+    ("data_dir", 3),
+    ("search_split", "train[:10%"),
+    ("search_split", "test[:10%]"),
+    ("search_split", "train[:]"),
+    ("search_split", "train[5]"),
+    ("search_split", "train[:1.5]"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD_VALUES)
+def test_a_bad_value_is_refused_with_place_key_value_and_what_is_allowed(key, value):
+    line = refusal(load_params, "paper", **{key: value})
+    assert line.startswith(f"override: {key}: ")
+    assert repr(value) in line
+    assert f"allowed: {params._RULES[key].allowed}" in line
+
+
+GOOD_VALUES = [
+    ("lanes", "auto"),
+    ("lanes", 512),
+    ("final_epochs", 1),
+    ("dropout", 0),
+    ("plateau_patience", 0),
+    ("data", "./photos"),
+    ("data", "lib"),  # a bare word that exists in the project's root
+    ("weights", "some/where.weights.h5"),
+    ("alpha", {"MobileNet": 1, "MobileNetV2": 0.35, "MobileNetV3Small": 0.75}),
+    ("search_split", "train"),
+    ("search_split", "train[-200:]"),
+    ("search_split", "train[:12.5%]"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), GOOD_VALUES)
+def test_values_at_the_edge_are_accepted(key, value):
+    assert getattr(load_params("paper", **{key: value}), key) == value
+
+
+def test_every_field_has_a_rule_and_its_default_passes():
+    for field in dataclasses.fields(Params):
+        assert params._RULES[field.name].allowed
+    Params("defaults")
+
+
+def test_the_check_also_holds_for_direct_construction_and_replace():
+    assert "epochs" in refusal(Params, "mine", epochs=-1)
+    assert "epochs" in refusal(dataclasses.replace, Params("mine"), epochs=-1)
+    assert "profile" in refusal(Params, "../mine")
+
+
+def test_params_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Params("mine").epochs = 3
+
+
+def test_embedded_weights_need_thin_twins():
+    assert "thin: true" in refusal(load_params, "paper", weights="embedded")
+    assert "thin" in refusal(load_params, "quick", weights="imagenet")
+    assert load_params("paper", weights="embedded", thin=True).thin
+
+
+def test_a_key_given_twice_is_refused(yaml_file):
+    line = refusal(load_params, yaml_file("epochs: 3\nseed: 1\nepochs: 4\n"))
+    assert "mine.yaml" in line and "epochs is set twice" in line
+
+
+@pytest.mark.parametrize("text", ["epochs: [3\n", "- 1\n- 2\n", "word\n", "profile: other\n"])
+def test_a_file_that_is_no_profile_is_refused_by_name(yaml_file, text):
+    assert "mine.yaml" in refusal(load_params, yaml_file(text))
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "mine.yaml" in refusal(load_params, str(tmp_path / "mine.yaml"))
+
+
+def test_yaml_cannot_make_objects(yaml_file):
+    line = refusal(load_params, yaml_file("epochs: !!python/object/apply:os.getcwd []\n"))
+    assert "mine.yaml" in line
+
+
+def test_a_notebooks_literals_are_its_parameters():
+    namespace = {
+        "__name__": "__main__",
+        "_private": 3,
+        "In": ["a cell"],
+        "Out": {},
+        "exit": print,
+        "math": math,
+        "Params": Params,
+        "profile": "quick",
+        "backbone": "MobileNet",
+        "epochs": 2,
+        "results": "results/quick",
+        "data_dir": None,
+    }
+    loaded = from_notebook(namespace)
+    assert loaded.backbones == ("MobileNet",)
+    assert (loaded.epochs, loaded.profile) == (2, "quick")
+    assert loaded.results_dir == ROOT / "results" / "quick"
+
+
+def test_none_in_a_notebook_leaves_the_profiles_value():
+    assert from_notebook({"profile": "quick", "backbone": None, "epochs": None}) == load_params(
+        "quick"
+    )
+
+
+def test_a_notebook_refuses_what_papermill_only_warns_about():
+    line = refusal(from_notebook, {"profile": "quick", "epoch": 3})
+    assert "notebook: epoch:" in line and "did you mean epochs?" in line
+    assert "backbone" in refusal(from_notebook, {"profile": "quick", "backbon": "VGG16"})
+
+
+def test_a_notebook_needs_a_profile_and_one_kind_of_backbone():
+    assert "profile" in refusal(from_notebook, {"epochs": 3})
+    both = {"profile": "quick", "backbone": "VGG16", "backbones": ["VGG16"]}
+    assert "backbones" in refusal(from_notebook, both)
+    line = refusal(from_notebook, {"profile": "quick", "backbone": "VGG61"})
+    assert "did you mean VGG16?" in line
+
+
+def test_folders_follow_the_profile(monkeypatch, tmp_path):
+    monkeypatch.delenv("BLOCKWISE_CACHE", raising=False)
+    quick = load_params("quick")
+    assert quick.build_dir == ROOT / "build" / "quick"
+    assert quick.results_dir == quick.build_dir / "results"
+    assert quick.figures_dir == quick.build_dir / "figures"
+    assert quick.cache_dir == ROOT / "build" / "cache"
+    moved = load_params("quick", results=str(tmp_path), figures="figures/quick")
+    assert (moved.results_dir, moved.figures_dir) == (tmp_path, ROOT / "figures" / "quick")
+    monkeypatch.setenv("BLOCKWISE_CACHE", str(tmp_path))
+    assert quick.cache_dir == tmp_path
+
+
+def test_alpha_of_is_one_where_there_is_none():
+    cpu = load_params("cpu")
+    assert (cpu.alpha_of("MobileNet"), cpu.alpha_of("VGG16")) == (0.25, 1.0)

@@ -1,0 +1,113 @@
+"""The paper's methods as lists of blocks, with the known answers of the five backbones."""
+
+import keras
+import pytest
+
+from lib import partition
+from lib.backbones import BACKBONES, load_backbone
+from lib.params import InputError
+from lib.partition import Block
+
+WITH_WEIGHTS = dict(zip(BACKBONES, (13, 54, 104, 86, 102), strict=True))
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def named_twin(request):
+    twin = load_backbone(request.param, image_size=32, weights="none", thin=True)
+    return request.param, twin
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Layers: images, a, relu, b, c, pool, d; a to d have weights."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3), name="images"),
+            layers.Conv2D(2, 1, name="a"),
+            layers.ReLU(name="relu"),
+            layers.Conv2D(2, 1, name="b"),
+            layers.BatchNormalization(name="c"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Conv2D(2, 1, name="d"),
+        ]
+    )
+
+
+def test_every_layer_with_weights_is_in_exactly_one_block(named_twin):
+    name, twin = named_twin
+    layers = partition.weighted_layers(twin)
+    assert len(layers) == WITH_WEIGHTS[name]
+    blocks = partition.block_wise(twin)
+    assert [layer for block in blocks for layer in block.layers] == layers
+    assert [block.layers for block in partition.layer_wise(twin)] == [(x,) for x in layers]
+    assert partition.baseline_2(twin) == [Block("baseline_2", tuple(layers))]
+
+
+def test_blocks_are_delimited_by_layers_without_weights(named_twin):
+    _, twin = named_twin
+    order = [layer.name for layer in twin.layers]
+    with_weights = set(partition.weighted_layers(twin))
+    for block in partition.block_wise(twin):
+        first, last = order.index(block.layers[0]), order.index(block.layers[-1])
+        assert tuple(order[first : last + 1]) == block.layers
+        assert order[first - 1] not in with_weights
+        assert order[last + 1 : last + 2] == [] or order[last + 1] not in with_weights
+
+
+def test_windows_cover_every_layer_with_weights(named_twin):
+    _, twin = named_twin
+    windows = partition.sliding_window(twin, 3)
+    assert len(windows) == len(twin.layers) - 3
+    assert {x for w in windows for x in w.layers} == set(partition.weighted_layers(twin))
+
+
+def test_vgg16_has_the_five_blocks_of_figure_2():
+    twin = load_backbone("VGG16", image_size=32, weights="none", thin=True)
+    blocks = partition.block_wise(twin)
+    assert [len(block.layers) for block in blocks] == [2, 2, 3, 3, 3]
+    assert blocks[4].name == "block_05"
+    assert blocks[4].layers == ("block5_conv1", "block5_conv2", "block5_conv3")
+
+
+def test_blocks_of_a_small_network(small):
+    assert partition.baseline_1(small) == [Block("baseline_1", ())]
+    assert partition.layer_wise(small)[1] == Block("b", ("b",))
+    assert partition.block_wise(small) == [
+        Block("block_01", ("a",)),
+        Block("block_02", ("b", "c")),
+        Block("block_03", ("d",)),
+    ]
+
+
+def test_windows_keep_positions_that_tune_the_same(small):
+    assert partition.sliding_window(small, 3) == [
+        Block("window_001", ("a", "b")),
+        Block("window_002", ("b", "c")),
+        Block("window_003", ("b", "c")),
+        Block("window_004", ("c", "d")),
+    ]
+    assert partition.sliding_window(small, 1)[1] == Block("window_002", ())
+
+
+def test_top_ranked_is_in_backbone_order_and_ties_go_to_the_output(small):
+    scores = {"a": 0.5, "b": 0.9, "c": 0.5, "d": 0.5}
+    assert partition.top_ranked(small, scores, 1) == [Block("top_1", ("b",))]
+    assert partition.top_ranked(small, scores, 3) == [Block("top_3", ("b", "c", "d"))]
+
+
+def test_random_layers_are_distinct_in_order_and_seeded(small):
+    (block,) = partition.random_layers(small, 3, seed=0)
+    assert block.name == "random_3" and len(set(block.layers)) == 3
+    assert list(block.layers) == sorted(block.layers)
+    assert partition.random_layers(small, 3, seed=0) == [block]
+    assert len({partition.random_layers(small, 2, seed=s)[0].layers for s in range(20)}) > 1
+
+
+def test_impossible_counts_and_missing_scores_are_refused(small):
+    with pytest.raises(InputError, match="random_layers: 5 is not allowed; 1 to 4"):
+        partition.random_layers(small, 5, seed=0)
+    with pytest.raises(InputError, match="window: 7 is not allowed; 1 to 6"):
+        partition.sliding_window(small, 7)
+    with pytest.raises(InputError, match="scores: 1 of 4 layers missing: c"):
+        partition.top_ranked(small, {"a": 0, "b": 0, "d": 0}, 3)
