@@ -123,12 +123,17 @@ def train_plain(backbone: keras.Model, block: Block, seed: int, task: Task) -> H
         layer.trainable = True
     backbone.set_weights(initial)
     return History(
-        log["accuracy"],
-        log["val_accuracy"],
+        _fractions(log["accuracy"], len(task.train_targets)),
+        _fractions(log["val_accuracy"], len(task.eval_targets)),
         log["val_loss"],
         probabilities,
         time.perf_counter() - start,
     )
+
+
+def _fractions(accuracies: Sequence[float], images: int) -> list[float]:
+    """Keras' float32 accuracies as exact multiples of one over the number of images."""
+    return [round(a * images) / images for a in accuracies]
 
 
 def _plateau(params: Params) -> keras.callbacks.ReduceLROnPlateau:
