@@ -32,11 +32,11 @@ PETAL_COLOURS = np.array(
 # How often a class (row) has a colour (column); each row sums to 1.
 COLOUR_ODDS = np.array(
     [
-        [0.30, 0.40, 0.10, 0.05, 0.05, 0.10],  # dandelion
-        [0.35, 0.20, 0.05, 0.10, 0.20, 0.10],  # daisy
-        [0.10, 0.20, 0.15, 0.25, 0.15, 0.15],  # tulips
-        [0.10, 0.40, 0.25, 0.15, 0.05, 0.05],  # sunflowers
-        [0.15, 0.15, 0.10, 0.30, 0.25, 0.05],  # roses
+        [0.25, 0.55, 0.05, 0.05, 0.05, 0.05],  # dandelion
+        [0.55, 0.10, 0.05, 0.05, 0.15, 0.10],  # daisy
+        [0.05, 0.10, 0.20, 0.20, 0.15, 0.30],  # tulips
+        [0.05, 0.50, 0.30, 0.05, 0.05, 0.05],  # sunflowers
+        [0.10, 0.05, 0.05, 0.45, 0.30, 0.05],  # roses
     ]
 )
 LEAF_COLOURS = np.array(
@@ -125,7 +125,7 @@ def _photograph(rng: np.random.Generator, canvas: Canvas) -> np.ndarray:
     canvas = _blurred(_lit(rng, canvas), rng.integers(0, 4))
     half = canvas.shape[0] // 2
     small = canvas.reshape(half, 2, half, 2, 3).mean(axis=(1, 3))
-    noise = rng.uniform(0.0, 0.05) * rng.standard_normal(small.shape, np.float32)
+    noise = rng.uniform(0.0, 0.03) * rng.standard_normal(small.shape, np.float32)
     return (np.clip(small + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -135,7 +135,7 @@ def _lit(rng: np.random.Generator, canvas: Canvas) -> Canvas:
     x, y = _grid(size)
     along, _ = _turned(x, y, rng.uniform(0, 2 * np.pi))
     light = 1 + rng.uniform(0.0, 0.35) * along
-    cast = (rng.uniform(0.6, 1.15) * rng.uniform(0.85, 1.15, 3)).astype(np.float32)
+    cast = (rng.uniform(0.8, 1.15) * rng.uniform(0.85, 1.15, 3)).astype(np.float32)
     return canvas * light[..., None] * cast + rng.uniform(-0.05, 0.1)
 
 
@@ -192,15 +192,15 @@ def _jittered(rng: np.random.Generator, colour: np.ndarray, amount: float = 0.08
 def _draw_flower(rng: np.random.Generator, x: Field, y: Field, label: int) -> Canvas:
     """Return a scene with one flower of class `label`."""
     canvas = _background(rng, x, y)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(0, 3)):
         _leaf(rng, canvas, x, y)
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(0, 2)):
         _blossom_blob(rng, canvas, x, y)
-    scale = rng.uniform(0.42, 0.85)
+    scale = rng.uniform(0.62, 0.95)
     u, v = _posed(rng, x, y, scale, upright=CLASS_NAMES[label] == "tulips")
     colour = _jittered(rng, PETAL_COLOURS[rng.choice(len(PETAL_COLOURS), p=COLOUR_ODDS[label])])
     FLOWERS[label](rng, canvas, u, v, colour)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         _leaf(rng, canvas, x, y)  # partly in front of the flower
     return canvas
 
@@ -236,9 +236,9 @@ def _posed(
 
     An upright flower, drawn from the side, leans by at most 50 degrees.
     """
-    shift = _point(rng, 0.3)
+    shift = _point(rng, 0.18)
     u, v = _turned(x - shift[0], y - shift[1], rng.uniform(0, 2 * np.pi))
-    slant = rng.uniform(1.0, 1.5)
+    slant = rng.uniform(1.0, 1.25)
     if upright:
         u, v = _turned(x - shift[0], y - shift[1], rng.uniform(-0.87, 0.87))
         slant = rng.uniform(0.85, 1.2)
