@@ -141,6 +141,13 @@ def n_weights(layer):
     return layer.count_params()
 
 
+def layer_counts(name):
+    """Figure 2: (layer name, number of weights) of every layer of a full-size backbone."""
+    backbone = load_backbone(name, image_size=224, weights="none")
+    layers = [x for x in backbone.layers if not isinstance(x, keras.layers.InputLayer)]
+    return [(layer.name, n_weights(layer)) for layer in layers]
+
+
 def file_names(name, alpha=1.0, thin=False):
     """The file names under which `load_backbone` looks for weights in a folder, in order."""
     if thin:

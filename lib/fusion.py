@@ -70,7 +70,9 @@ class Value:
         while i < len(lanes):
             n = self._side_by_side(lanes[i:])
             stacked = lanes[i] in self.lanes
-            pieces.append(self._slice(self.lanes.index(lanes[i]), n) if stacked else self.of(lanes[i]))
+            pieces.append(
+                self._slice(self.lanes.index(lanes[i]), n) if stacked else self.of(lanes[i])
+            )
             i += n
         return _concatenate(pieces)
 
@@ -145,12 +147,16 @@ class LaneClassifier:
     Raises InputError for a classifier with other layers.
     """
 
+    KNOWN = (keras.layers.Flatten, keras.layers.Dense, keras.layers.Dropout)
+
     def __init__(self, build: Callable[[int], keras.Sequential], seeds: Sequence[int]):
         self.seeds = tuple(seeds)
         self.models = {seed: build(seed) for seed in sorted(set(seeds))}
         self.layers = next(iter(self.models.values())).layers
         for layer in self.layers:
-            if not isinstance(layer, (keras.layers.Flatten, keras.layers.Dense, keras.layers.Dropout)):
+            if not isinstance(
+                layer, (keras.layers.Flatten, keras.layers.Dense, keras.layers.Dropout)
+            ):
                 raise InputError(
                     f"classifier layer {layer.name!r} is a {type(layer).__name__}: allowed are "
                     "Flatten, Dense and Dropout"
@@ -331,7 +337,10 @@ def _retire(value: Value, active: set[int], own: Mapping[int, list], k: int) -> 
     pieces = ([value.stacked] if value.lanes else []) + [own[j][k] for j in retired]
     stacked = _concatenate(pieces) if pieces else None
     return Value(
-        value.shared, stacked, value.lanes + retired, {j: x[k] for j, x in own.items() if j in active}
+        value.shared,
+        stacked,
+        value.lanes + retired,
+        {j: x[k] for j, x in own.items() if j in active},
     )
 
 

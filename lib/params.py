@@ -213,9 +213,9 @@ class Params:
     # Memory in GiB that one process may use for trunk outputs and lanes; 0.1 to 4096.
     memory_gib: float = _param(_number(0.1, 4096), default=4.0)
 
-    # Folder of the rows; null: build/<profile>/results.
+    # Folder of the rows; null: results/<profile>.
     results: str | None = _param(_or_null(_PATH), default=None)
-    # Folder of figures and tables; null: build/<profile>/figures.
+    # Folder of figures and tables; null: figures/<profile>, or beside the rows if these are named.
     figures: str | None = _param(_or_null(_PATH), default=None)
 
     def __post_init__(self) -> None:
@@ -225,19 +225,15 @@ class Params:
         _check_together(self)
 
     @property
-    def build_dir(self) -> Path:
-        """Folder for everything that this profile makes."""
-        return ROOT / "build" / self.profile
-
-    @property
     def results_dir(self) -> Path:
         """Folder of the rows, one CSV per method and backbone."""
-        return resolve_path(self.results) if self.results else self.build_dir / "results"
+        return resolve_path(self.results or f"results/{self.profile}")
 
     @property
     def figures_dir(self) -> Path:
         """Folder of the figures and tables."""
-        return resolve_path(self.figures) if self.figures else self.build_dir / "figures"
+        beside = f"{self.results}/figures" if self.results else f"figures/{self.profile}"
+        return resolve_path(self.figures or beside)
 
     @property
     def cache_dir(self) -> Path:
@@ -278,19 +274,23 @@ def load_params(profile: str, **overrides: Any) -> Params:
     return Params(path.stem, **(from_file | _checked(overrides, "override")))
 
 
-def from_notebook(namespace: Mapping[str, Any]) -> Params:
+def from_notebook(namespace: dict[str, Any]) -> Params:
     """Return the parameters that a notebook's ``globals()`` holds.
 
     Every public variable of a plain literal type (bool, int, float, str, list, tuple, dict, None)
-    is a parameter, so that a misspelt ``papermill -p`` is refused rather than ignored. Call it
-    right after the parameters cell, before other such variables exist. ``profile`` is required;
-    ``backbone`` runs that one only; None leaves a value as the profile has it.
+    is a parameter, so that a misspelt ``papermill -p`` is refused rather than ignored. The first
+    call, right after the parameters cell, leaves the names in ``_parameters``; a later one, when
+    the cell is run again, reads these and not the variables that the notebook has made since.
+    ``profile`` is required; ``backbone`` runs that one only; None leaves a value as the profile
+    has it.
 
     Raises:
         InputError: as `load_params`, and where ``profile`` is missing.
     """
     public = {k: v for k, v in namespace.items() if not k.startswith("_")}
     values = {k: v for k, v in public.items() if k not in _IPYTHON_NAMES and type(v) in _LITERALS}
+    names = namespace.setdefault("_parameters", sorted(values))
+    values = {name: value for name, value in values.items() if name in names}
     if "profile" not in values:
         raise InputError(f"notebook: profile is missing; allowed: {', '.join(profiles())}")
     profile = values.pop("profile")

@@ -1,8 +1,9 @@
-"""Figures 1 and 2 of the paper: drawings of networks, made without runs."""
+"""Figures 1 and 2 of the paper, and a look at the photos: drawings made without runs."""
 
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch
 
@@ -112,6 +113,29 @@ def fig02_parameters(counts: Sequence[tuple[str, int]], note: str = "") -> Drawi
     ax.yaxis.set_major_formatter(lambda value, _: _engineering(value) or "0")
     ax.margins(y=0.17)
     ax.grid(False, axis="x")
+    return fig
+
+
+# ------------------------------------------------------------------------------- the photos
+
+
+@styled
+def photo_grid(images: np.ndarray, labels: np.ndarray, names: Sequence[str], n: int = 8) -> Drawing:
+    """The first `n` photos of each class, one row a class.
+
+    images: uint8 (N, H, W, 3). labels: int (N,), indices into names.
+    """
+    size = WIDTH / (n + 1)
+    text = f"the first {n} of each class in these {len(images):,} photos, {images.shape[1]} px"
+    fig = new_figure("The photos", text, WIDTH, size * len(names) + 0.6)
+    for label, row in enumerate(fig.subplots(len(names), n, squeeze=False)):
+        found = images[labels == label][:n]
+        for ax, image in itertools.zip_longest(row, found):
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if image is not None:
+                ax.imshow(image, interpolation="nearest")
+        row[0].set_ylabel(names[label], rotation=0, ha="right", va="center")
     return fig
 
 

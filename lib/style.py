@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
-import matplotlib.style
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
@@ -31,7 +31,7 @@ COLOURS = {
 OTHER = "#000000"  # a ranked block of another size
 
 STYLE = {
-    **matplotlib.style.library["seaborn-v0_8-whitegrid"],
+    **sns.axes_style("whitegrid"),
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same text on every machine
     "font.size": 9,
     "axes.titlesize": 10,

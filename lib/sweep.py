@@ -28,7 +28,15 @@ from .data import Dataset, check_splits, load_data
 from .params import ROOT, Params
 from .partition import Block
 from .results import append_row, best_block, read_ledger, read_results
-from .train import History, Task, classifier_weights, fuse, train_fused, train_plain
+from .train import (
+    History,
+    Task,
+    classifier_weights,
+    fuse,
+    fused_steps,
+    train_fused,
+    train_plain,
+)
 from .trunk import Graph, Trunk, choose_cut, read_graph
 
 BASELINES = ("baseline_1", "baseline_2")
@@ -249,12 +257,13 @@ class Study:
             cut = choose_cut(self.graph, first, n_images, self.params.memory_gib * 2**29)
             train, evaluation = train.advance(cut), evaluation.advance(cut)
             model = fuse(train, [r.block for r in group], [r.seed for r in group], task)
+            steps = fused_steps(model, train, evaluation, task)
             histories = train_fused(
-                model, train, evaluation, task, lambda _, n=len(group): bar.update(n)
+                steps, task, lambda _, lanes=model.lanes: bar.update(len(lanes))
             )
             for run, history in zip(group, histories, strict=True):
                 yield run, history, len(group)
-            del model
+            del model, steps
             gc.collect()
 
     def groups(self, runs: Sequence[Run], task: Task) -> list[list[Run]]:

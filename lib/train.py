@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +21,9 @@ from .partition import Block
 from .steps import make_steps
 from .trunk import Trunk
 
-EVAL_BATCH = 256  # images of an evaluation step, all lanes together; it changes speed only
+# Images of an evaluation step, and those of all lanes together; they change speed, not results.
+EVAL_BATCH = 64
+STACKED_EVAL_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,28 @@ def freeze_except(backbone: keras.Model, layers: Sequence[str]) -> None:
 
 
 def train_plain(backbone: keras.Model, block: Block, seed: int, task: Task) -> History:
+    """Train one run the plain way and leave the backbone as it was found.
+
+    Same weights, every layer trainable.
+    """
+    initial = backbone.get_weights()
+    _, history = fit_plain(backbone, block, seed, task)
+    backbone.trainable = True
+    for layer in backbone.layers:
+        layer.trainable = True
+    backbone.set_weights(initial)
+    return history
+
+
+def fit_plain(
+    backbone: keras.Model, block: Block, seed: int, task: Task
+) -> tuple[keras.Model, History]:
     """Train one run as the paper describes it, with `keras.Model.fit` (Section V).
 
-    The backbone is left as it was found: same weights, every layer trainable.
+    Returns:
+        The trained model, of which `backbone` is the lower part, and the run's history.
     """
-    start, initial, p = time.perf_counter(), backbone.get_weights(), task.params
+    start, p = time.perf_counter(), task.params
     freeze_except(backbone, block.layers)
     head = classifier(backbone.output.shape[1:], task.n_classes, dropout=p.dropout, seed=seed)
     model = keras.Model(backbone.input, head(backbone.output))
@@ -112,17 +132,13 @@ def train_plain(backbone: keras.Model, block: Block, seed: int, task: Task) -> H
         shuffle=False,  # the generator has done it
         steps_per_epoch=-(-len(task.train_images) // p.batch_size),
         validation_data=(task.eval_images, task.eval_targets),
-        validation_batch_size=min(EVAL_BATCH, 64),
+        validation_batch_size=EVAL_BATCH,
         epochs=task.epochs,
         callbacks=[_plateau(p)],
         verbose=0,
     ).history
-    probabilities = model.predict(task.eval_images, batch_size=64, verbose=0)
-    backbone.trainable = True
-    for layer in backbone.layers:
-        layer.trainable = True
-    backbone.set_weights(initial)
-    return History(
+    probabilities = model.predict(task.eval_images, batch_size=EVAL_BATCH, verbose=0)
+    return model, History(
         _fractions(log["accuracy"], len(task.train_targets)),
         _fractions(log["val_accuracy"], len(task.eval_targets)),
         log["val_loss"],
@@ -185,27 +201,27 @@ def classifier_weights(shape: tuple[int, ...], n_classes: int) -> int:
     return classifier(shape, n_classes, dropout=0, seed=0).count_params()
 
 
-def train_fused(
-    model: FusedModel,
-    train: Trunk,
-    evaluation: Trunk,
-    task: Task,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
-) -> list[History]:
-    """Train every lane of `model`; the same results as `train_plain` run by run.
-
-    Args:
-        train, evaluation: trunks of the training and evaluation images, cut where the model is.
-        on_epoch: told the number of epochs done after each.
-    """
-    start, p, n = time.perf_counter(), task.params, len(model.lanes)
-    steps = make_steps(
+def fused_steps(model: FusedModel, train: Trunk, evaluation: Trunk, task: Task):
+    """The training and evaluation steps of a fused model, on trunks cut where the model is."""
+    return make_steps(
         model,
         (train.features, task.train_targets),
         (evaluation.features, task.eval_targets),
-        p.batch_size,
-        max(1, min(EVAL_BATCH // n * 4, 64)),
+        task.params.batch_size,
+        int(np.clip(STACKED_EVAL_BATCH // len(model.lanes), 1, EVAL_BATCH)),
     )
+
+
+def train_fused(
+    steps: Any, task: Task, on_epoch: Callable[[int], None] = lambda epoch: None
+) -> list[History]:
+    """Train every lane of a fused model; the same results as `train_plain` run by run.
+
+    Args:
+        steps: as `fused_steps` makes them.
+        on_epoch: told the number of epochs done after each.
+    """
+    start, p, n = time.perf_counter(), task.params, len(steps.model.lanes)
     plateau, histories = LanePlateau(n, p), [History() for _ in range(n)]
     for epoch in range(task.epochs):
         order = batch_order(len(task.train_targets), epoch, p.seed)

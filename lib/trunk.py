@@ -26,6 +26,7 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     arguments: Callable[[Mapping[int, Any]], tuple[tuple, dict]]  # tensors -> (args, kwargs)
+    macs: int  # multiply-adds for one image, of convolutions and matrix products
 
     @property
     def name(self) -> str:
@@ -110,7 +111,14 @@ def _call(node: Any, number: Mapping[int, int]) -> Call:
         inputs=tuple(number[id(t)] for t in node.input_tensors),
         outputs=tuple(number[id(t)] for t in node.outputs),
         arguments=arguments,
+        macs=_macs(node.operation, node.outputs[0].shape),
     )
+
+
+def _macs(operation: Any, shape: tuple[int | None, ...]) -> int:
+    """Every kernel is applied once at each position of the output (channels last)."""
+    kernels = [w for w in getattr(operation, "weights", ()) if len(w.shape) > 1]
+    return int(np.prod(shape[1:-1])) * sum(int(np.prod(w.shape)) for w in kernels)
 
 
 def run_calls(graph: Graph, tensors: Mapping[int, Any], start: int, stop: int) -> dict[int, Any]:

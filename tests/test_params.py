@@ -280,12 +280,13 @@ def test_a_notebook_needs_a_profile_and_one_kind_of_backbone():
 def test_folders_follow_the_profile(monkeypatch, tmp_path):
     monkeypatch.delenv("BLOCKWISE_CACHE", raising=False)
     quick = load_params("quick")
-    assert quick.build_dir == ROOT / "build" / "quick"
-    assert quick.results_dir == quick.build_dir / "results"
-    assert quick.figures_dir == quick.build_dir / "figures"
+    assert quick.results_dir == ROOT / "results" / "quick"
+    assert quick.figures_dir == ROOT / "figures" / "quick"
     assert quick.cache_dir == ROOT / "build" / "cache"
-    moved = load_params("quick", results=str(tmp_path), figures="figures/quick")
-    assert (moved.results_dir, moved.figures_dir) == (tmp_path, ROOT / "figures" / "quick")
+    moved = load_params("quick", results=str(tmp_path))
+    assert (moved.results_dir, moved.figures_dir) == (tmp_path, tmp_path / "figures")
+    moved = load_params("quick", results="rows", figures="drawn")
+    assert (moved.results_dir, moved.figures_dir) == (ROOT / "rows", ROOT / "drawn")
     monkeypatch.setenv("BLOCKWISE_CACHE", str(tmp_path))
     assert quick.cache_dir == tmp_path
 

@@ -88,8 +88,8 @@ def test_neither_colour_nor_raw_pixels_give_the_class_away(flowers):
     images, labels = flowers
     pixels = images.reshape(len(images), -1) / 255.0
     colours = np.array([np.histogramdd(i.reshape(-1, 3), (4, 4, 4))[0].ravel() for i in images])
-    assert nearest_mean_accuracy(np.sqrt(colours), labels) < 0.45
-    assert nearest_mean_accuracy(pixels, labels) < 0.45
+    assert nearest_mean_accuracy(np.sqrt(colours), labels) < 0.5
+    assert nearest_mean_accuracy(pixels, labels) < 0.5
 
 
 def test_shape_does_tell_the_classes_apart(flowers):

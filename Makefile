@@ -1,0 +1,129 @@
+# The commands of this project. `make` alone explains them.
+
+# a file in params/ (smoke, quick, cpu, paper), or the path of another
+PROFILE ?= quick
+# some of VGG16 MobileNet MobileNetV2 MobileNetV3Small ResNet50V2; empty: as the profile says
+BACKBONES ?=
+# folder of the rows; empty: results/<profile>. Rows that are there are not trained again
+RESULTS ?=
+# other parameters of lib/params.py, such as SET="epochs=3 data=my/photos"
+SET ?=
+# backbones run side by side
+JOBS ?= 2
+# the Python that makes the environment
+PYTHON ?= python3
+
+PY       := .venv/bin/python
+SETTINGS := profile=$(PROFILE) $(if $(RESULTS),results=$(RESULTS)) $(SET)
+# Rows of different settings never meet, and neither do the notebooks executed for them.
+BUILD    := build/$(basename $(notdir $(PROFILE)))$(if $(RESULTS),/$(subst /,-,$(RESULTS)))
+NOTEBOOKS := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PYTHONUNBUFFERED := 1
+# Python 3.11's frozen modules make the notebook kernel's debugger complain.
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.DEFAULT_GOAL := help
+.PHONY: help env check paper figures test lint unit unit-jax notebooks smoke lab clean run FORCE
+
+help: ## this list
+	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
+	@echo
+	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "Options, with their defaults:"
+	@grep -hB1 -E '^[A-Z]+ \?=' Makefile | sed -nE 's/^# (.*)/\1/;h;n;s/ *\?= */=/;G;s/\n/\t/p' | expand -t 22
+
+env: .venv/.ready ## make .venv from requirements.txt; once, and again when that file changes
+
+.venv/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: \
+	Python {v[0]}.{v[1]} is not supported; TensorFlow needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...")'
+	@echo "making .venv: a few minutes and 3.3 GB, once ..."
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+check: env ## check parameters, data and weights, and estimate the cost; trains nothing
+	@$(PY) -m lib check $(SETTINGS) backbones="$(BACKBONES)"
+
+paper: check ## run the paper: every notebook, every figure and Table I
+	@$(MAKE) --no-print-directory -j$(JOBS) run BACKBONES="$(or $(BACKBONES),$$( \
+	  $(PY) -m lib backbones $(SETTINGS)))"
+	@echo "done: executed notebooks are in $(BUILD)"
+
+# One chain of notebooks a backbone, then the figures of all.
+run: $(BUILD)/07_figures.ipynb
+
+# Rewritten only when the settings change: what was executed with others is then stale.
+$(BUILD)/settings.txt: FORCE
+	@mkdir -p $(@D); echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' > $@
+
+# $(BUILD)/<backbone>/<notebook>.ipynb; each needs the one before it.
+$(BUILD)/%/01_baselines.ipynb: notebooks/01_baselines.ipynb $(BUILD)/settings.txt $(wildcard lib/*.py)
+	$(execute)
+$(BUILD)/%/02_layer_wise.ipynb: notebooks/02_layer_wise.ipynb $(BUILD)/%/01_baselines.ipynb
+	$(execute)
+$(BUILD)/%/03_block_wise.ipynb: notebooks/03_block_wise.ipynb $(BUILD)/%/02_layer_wise.ipynb
+	$(execute)
+$(BUILD)/%/04_ranked.ipynb: notebooks/04_ranked.ipynb $(BUILD)/%/03_block_wise.ipynb
+	$(execute)
+$(BUILD)/%/05_sliding_window.ipynb: notebooks/05_sliding_window.ipynb $(BUILD)/%/04_ranked.ipynb
+	$(execute)
+$(BUILD)/%/06_final.ipynb: notebooks/06_final.ipynb $(BUILD)/%/05_sliding_window.ipynb
+	$(execute)
+$(BUILD)/07_figures.ipynb: notebooks/07_figures.ipynb $(BACKBONES:%=$(BUILD)/%/06_final.ipynb)
+	$(execute)
+
+# Execute notebook $< as $@ with papermill; $* is the backbone. A notebook that fails is left
+# beside its place, never in it, and its last error is shown.
+define execute
+@mkdir -p $(@D); echo "$(basename $(notdir $<)) $* ..."
+@$(PY) -m papermill --no-progress-bar $(foreach s,$(SETTINGS),-y '$(subst =,: ,$(s))') \
+  $(if $*,-p backbone $*) $< $(@:.ipynb=.failed.ipynb) > $(@:.ipynb=.log) 2>&1 \
+  || { grep -E '^[A-Za-z.]*(Error|Interrupt|Died)' $(@:.ipynb=.log) | tail -n 1; \
+  echo "failed: $< $*; see $(@:.ipynb=.failed.ipynb)"; exit 1; }
+@mv -f $(@:.ipynb=.failed.ipynb) $@
+endef
+
+figures: env ## redraw all figures and tables from the rows; trains nothing
+	@$(PY) -m lib figures $(SETTINGS)
+
+test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backends, notebooks, a whole run
+
+lint: env
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+unit: env
+	@$(PY) -m pytest
+
+unit-jax: env
+	@KERAS_BACKEND=jax $(PY) -m pytest tests/test_fusion.py tests/test_trunk.py
+
+# Every cell of every notebook, with the parameters of `smoke`, as nbval runs them.
+notebooks: env
+	@rm -rf build/nbval && mkdir -p build/nbval
+	@for n in $(NOTEBOOKS) 07_figures; do \
+	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
+	  $$(test $$n = 07_figures || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
+	@$(PY) -m pytest --nbval build/nbval -p no:cacheprovider
+
+# One run from parameters to figures, from nothing; then a look at what came out.
+smoke: env
+	@rm -rf build/smoke
+	@$(MAKE) --no-print-directory paper PROFILE=smoke RESULTS=build/smoke/rows
+	@$(PY) -m pytest tests/after_smoke.py
+
+lab: env ## JupyterLab on the notebooks
+	@$(PY) -m jupyterlab --notebook-dir=notebooks
+
+clean: ## remove what was built; results/, figures/ and .venv stay
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find lib tests -name __pycache__ -prune -exec rm -rf {} +
+
+FORCE:

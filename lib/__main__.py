@@ -1,0 +1,88 @@
+"""The commands behind the Makefile: ``python -m lib check | backbones | figures KEY=VALUE ...``."""
+
+import argparse
+import sys
+
+import yaml
+
+from .params import InputError, Params, load_params
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; 2 and one line on standard error where the input is refused."""
+    parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
+    commands = {"check": check, "backbones": backbones, "figures": figures}
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
+    options = parser.parse_args(arguments)
+    try:
+        commands[options.command](parse_settings(options.settings))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse_settings(settings: list[str]) -> Params:
+    """Parameters from words such as ``profile=quick`` and ``epochs=3``; values are YAML.
+
+    ``backbones`` may be written as names between spaces. An empty value leaves the profile's.
+
+    Raises InputError.
+    """
+    values = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"settings: {setting!r} is not allowed; allowed: KEY=VALUE")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"settings: {name}: {text!r} is not YAML: {reason}") from error
+        if name == "backbones" and isinstance(values[name], str):
+            values[name] = values[name].split()
+    given = {name: value for name, value in values.items() if value is not None}
+    return load_params(given.pop("profile", "quick"), **given)
+
+
+def check(params: Params) -> None:
+    """Read the data and build every backbone, so that nothing that is wrong waits for its turn."""
+    from .cost import estimate, report
+    from .data import load_data
+    from .sweep import studies
+
+    dataset = load_data(params)
+    size = f"{len(dataset)} images of {params.image_size} px"
+    print(f"profile {params.profile}: {dataset.source}, {size}")
+    print(f"  rows go to {params.results_dir}")
+    print(*report(params, [estimate(study) for study in studies(params)]), sep="\n", flush=True)
+
+
+def backbones(params: Params) -> None:
+    """Print the names of the profile's backbones."""
+    print(*params.backbones)
+
+
+def figures(params: Params) -> None:
+    """Draw every figure and table from the rows."""
+    from .backbones import layer_counts
+    from .figures import draw_all
+    from .results import read_results
+
+    rows = read_results(params.results_dir)
+    if rows.empty:
+        raise InputError(f"results: {params.results_dir} holds no rows; make paper writes them")
+    for path in draw_all(
+        rows,
+        params.figures_dir,
+        layer_counts("VGG16"),
+        select_on=params.select_on,
+        search_split=params.search_split,
+        final_split=params.final_split,
+    ):
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""What a profile will cost, told before it starts."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+
+from .params import Params
+from .sweep import Study, methods
+from .trunk import Graph
+
+BACKWARD = 2  # a backward pass costs about two forward passes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The work of one backbone, nothing of it done yet.
+
+    Attributes:
+        runs: of the searches (equal ones merged) and of the final runs.
+        macs: multiply-adds of all runs, each trained above its first tuned layer only.
+        hours: wall time at the speed of the backbone's forward pass on this machine; a figure
+            for planning, within a factor of about three.
+    """
+
+    backbone: str
+    runs: int
+    macs: float
+    hours: float
+
+
+def estimate(study: Study) -> Cost:
+    """The cost of all methods of a profile for one backbone."""
+    p, graph = study.params, study.graph
+    searched = {b.layers for m in methods(p) if not m.startswith("top_") for b in study.blocks(m)}
+    n_search, n_final, n_eval = (
+        len(study.dataset.split(s)) for s in (p.search_split, p.final_split, p.eval_split)
+    )
+    finals = p.repeats * len(methods(p))
+    search = sum(_above(graph, layers) for layers in searched) + len(p.top_k) * _above(graph)
+    per_epoch_search = (1 + BACKWARD) * n_search + n_eval
+    per_epoch_final = (1 + BACKWARD) * n_final + n_eval
+    macs = search * per_epoch_search * p.epochs
+    macs += finals * _above(graph) * per_epoch_final * (p.final_epochs or p.epochs)
+    runs = len(searched) + len(p.top_k) + finals
+    return Cost(study.name, runs, macs, macs / _speed(study) / 3600)
+
+
+def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
+    """Multiply-adds for one image above the first of `layers`; of the whole backbone for None."""
+    first = 0 if layers is None else graph.span(layers)[0]
+    return sum(call.macs for call in graph.calls[first:])
+
+
+def _speed(study: Study) -> float:
+    """Multiply-adds a second of the backbone's forward pass, measured in about a second."""
+    images = keras.ops.zeros((32, *study.backbone.input.shape[1:]))
+    study.backbone.predict(images, verbose=0)  # the first call compiles
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < 1.0:
+        study.backbone.predict(images, verbose=0)
+        done += len(images)
+    return done * _above(study.graph) / (time.perf_counter() - start)
+
+
+def has_gpu() -> bool:
+    """Whether the Keras backend sees a GPU."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return any(d.platform == "gpu" for d in jax.devices())
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def report(params: Params, costs: list[Cost]) -> Iterator[str]:
+    """The lines that `make paper` prints before it starts."""
+    for cost in costs:
+        yield (
+            f"  {cost.backbone:<17} {cost.runs:4} runs  {cost.macs / 1e12:10.1f} T multiply-adds"
+            f"  about {_duration(cost.hours)} here"
+        )
+    hours = sum(cost.hours for cost in costs)
+    yield f"  together about {_duration(hours)} on this machine, if no row is there yet"
+    if not has_gpu() and hours > 2:
+        yield f"warning: no GPU is visible; profile {params.profile} is meant for one"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{max(1, round(hours * 60))} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"

@@ -1,0 +1,45 @@
+"""What `make smoke` must have left behind; run by it, not collected with the other tests."""
+
+from lib.params import ROOT, load_params
+from lib.results import read_results
+from lib.sweep import methods
+
+PARAMS = load_params("smoke", results="build/smoke/rows")
+FIGURES = [
+    "fig01_schemes",
+    "fig02_parameters",
+    "fig03_baselines",
+    "fig04_layer_wise",
+    "fig05_block_wise",
+    "fig06_sliding_window",
+    "fig07_search_summary",
+    "fig08_final",
+    "fig09_block_wise_repeats",
+    "fig10_sliding_window_repeats",
+]
+
+
+def test_every_figure_and_table_came_out():
+    for name in FIGURES:
+        for kind in ("png", "svg"):
+            assert (PARAMS.figures_dir / f"{name}.{kind}").stat().st_size > 10_000
+    for kind in ("csv", "md", "tex"):
+        assert (PARAMS.figures_dir / f"table1.{kind}").stat().st_size > 100
+    for kind in ("csv", "md"):
+        assert (PARAMS.figures_dir / f"table1_comparison.{kind}").stat().st_size > 100
+
+
+def test_every_method_ran_for_every_backbone():
+    rows = read_results(PARAMS.results_dir)
+    for backbone in PARAMS.backbones:
+        of = rows[rows["backbone"] == backbone]
+        for method in methods(PARAMS):
+            splits = of[of["method"] == method].groupby("split").size()
+            assert splits["train[:10%]"] >= 1
+            assert splits["train[:70%]"] == PARAMS.repeats
+
+
+def test_executed_notebooks_are_whole():
+    executed = sorted(p.relative_to(ROOT) for p in (ROOT / "build/smoke").rglob("*.ipynb"))
+    assert len(executed) == 6 * len(PARAMS.backbones) + 1
+    assert not [p for p in executed if "failed" in p.name]

@@ -1,0 +1,136 @@
+"""Sweeps: planned, resumed, merged, and the same rows from either engine."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib.params import load_params
+from lib.results import COLUMNS, read_ledger
+from lib.sweep import Study, final, methods, search, studies
+
+TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
+
+
+@pytest.fixture
+def params(tmp_path):
+    return load_params(
+        "smoke", backbones=("VGG16",), n_images=60, epochs=2, results=str(tmp_path / "rows")
+    )
+
+
+def ledger(params, method):
+    return read_ledger(params.results_dir / f"{method}-VGG16.csv")
+
+
+def test_a_search_writes_one_row_a_block_and_nothing_twice(params):
+    rows = search(params, "block_wise")
+    assert list(rows.columns) == list(COLUMNS)
+    assert list(rows["block"]) == [f"block_{i:02}" for i in range(1, 6)]
+    assert rows["key"].is_unique
+    assert set(rows["split"]) == {"train[:10%]"}
+    assert set(rows["train_images"]) == {6} and set(rows["eval_images"]) == {18}
+    np.testing.assert_array_equal((rows["val_accuracy"] * 18).round(9) % 1, 0)
+    before = (params.results_dir / "block_wise-VGG16.csv").read_bytes()
+    search(params, "block_wise")
+    assert (params.results_dir / "block_wise-VGG16.csv").read_bytes() == before
+
+
+def test_an_interrupted_sweep_resumes_to_the_same_rows(params):
+    path = params.results_dir / "block_wise-VGG16.csv"
+    whole = search(params, "block_wise").sort_values("block", ignore_index=True)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]) + lines[3][:25])  # the third row torn, the rest lost
+    with pytest.warns(UserWarning, match="no end"):
+        again = search(params, "block_wise").sort_values("block", ignore_index=True)
+    same = [c for c in COLUMNS if c not in (*TAIL, "val_loss")]
+    assert again[same].equals(whole[same])
+    np.testing.assert_allclose(again["val_loss"], whole["val_loss"], rtol=1e-4)
+    assert (again["finished_at"] == whole["finished_at"]).sum() >= 2  # two were not retrained
+
+
+def test_both_engines_give_the_same_rows(params, tmp_path):
+    plain = replace(params, engine="plain", results=str(tmp_path / "plain"))
+    for run in (params, plain):
+        search(run, "baseline_1", "random")
+    for method in ("baseline_1", "random"):
+        ours, reference = ledger(params, method), ledger(plain, method)
+        same = [c for c in COLUMNS if c not in (*TAIL, "val_loss")]
+        assert ours[same].equals(reference[same])
+        np.testing.assert_allclose(ours["val_loss"], reference["val_loss"], rtol=1e-5)
+
+
+def test_windows_with_the_same_weights_are_one_run(params):
+    rows = search(params, "baseline_1", "layer_wise", "sliding_window")
+    windows = rows[rows["method"] == "sliding_window"]
+    assert windows["layers"].is_unique
+    single = windows[~windows["layers"].str.contains(";") & (windows["layers"] != "")]
+    layers = rows[rows["method"] == "layer_wise"].set_index("layers")
+    for _, window in single.iterrows():  # covers one layer with weights: that layer's run
+        assert window["key"] == layers.loc[window["layers"], "key"]
+        assert window["finished_at"] == layers.loc[window["layers"], "finished_at"]
+
+
+def test_ranked_methods_run_the_layer_wise_search_first(params):
+    rows = search(params, "top_3")
+    best = ledger(params, "layer_wise").sort_values("val_accuracy", kind="stable")
+    assert len(best) == 13
+    scores = best.set_index("block")["val_accuracy"]
+    names = rows["layers"].item().split(";")
+    assert scores[names].min() >= scores.drop(names).max()
+
+
+def test_final_runs_repeat_the_winner_with_other_seeds(params):
+    rows = final(params, "baseline_1", "block_wise")
+    assert rows.groupby("method").size().to_dict() == {"baseline_1": 2, "block_wise": 2}
+    assert set(rows["split"]) == {"train[:70%]"} and set(rows["train_images"]) == {42}
+    searched = ledger(params, "block_wise")
+    searched = searched[searched["split"] == "train[:10%]"]
+    winner = searched.loc[searched["val_accuracy"].idxmax(), "block"]
+    assert set(rows[rows["method"] == "block_wise"]["block"]) == {winner}
+    assert sorted(rows[rows["method"] == "block_wise"]["seed"]) == [0, 1]
+
+
+def test_methods_name_the_ranked_blocks(params):
+    assert methods(params)[-3:] == ("top_3", "top_5", "sliding_window")
+    assert "top_7" in methods(replace(params, top_k=(7,)))
+
+
+def test_groups_are_neighbours_in_depth(params):
+    study = next(studies(replace(params, lanes=4)))
+    runs = study.search_runs("layer_wise")[::-1]
+    groups = study.groups(runs, study.task(params.search_split, 1))
+    assert sorted(map(len, groups)) == [3, 3, 3, 4]
+    firsts = [[study.graph.span(r.block.layers)[0] for r in group] for group in groups]
+    assert all(max(a) <= min(b) for a, b in zip(firsts, firsts[1:], strict=False))
+    assert {r.key for group in groups for r in group} == {r.key for r in runs}
+
+
+def test_lanes_do_not_change_results(params, tmp_path):
+    few = replace(params, lanes=2, results=str(tmp_path / "few"))
+    together = search(params, "layer_wise").set_index("block")
+    apart = search(few, "layer_wise").set_index("block").loc[together.index]
+    assert set(apart["lanes"]) <= {1, 2} and set(together["lanes"]) == {13}
+    np.testing.assert_allclose(apart["val_loss"], together["val_loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"epochs": 3},
+        {"learning_rate": 0.1},
+        {"dropout": 0.1},
+        {"batch_size": 3},
+        {"input_scaling": "native"},
+        {"plateau_patience": 3},
+        {"eval_split": "train[80%:]"},
+    ],
+)
+def test_a_key_names_all_that_determines_a_run(params, change):
+    def key(p):
+        study: Study = next(studies(p))
+        return study.search_runs("baseline_1")[0].key
+
+    assert key(replace(params, **change)) != key(params)
+    assert key(replace(params, lanes=3, engine="plain", repeats=9)) == key(params)

@@ -1,0 +1,114 @@
+"""The plain engine, and the parts of a training that both engines share."""
+
+import keras
+import numpy as np
+import pytest
+
+from lib.backbones import load_backbone, weights_digest
+from lib.params import Params
+from lib.partition import Block
+from lib.train import (
+    LanePlateau,
+    Task,
+    batch_order,
+    batches,
+    fit_plain,
+    freeze_except,
+    score,
+    train_plain,
+)
+
+
+def make_task(n=10, epochs=2, **changes) -> Task:
+    rng = np.random.default_rng(1)
+    images = rng.random((n + 6, 32, 32, 3)).astype("float32")
+    targets = np.eye(3, dtype="float32")[rng.integers(0, 3, n + 6)]
+    params = Params("test", batch_size=4, learning_rate=1e-3, **changes)
+    return Task(images[:n], targets[:n], images[n:], targets[n:], epochs, params)
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    return load_backbone("MobileNet", image_size=32, weights="embedded", thin=True)
+
+
+def test_batch_order_is_a_permutation_that_changes_by_epoch_and_seed():
+    orders = [batch_order(50, epoch, seed) for epoch in (0, 1) for seed in (0, 1)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    np.testing.assert_array_equal(orders[0], batch_order(50, 0, 0))
+
+
+def test_batches_cover_an_epoch_in_its_order():
+    task = make_task()
+    stream = batches(task)
+    for epoch in range(2):
+        parts = [next(stream)[0] for _ in range(3)]
+        assert [len(p) for p in parts] == [4, 4, 2]
+        order = batch_order(10, epoch, task.params.seed)
+        np.testing.assert_array_equal(np.concatenate(parts), task.train_images[order])
+
+
+def test_freeze_except_trains_exactly_these(mobilenet):
+    freeze_except(mobilenet, ["conv1", "conv_pw_5_bn"])
+    trainable = {v.path.split("/")[0] for v in mobilenet.trainable_weights}
+    assert trainable == {"conv1", "conv_pw_5_bn"}
+    freeze_except(mobilenet, [])
+    assert mobilenet.trainable_weights == []
+    with pytest.raises(ValueError, match="no_such_layer"):
+        freeze_except(mobilenet, ["no_such_layer"])
+
+
+def test_frozen_weights_stay_bit_identical_and_tuned_ones_move(mobilenet):
+    before = {layer.name: layer.get_weights() for layer in mobilenet.layers}
+    tuned = ("conv_pw_5", "conv_pw_5_bn")
+    fit_plain(mobilenet, Block("two", tuned), 0, make_task())
+    for layer in mobilenet.layers:
+        for now, then in zip(layer.get_weights(), before[layer.name], strict=True):
+            if layer.name in tuned:
+                assert not np.array_equal(now, then)  # BatchNorm statistics included
+            else:
+                np.testing.assert_array_equal(now, then)
+    mobilenet.set_weights([w for layer in mobilenet.layers for w in before[layer.name]])
+
+
+def test_train_plain_leaves_the_backbone_as_it_was(mobilenet):
+    before = weights_digest(mobilenet)
+    history = train_plain(mobilenet, Block("one", ("conv1",)), 0, make_task(epochs=3))
+    assert weights_digest(mobilenet) == before
+    assert all(layer.trainable for layer in mobilenet.layers)
+    assert len(history.val_accuracy) == len(history.val_loss) == len(history.train_accuracy) == 3
+    assert history.probabilities.shape == (6, 3)
+    assert {round(a * 6, 9) % 1 for a in history.val_accuracy} == {0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lane_plateau_is_keras_rule(seed):
+    params = Params("test", learning_rate=0.1, plateau_patience=2, plateau_min_delta=0.02)
+    rng = np.random.default_rng(seed)
+    accuracies = np.round(rng.random((12, 3)) * 0.1 + np.linspace(0, 0.2, 12)[:, None], 2)
+    ours, theirs = LanePlateau(3, params), []
+    for lane in range(3):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        callback = keras.callbacks.ReduceLROnPlateau(
+            monitor="val_accuracy", mode="max", factor=0.1, patience=2, min_delta=0.02
+        )
+        callback.set_model(model)
+        callback.on_train_begin()
+        rates = []
+        for epoch, accuracy in enumerate(accuracies[:, lane]):
+            callback.on_epoch_end(epoch, {"val_accuracy": accuracy})
+            rates.append(float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)))
+        theirs.append(rates)
+    for epoch, row in enumerate(accuracies):
+        ours.update(row)
+        np.testing.assert_allclose(ours.rates, [rates[epoch] for rates in theirs], rtol=1e-5)
+    assert ours.rates.min() < 0.1  # the rule was put to use
+
+
+def test_score():
+    probabilities = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.4, 0.6], [0.5, 0.5]]], "float32")
+    accuracy, loss = score(probabilities, np.array([[1.0, 0.0], [0.0, 1.0]], "float32"))
+    np.testing.assert_array_equal(accuracy, [1.0, 0.0])
+    np.testing.assert_allclose(loss[0], -(np.log(0.9) + np.log(0.8)) / 2, rtol=1e-6)

@@ -1,0 +1,110 @@
+"""The trunk below a cut, then the rest, is the whole backbone."""
+
+import keras
+import numpy as np
+import pytest
+
+from lib.backbones import BACKBONES, load_backbone
+from lib.params import InputError
+from lib.trunk import Trunk, choose_cut, read_graph, run_calls
+
+SIZE = 32
+
+
+def images(n=2):
+    return np.random.default_rng(0).random((n, SIZE, SIZE, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_trunk_and_rest_are_the_whole_at_every_cut(name):
+    backbone = load_backbone(name, image_size=SIZE, weights="none")
+    graph, photo = read_graph(backbone), keras.ops.convert_to_tensor(images(1))
+    expected = keras.ops.convert_to_numpy(backbone(photo))
+    below = {graph.input: photo}
+    for cut in range(len(graph.calls) + 1):
+        if cut:
+            below = run_calls(graph, below, cut - 1, cut)
+        assert set(below) == set(graph.frontier(cut))
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(below[graph.output]), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_cuts_one_after_the_other_equal_the_whole(name):
+    """Each cut's outputs come from the previous cut's, across residual units too."""
+    backbone = load_backbone(name, image_size=SIZE, weights="none")
+    graph = read_graph(backbone)
+    trunk = Trunk.from_images(graph, images())
+    n = len(graph.calls)
+    for cut in (n // 5, n // 5, n // 2, n - 3, n):
+        trunk = trunk.advance(cut)
+        assert all(f.dtype == "float32" for f in trunk.features.values())
+    whole = backbone.predict(images(), verbose=0)
+    np.testing.assert_allclose(trunk.features[graph.output], whole, rtol=1e-4, atol=1e-6)
+
+
+def test_advance_does_not_depend_on_the_batches():
+    graph = read_graph(load_backbone("MobileNet", image_size=SIZE, weights="none", thin=True))
+    one, many = (
+        Trunk.from_images(graph, images(5)).advance(40, batch_size=size) for size in (2, 64)
+    )
+    for t, features in one.features.items():
+        np.testing.assert_allclose(features, many.features[t], atol=1e-6)
+
+
+def test_a_trunk_does_not_go_back():
+    graph = read_graph(load_backbone("VGG16", image_size=SIZE, weights="none", thin=True))
+    with pytest.raises(ValueError, match="lies below"):
+        Trunk.from_images(graph, images()).advance(5).advance(4)
+
+
+def test_residual_cuts_are_crossed_by_several_tensors():
+    graph = read_graph(load_backbone("ResNet50V2", image_size=SIZE, weights="none", thin=True))
+    assert max(len(graph.frontier(cut)) for cut in range(len(graph.calls))) > 1
+    assert graph.frontier(0) == (graph.input,)
+    assert graph.frontier(len(graph.calls)) == (graph.output,)
+
+
+def test_span():
+    backbone = load_backbone("VGG16", image_size=SIZE, weights="none", thin=True)
+    graph = read_graph(backbone)
+    names = [call.name for call in graph.calls]
+    assert graph.span(["block1_conv2", "block3_conv1"]) == (
+        names.index("block1_conv2"),
+        names.index("block3_conv1"),
+    )
+    assert graph.span([]) == (len(names), len(names))
+
+
+def test_multiply_adds():
+    graph = read_graph(load_backbone("VGG16", image_size=224, weights="none"))
+    assert sum(call.macs for call in graph.calls) == pytest.approx(15.3e9, rel=0.01)
+    graph = read_graph(load_backbone("MobileNetV2", image_size=224, weights="none"))
+    assert sum(call.macs for call in graph.calls) == pytest.approx(0.3e9, rel=0.02)
+
+
+def test_choose_cut_is_the_deepest_that_fits():
+    graph = read_graph(load_backbone("VGG16", image_size=SIZE, weights="none", thin=True))
+    n = len(graph.calls)
+    assert choose_cut(graph, n, images=10, budget_bytes=1e9) == n
+    small = 4 * 10 * graph.floats(n)
+    cut = choose_cut(graph, n - 1, images=10, budget_bytes=small)
+    assert cut == 0 or 4 * 10 * graph.floats(cut) <= small
+    assert choose_cut(graph, n, images=10, budget_bytes=1) == 0
+
+
+def test_only_functional_models():
+    with pytest.raises(InputError, match="functional"):
+        read_graph(keras.layers.Dense(1))
+    a, b = keras.Input((2,)), keras.Input((2,))
+    with pytest.raises(InputError, match="2 inputs"):
+        read_graph(keras.Model([a, b], keras.layers.add([a, b])))
+
+
+def test_private_attributes_of_keras():
+    """What `read_graph` needs of Keras, so that an upgrade that removes it is noticed here."""
+    model = load_backbone("VGG16", image_size=SIZE, weights="none", thin=True)
+    (node,) = next(iter(model._nodes_by_depth.values()))
+    for name in ("operation", "input_tensors", "outputs", "is_input", "arguments"):
+        assert hasattr(node, name)
