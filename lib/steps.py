@@ -13,6 +13,7 @@ Ba, 2015, the formula before section 2.1, "epsilon hat").
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -107,17 +108,27 @@ class TensorFlowSteps(_Steps):
         self._train_graph = tf.function(self._epoch, autograph=False)
         self._adam = tf.function(self._update, autograph=False, jit_compile=True)
         self._predict_graph = tf.function(self._probabilities, autograph=False)
+        self._traced: dict = {}
 
     def weights(self) -> list[np.ndarray]:
         return [w.numpy() for w in self.variables]
 
     def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        with _graph_optimisers_off():
-            return self._train_graph(self.tf.constant(batches), self.tf.constant(rates)).numpy()
+        return self._call(self._train_graph, batches, rates)
 
     def _predict(self, batch: Mapping[int, np.ndarray]) -> np.ndarray:
+        return self._call(self._predict_graph, dict(batch))
+
+    def _call(self, function: Any, *arrays: Any) -> np.ndarray:
+        """Call a graph, traced once for these shapes."""
+        tensors = self.tf.nest.map_structure(self.tf.constant, arrays)
+        key = function, *(tuple(x.shape) for x in self.tf.nest.flatten(tensors))
+        if key not in self._traced:
+            # Asked for by name: called directly, each new model would raise a false alarm of
+            # "frequent retracing".
+            self._traced[key] = function.get_concrete_function(*tensors)
         with _graph_optimisers_off():
-            return self._predict_graph({t: self.tf.constant(f) for t, f in batch.items()}).numpy()
+            return self._traced[key](*tensors).numpy()
 
     def _epoch(self, batches, rates):
         tf, n, size = self.tf, *batches.shape

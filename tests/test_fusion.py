@@ -1,10 +1,12 @@
 """Training fused equals training alone: lane by lane against `keras.Model.fit`."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 
-from lib.backbones import BACKBONES, load_backbone, weights_digest
+from lib.backbones import BACKBONES, classifier, load_backbone, weights_digest
 from lib.params import InputError, Params
 from lib.partition import (
     Block,
@@ -15,23 +17,23 @@ from lib.partition import (
     sliding_window,
     weighted_layers,
 )
-from lib.train import Task, fit_plain, fuse, fused_steps, train_fused, train_plain
+from lib.train import Task, batches, freeze_except, fuse, fused_steps, train_fused, train_plain
 from lib.trunk import Trunk, read_graph
 
-TRAIN, EVAL, CLASSES, SIZE = 26, 12, 3, 32  # 26 images: six batches of four and one of two
-EPOCHS = 3  # 21 steps
+EVAL, CLASSES, SIZE = 12, 3, 32
 
 
-def make_task(dropout=0.0, epochs=EPOCHS, **changes) -> Task:
+def make_task(dropout=0.0, n=10, epochs=2, **changes) -> Task:
+    """By default two epochs of ten images: two batches of four and one of two."""
     rng = np.random.default_rng(0)
-    images = rng.random((TRAIN + EVAL, SIZE, SIZE, 3)).astype("float32")
-    targets = np.eye(CLASSES, dtype="float32")[rng.integers(0, CLASSES, TRAIN + EVAL)]
-    params = Params("test", learning_rate=1e-4, dropout=dropout, **changes)
-    return Task(images[:TRAIN], targets[:TRAIN], images[TRAIN:], targets[TRAIN:], epochs, params)
+    images = rng.random((n + EVAL, SIZE, SIZE, 3)).astype("float32")
+    targets = np.eye(CLASSES, dtype="float32")[rng.integers(0, CLASSES, n + EVAL)]
+    params = Params("test", **{"learning_rate": 2e-4, "dropout": dropout} | changes)
+    return Task(images[:n], targets[:n], images[n:], targets[n:], epochs, params)
 
 
 def six_blocks(backbone: keras.Model) -> list[Block]:
-    """A layer, a BatchNorm, a block, a window, a ranked triple, Baseline II; and Baseline I."""
+    """A layer, a BatchNorm, a block, a window, a ranked triple and Baseline II."""
     names = weighted_layers(backbone)
     norms = [
         x.name for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)
@@ -44,7 +46,6 @@ def six_blocks(backbone: keras.Model) -> list[Block]:
         windows[len(windows) // 2],
         Block("top_3", (names[0], names[len(names) // 2], names[-1])),
         *baseline_2(backbone),
-        *baseline_1(backbone),
     ]
 
 
@@ -60,24 +61,33 @@ def train_lanes(backbone, blocks, seeds, task, cut=0):
 def assert_same_run(history, reference, tolerance=1e-4):
     np.testing.assert_allclose(history.probabilities, reference.probabilities, atol=tolerance)
     np.testing.assert_allclose(history.val_loss, reference.val_loss, atol=10 * tolerance)
-    # One image may fall on the other side of a near tie.
-    np.testing.assert_allclose(
-        history.train_accuracy, reference.train_accuracy, atol=1.01 / TRAIN, rtol=0
-    )
+
+
+def train_alone(backbone, block, task):
+    """One run step by step with Keras' own `train_on_batch`; the trained model's probabilities."""
+    freeze_except(backbone, block.layers)
+    head = classifier(backbone.output.shape[1:], CLASSES, dropout=0, seed=0)
+    model = keras.Model(backbone.input, head(backbone.output))
+    jit = "auto" if keras.backend.backend() == "jax" else False  # True doubles the tracing
+    model.compile(keras.optimizers.Adam(task.params.learning_rate), "categorical_crossentropy", jit_compile=jit)
+    steps = task.epochs * len(task.train_images) // task.params.batch_size
+    for images, targets in itertools.islice(batches(task), steps):
+        model.train_on_batch(images, targets)
+    return keras.ops.convert_to_numpy(model(task.eval_images, training=False))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_each_lane_equals_the_run_alone(name):
     backbone = load_backbone(name, image_size=SIZE, weights="embedded", thin=True)
-    task, blocks = make_task(), six_blocks(backbone)
+    task, blocks = make_task(n=20, epochs=4), six_blocks(backbone)  # 20 steps
     before = weights_digest(backbone)
     steps, histories = train_lanes(backbone, blocks, [0] * len(blocks), task)
     assert weights_digest(backbone) == before  # the lanes' weights are their own
     initial = {x.name: x.get_weights() for x in backbone.layers}
     for lane, (block, history) in enumerate(zip(blocks, histories, strict=True)):
         backbone.set_weights([w for x in backbone.layers for w in initial[x.name]])
-        _, reference = fit_plain(backbone, block, 0, task)
-        assert_same_run(history, reference)
+        alone = train_alone(backbone, block, task)
+        np.testing.assert_allclose(history.probabilities, alone, atol=1e-4)
         for layer in backbone.layers:
             if layer.name not in block.layers:
                 for now, then in zip(layer.get_weights(), initial[layer.name], strict=True):
@@ -93,8 +103,8 @@ def test_dropout_masks_and_seeds_are_those_of_the_run_alone():
     task = make_task(dropout=0.5)
     blocks, seeds = [layer_wise(backbone)[-1]] * 3 + baseline_1(backbone), [0, 1, 0, 1]
     _, histories = train_lanes(backbone, blocks, seeds, task)
-    for block, seed, history in zip(blocks, seeds, histories, strict=True):
-        assert_same_run(history, train_plain(backbone, block, seed, task))
+    for j in (1, 3):
+        assert_same_run(histories[j], train_plain(backbone, blocks[j], seeds[j], task))
     np.testing.assert_array_equal(histories[0].probabilities, histories[2].probabilities)
     assert abs(histories[0].probabilities - histories[1].probabilities).max() > 1e-3
 
@@ -113,7 +123,7 @@ def test_a_trunk_changes_nothing():
 def test_plateau_lowers_each_lanes_rate_as_keras_does():
     """Some lanes stop improving before others: the rates must part, and the runs still agree."""
     backbone = load_backbone("VGG16", image_size=SIZE, weights="embedded", thin=True)
-    task = make_task(epochs=5, plateau_patience=1, plateau_min_delta=0.05)
+    task = make_task(n=8, epochs=5, plateau_patience=1, plateau_min_delta=0.05)
     blocks = [layer_wise(backbone)[-1], *baseline_2(backbone)]
     _, histories = train_lanes(backbone, blocks, [0, 0], task)
     for block, history in zip(blocks, histories, strict=True):
@@ -125,7 +135,7 @@ def test_wrong_lane_order_is_noticed(monkeypatch):
     from lib import fusion
 
     backbone = load_backbone("VGG16", image_size=SIZE, weights="embedded", thin=True)
-    task, blocks = make_task(), layer_wise(backbone)[:4]
+    task, blocks = make_task(learning_rate=0.01), layer_wise(backbone)[:4]
     _, right = train_lanes(backbone, blocks, [0] * 4, task)
     monkeypatch.setattr(fusion, "_in_order", lambda inputs, lanes: tuple(sorted(lanes))[::-1])
     _, reordered = train_lanes(backbone, blocks, [0] * 4, task)
@@ -161,7 +171,7 @@ def branching_backbone() -> keras.Model:
 
 def test_any_functional_backbone():
     keras.utils.set_random_seed(0)
-    backbone, task = branching_backbone(), make_task()
+    backbone, task = branching_backbone(), make_task(n=20, epochs=4)
     blocks = [
         *layer_wise(backbone),
         Block("both branches", ("left", "right_norm")),
@@ -169,8 +179,11 @@ def test_any_functional_backbone():
         Block("twice and gate", ("twice", "gate")),
     ]
     _, histories = train_lanes(backbone, blocks, [0] * len(blocks), task)
-    for j in (0, 2, 5, len(blocks) - 3, len(blocks) - 2, len(blocks) - 1):
-        assert_same_run(histories[j], train_plain(backbone, blocks[j], 0, task))
+    for block, history in zip(blocks, histories, strict=True):
+        initial = backbone.get_weights()
+        alone = train_alone(backbone, block, task)
+        backbone.set_weights(initial)
+        np.testing.assert_allclose(history.probabilities, alone, atol=1e-4)
 
 
 def test_a_lane_below_the_cut_is_refused():
