@@ -8,6 +8,8 @@ BACKBONES ?=
 RESULTS ?=
 # other parameters of lib/params.py, such as SET="epochs=3 data=my/photos"
 SET ?=
+# of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
+CASE ?=
 # backbones run side by side
 JOBS ?= 2
 # the Python that makes the environment
@@ -27,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check paper figures test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check paper figures bench test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -39,14 +41,14 @@ help: ## this list
 
 env: .venv/.ready ## make .venv from requirements.txt; once, and again when that file changes
 
-.venv/.ready: requirements.txt pyproject.toml
+.venv/.ready: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: \
 	Python {v[0]}.{v[1]} is not supported; TensorFlow needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...")'
 	@echo "making .venv: a few minutes and 3.3 GB, once ..."
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
-	@.venv/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@.venv/bin/pip install -qq --disable-pip-version-check -r requirements.txt
+	@.venv/bin/pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
 check: env ## check parameters, data and weights, and estimate the cost; trains nothing
@@ -93,6 +95,9 @@ endef
 
 figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
+
+bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
+	@CASE="$(CASE)" $(PY) -m lib bench $(SETTINGS)
 
 test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backends, notebooks, a whole run
 

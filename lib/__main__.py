@@ -1,6 +1,7 @@
-"""The commands behind the Makefile: ``python -m lib check | backbones | figures KEY=VALUE ...``."""
+"""The commands behind the Makefile: ``python -m lib COMMAND KEY=VALUE ...``."""
 
 import argparse
+import os
 import sys
 
 import yaml
@@ -11,7 +12,7 @@ from .params import InputError, Params, load_params
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
-    commands = {"check": check, "backbones": backbones, "figures": figures}
+    commands = {"check": check, "backbones": backbones, "figures": figures, "bench": bench}
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     options = parser.parse_args(arguments)
@@ -64,8 +65,16 @@ def backbones(params: Params) -> None:
     print(*params.backbones)
 
 
+def bench(params: Params) -> None:
+    """Measure plain against fused: the cases in $CASE, names between spaces; all by default."""
+    from .bench import bench, cases
+
+    bench(params, os.environ.get("CASE", "").split() or cases(params.profile))
+
+
 def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
+    from . import readme
     from .backbones import layer_counts
     from .figures import draw_all
     from .results import read_results
@@ -82,6 +91,8 @@ def figures(params: Params) -> None:
         final_split=params.final_split,
     ):
         print(path)
+    if params.profile == readme.PROFILE and params.results is None:
+        readme.refresh(rows)
 
 
 if __name__ == "__main__":

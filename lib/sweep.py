@@ -258,13 +258,16 @@ class Study:
             train, evaluation = train.advance(cut), evaluation.advance(cut)
             model = fuse(train, [r.block for r in group], [r.seed for r in group], task)
             steps = fused_steps(model, train, evaluation, task)
-            histories = train_fused(
-                steps, task, lambda _, lanes=model.lanes: bar.update(len(lanes))
-            )
+            histories = train_fused(steps, task, lambda _, group=group: bar.update(len(group)))
             for run, history in zip(group, histories, strict=True):
                 yield run, history, len(group)
             del model, steps
             gc.collect()
+
+    def train_fused(self, runs: Sequence[Run], task: Task) -> dict[str, History]:
+        """Train `runs` in fused models without writing rows; their histories by key."""
+        with tqdm(disable=True) as bar:
+            return {run.key: history for run, history, _ in self._fused(runs, task, bar)}
 
     def groups(self, runs: Sequence[Run], task: Task) -> list[list[Run]]:
         """Cut `runs` into the lanes of fused models.

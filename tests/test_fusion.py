@@ -28,7 +28,7 @@ def make_task(dropout=0.0, n=10, epochs=2, **changes) -> Task:
     rng = np.random.default_rng(0)
     images = rng.random((n + EVAL, SIZE, SIZE, 3)).astype("float32")
     targets = np.eye(CLASSES, dtype="float32")[rng.integers(0, CLASSES, n + EVAL)]
-    params = Params("test", **{"learning_rate": 2e-4, "dropout": dropout} | changes)
+    params = Params("test", **{"learning_rate": 5e-5, "dropout": dropout} | changes)
     return Task(images[:n], targets[:n], images[n:], targets[n:], epochs, params)
 
 
@@ -69,7 +69,11 @@ def train_alone(backbone, block, task):
     head = classifier(backbone.output.shape[1:], CLASSES, dropout=0, seed=0)
     model = keras.Model(backbone.input, head(backbone.output))
     jit = "auto" if keras.backend.backend() == "jax" else False  # True doubles the tracing
-    model.compile(keras.optimizers.Adam(task.params.learning_rate), "categorical_crossentropy", jit_compile=jit)
+    model.compile(
+        keras.optimizers.Adam(task.params.learning_rate),
+        "categorical_crossentropy",
+        jit_compile=jit,
+    )
     steps = task.epochs * len(task.train_images) // task.params.batch_size
     for images, targets in itertools.islice(batches(task), steps):
         model.train_on_batch(images, targets)
