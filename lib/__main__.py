@@ -16,12 +16,32 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     options = parser.parse_args(arguments)
+    _import_quietly()
     try:
         commands[options.command](parse_settings(options.settings))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _import_quietly() -> None:
+    """Import Keras with its backend, without the lines that the backend's libraries log.
+
+    TensorFlow's C++ libraries write some before any setting can silence them; here, where one
+    line is promised to whoever made a mistake, they are sent nowhere.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import keras
+
+        keras.ops.zeros(1)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def parse_settings(settings: list[str]) -> Params:

@@ -27,6 +27,9 @@ THIN_FRACTION = {
     "MobileNetV3Small": 3 / 8,
     "ResNet50V2": 1 / 12,
 }
+# Keras' MobileNets remember BatchNorm statistics over 1000 steps (momentum 0.999), longer than a
+# whole run of the `quick` profile; a thin twin's statistics follow its weights.
+THIN_MOMENTUM = 0.9
 THIN_MULTIPLE = 8  # a thin layer's channels are a multiple of this, and at least this
 
 # Files looked for in a folder of weights, in this order: the plain name, then the name under
@@ -238,6 +241,8 @@ def _rebuild(original, image_size, fraction):
             config["name"] = f"{base}_{unnamed[base]}"
         if "filters" in config:
             config["filters"] = _thinner(config["filters"], fraction)
+        if fraction != 1 and "momentum" in config:
+            config["momentum"] = THIN_MOMENTUM
         _seed_initializers(config)
         return type(operation).from_config(config)
 

@@ -5,7 +5,7 @@
 The source task (`lib.procedural.source_task`) shows no flowers, so what a twin brings to the
 flowers is transfer, as ImageNet is for the paper's backbones. The files ship with the project;
 run this only to make them again. It is seeded; numbers may differ in the last digits between
-machines. Measured on two cores: see MEASURED.
+machines. On two cores: VGG16 0.917 in 59 s, MobileNet 0.804 in 93 s (chance 0.084).
 """
 
 import argparse
@@ -25,9 +25,6 @@ BATCH_SIZE = 64
 # indifferent to the scale of their kernels, so they bear, and need, a high rate.
 LEARNING_RATE = dict.fromkeys(BACKBONES, 0.3) | {"VGG16": 0.03}
 WARM_UP = 0.1  # share of the steps
-# Keras' MobileNets forget BatchNorm statistics over 1000 steps, longer than this training; with
-# this momentum the statistics that are saved belong to the weights that are saved.
-MOMENTUM = 0.95
 SEED = 0
 
 # What each twin is fed with. MobileNetV3 rescales inside the model, so its weights belong to
@@ -56,11 +53,9 @@ def pretrain(name, train, test):
 
 
 def _prepare(backbone):
-    """Shorter BatchNorm memory, and He's initial kernels: VGG16 has no BatchNorm to rescue it."""
+    """He's initial kernels: VGG16 has no BatchNorm to rescue it."""
     for seed, layer in enumerate(backbone.layers):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = MOMENTUM
-        elif layer.weights:
+        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
             kernel = layer.weights[0]
             kernel.assign(keras.initializers.HeNormal(seed)(kernel.shape))
 
