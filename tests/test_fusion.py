@@ -72,7 +72,7 @@ def train_alone(backbone, block, task):
     freeze_except(backbone, block.layers)
     head = classifier(backbone.output.shape[1:], CLASSES, dropout=0, seed=0)
     model = keras.Model(backbone.input, head(backbone.output))
-    eager = keras.backend.backend() == "tensorflow"  # twenty steps are not worth a graph there
+    eager = not JAX  # twenty steps are not worth a graph in TensorFlow
     adam = keras.optimizers.Adam(task.params.learning_rate, epsilon=EPSILON)
     model.compile(adam, "categorical_crossentropy", run_eagerly=eager)
     steps = task.epochs * len(task.train_images) // task.params.batch_size
@@ -81,11 +81,16 @@ def train_alone(backbone, block, task):
     return keras.ops.convert_to_numpy(model(task.eval_images, training=False))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+# XLA compiles each reference run for a minute on two cores: on JAX, the plainest and the knottiest.
+JAX = keras.backend.backend() == "jax"
+NAMES = ("VGG16", "MobileNetV3Small") if JAX else BACKBONES
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_each_lane_equals_the_run_alone(name, monkeypatch):
     monkeypatch.setattr(steps_module, "EPSILON", EPSILON)
     backbone = load_backbone(name, image_size=SIZE, weights="embedded", thin=True)
-    task = make_task(n=20, epochs=4, learning_rate=1e-3)  # 20 steps
+    task = make_task(n=20, epochs=4, learning_rate=2e-4)  # 20 steps
     blocks = six_blocks(backbone)
     before = weights_digest(backbone)
     steps, histories = train_lanes(backbone, blocks, [0] * len(blocks), task)
@@ -94,7 +99,9 @@ def test_each_lane_equals_the_run_alone(name, monkeypatch):
     for lane, (block, history) in enumerate(zip(blocks, histories, strict=True)):
         backbone.set_weights([w for x in backbone.layers for w in initial[x.name]])
         alone = train_alone(backbone, block, task)
-        np.testing.assert_allclose(history.probabilities, alone, atol=1e-4)
+        # A hundred BatchNorms on the statistics of four images amplify rounding.
+        near = {"atol": 1e-4 if block.name == "baseline_2" else 1e-5, "rtol": 0}
+        np.testing.assert_allclose(history.probabilities, alone, **near)
         for layer in backbone.layers:
             if layer.name not in block.layers:
                 for now, then in zip(layer.get_weights(), initial[layer.name], strict=True):
@@ -102,7 +109,7 @@ def test_each_lane_equals_the_run_alone(name, monkeypatch):
             else:
                 tuned = steps.model.tuned_weights(steps.weights(), lane, layer.name)
                 for ours, theirs in zip(tuned, layer.trainable_variables, strict=True):
-                    np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(theirs), atol=1e-4)
+                    np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(theirs), **near)
 
 
 def test_dropout_masks_and_seeds_are_those_of_the_run_alone():
