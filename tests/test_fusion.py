@@ -1,11 +1,13 @@
 """Training fused equals training alone: lane by lane against `keras.Model.fit`."""
 
 import itertools
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
+from lib import fusion
 from lib import steps as steps_module
 from lib.backbones import BACKBONES, classifier, load_backbone, weights_digest
 from lib.params import InputError, Params
@@ -81,16 +83,21 @@ def train_alone(backbone, block, task):
     return keras.ops.convert_to_numpy(model(task.eval_images, training=False))
 
 
-# XLA compiles each reference run for a minute on two cores: on JAX, the plainest and the knottiest.
+# XLA compiles each reference run for up to a minute on two cores: on JAX, the plainest alone, and
+# the branching backbone below.
 JAX = keras.backend.backend() == "jax"
-NAMES = ("VGG16", "MobileNetV3Small") if JAX else BACKBONES
+NAMES = ("VGG16",) if JAX else BACKBONES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_lane_equals_the_run_alone(name, monkeypatch):
     monkeypatch.setattr(steps_module, "EPSILON", EPSILON)
     backbone = load_backbone(name, image_size=SIZE, weights="embedded", thin=True)
-    task = make_task(n=20, epochs=4, learning_rate=2e-4)  # 20 steps
+    task = make_task(n=20, epochs=4, learning_rate=1e-4)  # 20 steps
+    if name == "MobileNetV3Small":  # rescales inside; [0, 1] would be noise around a blank image
+        task = replace(
+            task, train_images=task.train_images * 255, eval_images=task.eval_images * 255
+        )
     blocks = six_blocks(backbone)
     before = weights_digest(backbone)
     steps, histories = train_lanes(backbone, blocks, [0] * len(blocks), task)
@@ -100,7 +107,7 @@ def test_each_lane_equals_the_run_alone(name, monkeypatch):
         backbone.set_weights([w for x in backbone.layers for w in initial[x.name]])
         alone = train_alone(backbone, block, task)
         # A hundred BatchNorms on the statistics of four images amplify rounding.
-        near = {"atol": 1e-4 if block.name == "baseline_2" else 1e-5, "rtol": 0}
+        near = {"atol": 2e-4 if block.name == "baseline_2" else 1e-5, "rtol": 0}
         np.testing.assert_allclose(history.probabilities, alone, **near)
         for layer in backbone.layers:
             if layer.name not in block.layers:
@@ -146,25 +153,25 @@ def test_plateau_lowers_each_lanes_rate_as_keras_does():
 
 def test_wrong_lane_order_is_noticed(monkeypatch):
     """The equality above is a real test: an engine that mixes up its lanes fails it."""
-    from lib import fusion
-
     backbone = load_backbone("VGG16", image_size=SIZE, weights="embedded", thin=True)
-    task, blocks = make_task(learning_rate=0.01), layer_wise(backbone)[:4]
+    task, blocks = make_task(learning_rate=1e-3), layer_wise(backbone)[-4:]
     _, right = train_lanes(backbone, blocks, [0] * 4, task)
-    monkeypatch.setattr(fusion, "_in_order", lambda inputs, lanes: tuple(sorted(lanes))[::-1])
-    _, reordered = train_lanes(backbone, blocks, [0] * 4, task)
-    for a, b in zip(right, reordered, strict=True):
-        assert_same_run(a, b)  # any order that is kept track of is right
-
-    def forgetful(value, lanes):
-        return value.stacked if len(lanes) == len(value.lanes) else stack(value, lanes)
-
     stack = fusion.Value.stack
-    monkeypatch.setattr(fusion.Value, "stack", forgetful)
+    monkeypatch.setattr(fusion.Value, "stack", lambda value, lanes: stack(value, lanes[::-1]))
     _, wrong = train_lanes(backbone, blocks, [0] * 4, task)
     with pytest.raises(AssertionError):
         for a, b in zip(right, wrong, strict=True):
             assert_same_run(a, b)
+
+
+def test_any_order_of_the_stack_that_is_kept_track_of_is_right(monkeypatch):
+    backbone = load_backbone("VGG16", image_size=SIZE, weights="embedded", thin=True)
+    task, blocks = make_task(learning_rate=1e-3), layer_wise(backbone)[-4:]
+    _, right = train_lanes(backbone, blocks, [0] * 4, task)
+    monkeypatch.setattr(fusion, "_in_order", lambda inputs, lanes: tuple(sorted(lanes))[::-1])
+    _, reordered = train_lanes(backbone, blocks, [0] * 4, task)
+    for a, b in zip(right, reordered, strict=True):
+        assert_same_run(a, b)
 
 
 def branching_backbone() -> keras.Model:
