@@ -167,7 +167,7 @@ def _graph_optimisers_off():
     """Run graphs as they were traced.
 
     TensorFlow's graph rewriting takes seconds on a graph of many lanes, and its steps are then
-    no faster (thin MobileNetV2, 104 lanes: 34 s against 14 s until the first step is done).
+    no faster (thin MobileNetV2, 104 lanes: 28 s against 14 s to the first epoch and prediction).
     """
     import tensorflow as tf
 
