@@ -17,7 +17,7 @@ PYTHON ?= python3
 
 PY       := .venv/bin/python
 SETTINGS := profile=$(PROFILE) $(if $(RESULTS),results=$(RESULTS)) $(SET)
-# Rows of different settings never meet, and neither do the notebooks executed for them.
+# Each folder of rows has its own executed notebooks.
 BUILD    := build/$(basename $(notdir $(PROFILE)))$(if $(RESULTS),/$(subst /,-,$(RESULTS)))
 NOTEBOOKS := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
 

@@ -89,7 +89,7 @@ def bench(params: Params) -> None:
     """Measure plain against fused: the cases in $CASE, names between spaces; all by default."""
     from .bench import bench, cases
 
-    bench(params, os.environ.get("CASE", "").split() or cases(params.profile))
+    bench(params, os.environ.get("CASE", "").split() or cases(params))
 
 
 def figures(params: Params) -> None:

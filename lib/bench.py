@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from .params import ROOT, InputError, Params, load_params
+from .params import ROOT, InputError, Params
 from .sweep import Run, Study, final, studies
 from .train import History, Task, train_plain
 
@@ -53,10 +53,9 @@ class Result:
     bound: float
 
 
-def cases(profile: str = "quick") -> list[str]:
-    """Names of all cases: ``<backbone>/<search>``, and ``<backbone>/final``."""
-    backbones = load_params(profile).backbones
-    return [f"{b}/{m}" for b in backbones for m in (*SEARCHES, "final")]
+def cases(params: Params) -> list[str]:
+    """Names of all cases of a profile: ``<backbone>/<search>``, and ``<backbone>/final``."""
+    return [f"{b}/{m}" for b in params.backbones for m in (*SEARCHES, "final")]
 
 
 def bench(params: Params, names: Sequence[str]) -> list[Result]:
@@ -64,9 +63,9 @@ def bench(params: Params, names: Sequence[str]) -> list[Result]:
 
     Raises InputError for an unknown case.
     """
-    unknown = sorted(set(names) - set(cases(params.profile)))
+    unknown = sorted(set(names) - set(cases(params)))
     if unknown:
-        raise InputError(f"case: {unknown[0]!r} is unknown; allowed: {', '.join(cases())}")
+        raise InputError(f"case: {unknown[0]!r} is unknown; allowed: {', '.join(cases(params))}")
     peak, results = conv_throughput(), []
     print(
         f"{len(names)} cases; fastest convolution here: {peak / 1e9:.0f} G multiply-adds a second"

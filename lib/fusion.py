@@ -154,9 +154,7 @@ class LaneClassifier:
         self.models = {seed: build(seed) for seed in sorted(set(seeds))}
         self.layers = next(iter(self.models.values())).layers
         for layer in self.layers:
-            if not isinstance(
-                layer, (keras.layers.Flatten, keras.layers.Dense, keras.layers.Dropout)
-            ):
+            if not isinstance(layer, self.KNOWN):
                 raise InputError(
                     f"classifier layer {layer.name!r} is a {type(layer).__name__}: allowed are "
                     "Flatten, Dense and Dropout"

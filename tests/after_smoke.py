@@ -1,22 +1,12 @@
 """What `make smoke` must have left behind; run by it, not collected with the other tests."""
 
+from test_figures import FIGURES
+
 from lib.params import ROOT, load_params
 from lib.results import read_results
 from lib.sweep import methods
 
 PARAMS = load_params("smoke", results="build/smoke/rows")
-FIGURES = [
-    "fig01_schemes",
-    "fig02_parameters",
-    "fig03_baselines",
-    "fig04_layer_wise",
-    "fig05_block_wise",
-    "fig06_sliding_window",
-    "fig07_search_summary",
-    "fig08_final",
-    "fig09_block_wise_repeats",
-    "fig10_sliding_window_repeats",
-]
 
 
 def test_every_figure_and_table_came_out():
