@@ -55,9 +55,18 @@ check: env ## check parameters, data and weights, and estimate the cost; trains 
 	@$(PY) -m lib check $(SETTINGS) backbones="$(BACKBONES)"
 
 paper: check ## run the paper: every notebook, every figure and Table I
-	@$(MAKE) --no-print-directory -j$(JOBS) run BACKBONES="$(or $(BACKBONES),$$( \
-	  $(PY) -m lib backbones $(SETTINGS)))"
+	@names="$(or $(BACKBONES),$$($(PY) -m lib backbones $(SETTINGS)))"; set -- $$names; \
+	jobs=$$(($(JOBS) < $$# ? $(JOBS) : $$#)); $(share_cores); \
+	$(MAKE) --no-print-directory -j$$jobs run BACKBONES="$$names"
 	@echo "done: executed notebooks are in $(BUILD)"
+
+# TensorFlow's threads for each of $$jobs processes: with one each, two on two cores do a third
+# less work than if both took all.
+define share_cores
+threads=$$((($$(getconf _NPROCESSORS_ONLN) + jobs - 1) / jobs)); \
+export TF_NUM_INTRAOP_THREADS=$${TF_NUM_INTRAOP_THREADS:-$$threads} \
+  TF_NUM_INTEROP_THREADS=$${TF_NUM_INTEROP_THREADS:-$$threads}
+endef
 
 # One chain of notebooks a backbone, then the figures of all.
 run: $(BUILD)/07_figures.ipynb

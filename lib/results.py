@@ -5,15 +5,20 @@ interrupted sweep loses at most the run it was in. Figures and tables read rows 
 """
 
 import csv
+import hashlib
 import io
 import os
 import re
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from .params import InputError
 
@@ -50,25 +55,30 @@ class Column:
 
 
 SCHEMA = (
-    Column("key", str),  # hash of all that determines the run
+    Column("key", str),  # hash of the columns in SETTINGS
     Column("profile", str),
     Column("method", str),  # one of METHODS, or top_<k>
     Column("backbone", str),
     Column("alpha", str, blank=True),  # width multiplier, as text
     Column("image_size", int, low=1),  # pixels
     Column("weights_sha256", str, blank=True),  # of the backbone before training
+    Column("data_sha256", str),  # of images, labels and class names
     Column("input_scaling", str),  # unit or native
     Column("block", str),  # the block's name in its partition
     Column("layers", str, blank=True),  # tuned layers joined with ";", empty for Baseline I
     Column("n_trainable", int),  # trainable weights (scalars), classifier included
     Column("split", str),  # training slice
+    Column("eval_split", str),  # evaluation slice
     Column("train_images", int, low=1),
     Column("eval_images", int, low=1),
-    Column("seed", int),
+    Column("seed", int),  # of the classifier's initial weights and dropout masks
+    Column("order_seed", int),  # of the order of the batches
     Column("repeat", int),  # 0 in the search, 0..R-1 in the final runs
     Column("batch_size", int, low=1),
     Column("epochs", int, low=1),
     Column("learning_rate", float),
+    Column("dropout", float, high=1.0),
+    Column("plateau", str),  # factor, patience and min_delta of the learning-rate plateau
     Column("val_accuracy", float, high=1.0),  # of the last epoch
     Column("val_loss", float, blank=True),  # of the last epoch; nan where training diverged
     Column("best_val_accuracy", float, high=1.0),  # of the best epoch
@@ -79,8 +89,62 @@ SCHEMA = (
     Column("versions", str, blank=True),
     Column("git_sha", str, blank=True),
     Column("finished_at", str),  # ISO 8601
+    Column("failed", str, blank=True),  # why the run counts for nothing; empty: it did not fail
+    Column("curve", str),  # evaluation images right after each epoch, joined with ";"
+    Column("hits", str),  # which evaluation images were right after the last epoch: `pack_hits`
 )
 COLUMNS = tuple(column.name for column in SCHEMA)
+# What determines a run's result; the method and the block's name do not.
+SETTINGS = (
+    "backbone",
+    "alpha",
+    "image_size",
+    "weights_sha256",
+    "data_sha256",
+    "input_scaling",
+    "layers",
+    "split",
+    "eval_split",
+    "seed",
+    "order_seed",
+    "batch_size",
+    "epochs",
+    "learning_rate",
+    "dropout",
+    "plateau",
+)
+HEADER = (*COLUMNS, "check")  # of the file: a checksum ends each line
+
+
+def run_key(row: Mapping[str, object]) -> str:
+    """The key of a run, 16 hex digits: a hash of its row's values of `SETTINGS`.
+
+    A run whose key is in a ledger is not trained again.
+    """
+    texts = [
+        _to_text(column, row[column.name], "run") for column in SCHEMA if column.name in SETTINGS
+    ]
+    return _hash(texts, 16)
+
+
+def _hash(texts: Iterable[str], digits: int) -> str:
+    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:digits]
+
+
+def pack_hits(hits: np.ndarray) -> str:
+    """One bit an evaluation image, bool ``(images,)``, as hexadecimal digits."""
+    return np.packbits(hits).tobytes().hex()
+
+
+def unpack_hits(text: str, images: int) -> np.ndarray:
+    """The inverse of `pack_hits`, bool ``(images,)``.
+
+    Raises ValueError for text that is not that of so many images.
+    """
+    packed = np.frombuffer(bytes.fromhex(text), "uint8")
+    if len(packed) != -(-images // 8):
+        raise ValueError(f"{text[:20]!r}... is not one bit for each of {images} images")
+    return np.unpackbits(packed, count=images).astype(bool)
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -91,18 +155,59 @@ def append_row(path: str | Path, row: Mapping[str, object]) -> None:
 
     row: a value for every name of `COLUMNS` and for no other name.
     A torn last line, left by an interrupted write, is cut off first (`TornRowWarning`).
-    Raises InputError, and writes nothing, where the row or the file's header is not valid.
+    Raises InputError, and leaves the file as it was, where the row or the file's header is not
+    valid or the line cannot be written whole.
     """
     path = Path(path)
-    line = _line(_checked(row, path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b", buffering=0) as file:
-        if _cut_torn_tail(file, path) == 0:
-            line = _line(COLUMNS) + line
-        else:
-            _check_header(file, path)
-        file.write(line)  # a single write to a file opened for appending: all or a torn tail
+    texts = _checked(row, path)
+    line = _line([*texts, _hash(texts, 12)])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b", buffering=0) as file:
+            if _cut_torn_tail(file, path) == 0:
+                line = _line(HEADER) + line
+            else:
+                _check_header(file, path)
+            _write_whole(file, line)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot write a row: {error.strerror}; the rows in it are intact: mend the "
+            "cause and run the same command again"
+        ) from error
+
+
+def _write_whole(file: io.FileIO, line: bytes) -> None:
+    """Append `line` and flush it to the disk, or raise OSError and leave the file as it was."""
+    size = file.seek(0, os.SEEK_END)
+    try:
+        written = 0
+        while written < len(line):  # a disk that fills up takes a part of the line first
+            written += file.write(line[written:])
         os.fsync(file.fileno())
+    except OSError:
+        file.truncate(size)
+        raise
+
+
+@contextmanager
+def ledger_lock(folder: str | Path, backbone: str) -> Iterator[None]:
+    """Hold the ledgers of one backbone in one folder against other processes.
+
+    A process that finds them held says so and waits: what the other finishes, it need not train.
+    The operating system frees the lock of a process that dies, however it dies.
+    """
+    path = Path(folder) / f".{backbone}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path}: another process trains {backbone}; waiting for it", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _checked(row: Mapping[str, object], path: Path) -> list[str]:
@@ -119,7 +224,7 @@ def _checked(row: Mapping[str, object], path: Path) -> list[str]:
     return texts
 
 
-def _to_text(column: Column, value: object, path: Path) -> str:
+def _to_text(column: Column, value: object, path: Path | str) -> str:
     """A value as it stands in the file; floats keep all their digits."""
     try:
         if column.kind is str and not isinstance(value, str):
@@ -211,9 +316,15 @@ def _read_row(line: bytes, where: str) -> list:
         (texts,) = csv.reader([line.decode().rstrip("\r")], strict=True)
     except (UnicodeDecodeError, ValueError, csv.Error):
         raise InputError(f"{where}: not a CSV row: {line[:60]!r}") from None
-    if len(texts) != len(SCHEMA):
-        raise InputError(f"{where}: {len(texts)} values, must be {len(SCHEMA)}")
-    return [_from_text(column, text, where) for column, text in zip(SCHEMA, texts, strict=True)]
+    if len(texts) != len(HEADER):
+        raise InputError(f"{where}: {len(texts)} values, must be {len(HEADER)}")
+    *texts, check = texts
+    row = [_from_text(column, text, where) for column, text in zip(SCHEMA, texts, strict=True)]
+    if check != _hash(texts, 12):
+        raise InputError(
+            f"{where}: check is {check!r}, must be {_hash(texts, 12)!r}: a value was altered"
+        )
+    return row
 
 
 def _from_text(column: Column, text: str, where: str) -> str | int | float:
@@ -245,9 +356,9 @@ def _allowed(column: Column) -> str:
 
 
 def _check_columns(header: str, path: Path) -> None:
-    if header.rstrip("\r").split(",") != list(COLUMNS):
+    if header.rstrip("\r").split(",") != list(HEADER):
         raise InputError(
-            f"{path}, line 1: header is {header[:60]!r}..., must be {','.join(COLUMNS)}"
+            f"{path}, line 1: header is {header[:60]!r}..., must be {','.join(HEADER)}"
         )
 
 
@@ -263,20 +374,21 @@ def _warn_torn(path: Path, tail: bytes) -> None:
 
 
 def search_rows(df: pd.DataFrame, split: str = SEARCH_SPLIT) -> pd.DataFrame:
-    """The runs of the search, one for each method, backbone and block.
+    """The runs of the search that did not fail, one for each method, backbone and block.
 
     Raises InputError where a block has two: rows of different settings in one folder.
     """
-    rows = df[(df["split"] == split) & (df["repeat"] == 0)]
+    rows = df[(df["split"] == split) & (df["repeat"] == 0) & (df["failed"] == "")]
     return _one_setting(rows, ["method", "backbone", "block"])
 
 
 def final_rows(df: pd.DataFrame, split: str = FINAL_SPLIT) -> pd.DataFrame:
-    """The final runs, one for each method, backbone and repeat.
+    """The final runs that did not fail, one for each method, backbone and repeat.
 
     Raises InputError where a repeat has two: rows of different settings in one folder.
     """
-    return _one_setting(df[df["split"] == split], ["method", "backbone", "repeat"])
+    rows = df[(df["split"] == split) & (df["failed"] == "")]
+    return _one_setting(rows, ["method", "backbone", "repeat"])
 
 
 def _one_setting(rows: pd.DataFrame, identity: list[str]) -> pd.DataFrame:
@@ -284,7 +396,7 @@ def _one_setting(rows: pd.DataFrame, identity: list[str]) -> pd.DataFrame:
     twice = rows[rows.duplicated(identity, keep=False)]
     if len(twice):
         group = twice[(twice[identity] == twice[identity].iloc[0]).all(axis=1)]
-        varied = [c for c in COLUMNS[:19] if c not in identity and group[c].nunique() > 1]
+        varied = [c for c in COLUMNS if c in ("key", *SETTINGS) and group[c].nunique() > 1]
         what = ", ".join(f"{name} {value}" for name, value in group[identity].iloc[0].items())
         raise InputError(
             f"results hold {len(group)} runs of {what} that differ in {', '.join(varied)};"

@@ -43,6 +43,12 @@ def make_steps(model: FusedModel, train, evaluation, batch_size: int, eval_batch
     return kinds[backend](model, train, evaluation, batch_size, eval_batch_size)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of either backend says that the device's memory did not suffice."""
+    named = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's
+    return isinstance(error, MemoryError) or named or "RESOURCE_EXHAUSTED" in str(error)  # JAX's
+
+
 class _Steps:
     """What both backends share."""
 

@@ -6,16 +6,16 @@ rows, and both may be called again at any time: what the ledgers hold is not tra
 """
 
 import gc
-import hashlib
-import json
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +27,16 @@ from .backbones import load_backbone, scale_inputs, weights_digest
 from .data import Dataset, check_splits, load_data
 from .params import ROOT, Params
 from .partition import Block
-from .results import append_row, best_block, read_ledger, read_results
+from .results import (
+    append_row,
+    best_block,
+    ledger_lock,
+    pack_hits,
+    read_ledger,
+    read_results,
+    run_key,
+)
+from .steps import out_of_memory
 from .train import (
     History,
     Task,
@@ -47,18 +56,29 @@ class Run:
     """One block trained once with one seed: one row.
 
     Attributes:
-        split: training slice, such as ``train[:10%]``.
         repeat: 0 in the search, 0 to ``repeats - 1`` in the final runs.
-        key: hash of all that determines the run's result; the method's name does not.
+        settings: what determines the run's result, by the names of `lib.results.SETTINGS`.
+        key: hash of the settings.
     """
 
     method: str
     block: Block
-    split: str
-    epochs: int
     repeat: int
-    seed: int
+    settings: Mapping[str, Any]
     key: str
+
+    @property
+    def split(self) -> str:
+        """The training slice, such as ``train[:10%]``."""
+        return self.settings["split"]
+
+    @property
+    def epochs(self) -> int:
+        return self.settings["epochs"]
+
+    @property
+    def seed(self) -> int:
+        return self.settings["seed"]
 
 
 def methods(params: Params) -> tuple[str, ...]:
@@ -184,34 +204,41 @@ class Study:
 
     def _run(self, method: str, block: Block, split: str, epochs: int, repeat: int) -> Run:
         seed = self.params.seed + repeat
-        key = self._key(block, split, epochs, seed)
-        return Run(method, block, split, epochs, repeat, seed, key)
+        settings = self._settings(block, split, epochs, seed)
+        return Run(method, block, repeat, settings, run_key(settings))
 
-    def _key(self, block: Block, split: str, epochs: int, seed: int) -> str:
+    def _settings(self, block: Block, split: str, epochs: int, seed: int) -> dict:
+        """What determines a run's result, as its row says it."""
         p = self.params
-        content = {
+        return {
             "backbone": self.name,
-            "weights": self.weights_sha256,
-            "data": self.dataset.digest,
-            "train": self.dataset.split(split).tolist(),
-            "evaluation": self.dataset.split(p.eval_split).tolist(),
-            "layers": block.layers,
+            "alpha": str(p.alpha_of(self.name)),
+            "image_size": p.image_size,
+            "weights_sha256": self.weights_sha256,
+            "data_sha256": self.dataset.digest,
             "input_scaling": p.input_scaling,
+            "layers": ";".join(block.layers),
+            "split": split,
+            "eval_split": p.eval_split,
+            "seed": seed,
+            "order_seed": p.seed,
             "batch_size": p.batch_size,
             "epochs": epochs,
             "learning_rate": p.learning_rate,
-            "plateau": (p.plateau_factor, p.plateau_patience, p.plateau_min_delta),
             "dropout": p.dropout,
-            "seed": seed,
-            "order": p.seed,
+            "plateau": f"{p.plateau_factor:g}, {p.plateau_patience}, {p.plateau_min_delta:g}",
         }
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def train(self, runs: Sequence[Run]) -> None:
         """Train those of `runs` whose rows are missing, and append the rows.
 
         Runs with one key are trained once; a row of another method with this key is copied.
+        Only one process at a time trains a backbone for one folder of rows.
         """
+        with ledger_lock(self.params.results_dir, self.name):
+            self._train(runs)
+
+    def _train(self, runs: Sequence[Run]) -> None:
         wanted = self._missing(runs)
         done = {row["key"]: row for _, row in self.rows().iterrows()}
         for run in (r for same in wanted.values() for r in same if r.key in done):
@@ -252,17 +279,34 @@ class Study:
             Trunk.from_images(self.graph, x) for x in (task.train_images, task.eval_images)
         )
         n_images = len(task.train_images) + len(task.eval_images)
-        for group in self.groups(runs, task):
+        groups = deque(self.groups(runs, task))
+        while groups:
+            group = groups.popleft()
             first = min(self.graph.span(run.block.layers)[0] for run in group)
             cut = choose_cut(self.graph, first, n_images, self.params.memory_gib * 2**29)
             train, evaluation = train.advance(cut), evaluation.advance(cut)
-            model = fuse(train, [r.block for r in group], [r.seed for r in group], task)
-            steps = fused_steps(model, train, evaluation, task)
-            histories = train_fused(steps, task, lambda _, group=group: bar.update(len(group)))
+            done = bar.n
+            try:
+                histories = self._train_group(group, train, evaluation, task, bar)
+            except Exception as error:
+                if len(group) == 1 or not out_of_memory(error):
+                    raise
+                half = len(group) // 2
+                groups.extendleft([group[half:], group[:half]])
+                bar.update(done - bar.n)
+                bar.write(f"{self.name}: out of memory with {len(group)} lanes; now {half}")
+                continue
             for run, history in zip(group, histories, strict=True):
                 yield run, history, len(group)
-            del model, steps
-            gc.collect()
+
+    def _train_group(
+        self, group: Sequence[Run], train: Trunk, evaluation: Trunk, task: Task, bar: tqdm
+    ) -> list[History]:
+        """Train the runs of one fused model; nothing of it is kept but the histories."""
+        gc.collect()
+        model = fuse(train, [run.block for run in group], [run.seed for run in group], task)
+        steps = fused_steps(model, train, evaluation, task)
+        return train_fused(steps, task, lambda _: bar.update(len(group)))
 
     def train_fused(self, runs: Sequence[Run], task: Task) -> dict[str, History]:
         """Train `runs` in fused models without writing rows; their histories by key."""
@@ -310,30 +354,20 @@ class Study:
         append_row(self._ledger(row["method"]), row)
 
     def _row(self, run: Run, task: Task, history: History, lanes: int) -> dict:
-        p = self.params
+        p, n_eval = self.params, len(task.eval_targets)
         tuned = [layer for layer in self.backbone.layers if layer.name in run.block.layers]
         head = classifier_weights(self.graph.shape, task.n_classes)
         trainable = sum(int(np.prod(v.shape)) for x in tuned for v in x.trainable_variables)
         return {
+            **run.settings,
             "key": run.key,
             "profile": p.profile,
             "method": run.method,
-            "backbone": self.name,
-            "alpha": str(p.alpha_of(self.name)),
-            "image_size": p.image_size,
-            "weights_sha256": self.weights_sha256,
-            "input_scaling": p.input_scaling,
             "block": run.block.name,
-            "layers": ";".join(run.block.layers),
             "n_trainable": trainable + head,
-            "split": run.split,
             "train_images": len(task.train_targets),
-            "eval_images": len(task.eval_targets),
-            "seed": run.seed,
+            "eval_images": n_eval,
             "repeat": run.repeat,
-            "batch_size": p.batch_size,
-            "epochs": run.epochs,
-            "learning_rate": p.learning_rate,
             "val_accuracy": history.val_accuracy[-1],
             "val_loss": history.val_loss[-1],
             "best_val_accuracy": max(history.val_accuracy),
@@ -344,6 +378,9 @@ class Study:
             "versions": versions(),
             "git_sha": git_sha(),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "failed": history.failed,
+            "curve": ";".join(str(round(a * n_eval)) for a in history.val_accuracy),
+            "hits": pack_hits(history.probabilities.argmax(-1) == task.eval_targets.argmax(-1)),
         }
 
 

@@ -21,9 +21,10 @@ from .partition import Block
 from .steps import make_steps
 from .trunk import Trunk
 
-# Images of an evaluation step, and those of all lanes together; they change speed, not results.
+# Images of an evaluation step, and the floats that the largest tensor of all lanes may then hold
+# (64 MiB); they change speed, not results.
 EVAL_BATCH = 64
-STACKED_EVAL_BATCH = 1024
+EVAL_FLOATS = 2**24
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class History:
     val_loss: list[float] = field(default_factory=list)
     probabilities: np.ndarray | None = None  # float32 (evaluation images, classes), last epoch
     seconds: float = 0.0  # wall time; a lane's share of its group's
+
+    @property
+    def failed(self) -> str:
+        """Why the run counts for nothing; empty where it did not fail."""
+        lost = np.isnan(self.val_loss)
+        return f"the loss is nan from epoch {lost.argmax() + 1} on" if lost.any() else ""
 
 
 def batch_order(images: int, epoch: int, seed: int) -> np.ndarray:
@@ -203,12 +210,14 @@ def classifier_weights(shape: tuple[int, ...], n_classes: int) -> int:
 
 def fused_steps(model: FusedModel, train: Trunk, evaluation: Trunk, task: Task):
     """The training and evaluation steps of a fused model, on trunks cut where the model is."""
+    above = model.graph.calls[model.cut :]
+    largest = max([model.graph.sizes[t] for call in above for t in call.outputs], default=1)
     return make_steps(
         model,
         (train.features, task.train_targets),
         (evaluation.features, task.eval_targets),
         task.params.batch_size,
-        int(np.clip(STACKED_EVAL_BATCH // len(model.lanes), 1, EVAL_BATCH)),
+        int(np.clip(EVAL_FLOATS // (len(model.lanes) * largest), 1, EVAL_BATCH)),
     )
 
 

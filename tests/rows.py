@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from lib.results import COLUMNS, FINAL_SPLIT, SEARCH_SPLIT
+from lib.results import COLUMNS, FINAL_SPLIT, SEARCH_SPLIT, pack_hits
 
 # Layers with weights, blocks between layers without, and all layers, as in Keras.
 SHAPES = {
@@ -47,18 +47,23 @@ def row(**changes) -> dict:
         "alpha": "1.0",
         "image_size": 32,
         "weights_sha256": "ab" * 32,
+        "data_sha256": "cd" * 8,
         "input_scaling": "unit",
         "block": "block_01",
         "layers": "block1_conv1;block1_conv2",
         "n_trainable": 12345,
         "split": SEARCH_SPLIT,
+        "eval_split": "train[70%:]",
         "train_images": 100,
         "eval_images": 300,
         "seed": 0,
+        "order_seed": 0,
         "repeat": 0,
         "batch_size": 4,
         "epochs": 8,
         "learning_rate": 5.0e-5,
+        "dropout": 0.5,
+        "plateau": "0.1, 10, 0.0001",
         "val_accuracy": 0.5,
         "val_loss": 1.25,
         "best_val_accuracy": 0.5,
@@ -69,6 +74,9 @@ def row(**changes) -> dict:
         "versions": "keras 3.15.1; numpy 2.4",
         "git_sha": "0" * 40,
         "finished_at": "2025-01-01T00:00:00+00:00",
+        "failed": "",
+        "curve": "90;150;150;150;150;150;150;150",
+        "hits": pack_hits(np.arange(300) % 2 == 0),
     }
     assert set(changes) <= set(values) == set(COLUMNS)
     return values | changes

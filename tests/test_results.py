@@ -15,10 +15,12 @@ from lib.results import (
     final_rows,
     in_order,
     layer_order,
+    pack_hits,
     read_ledger,
     read_results,
     search_rows,
     summary,
+    unpack_hits,
 )
 
 
@@ -38,13 +40,23 @@ def test_a_row_is_read_as_it_was_written(ledger):
     assert read_ledger(ledger).iloc[0].to_dict() == values
 
 
+@pytest.mark.parametrize("images", [1, 8, 1101])
+def test_hits_are_one_bit_an_image(images):
+    hits = np.random.default_rng(images).random(images) < 0.5
+    assert len(pack_hits(hits)) == 2 * -(-images // 8)
+    np.testing.assert_array_equal(unpack_hits(pack_hits(hits), images), hits)
+    with pytest.raises(ValueError, match="is not one bit for each"):
+        unpack_hits(pack_hits(hits), images + 8)
+
+
 def test_the_columns_are_the_designs(ledger):
     write(ledger, row())
     assert ledger.read_text().splitlines()[0] == (
-        "key,profile,method,backbone,alpha,image_size,weights_sha256,input_scaling,block,layers,"
-        "n_trainable,split,train_images,eval_images,seed,repeat,batch_size,epochs,learning_rate,"
-        "val_accuracy,val_loss,best_val_accuracy,train_accuracy,seconds,lanes,backend,versions,"
-        "git_sha,finished_at"
+        "key,profile,method,backbone,alpha,image_size,weights_sha256,data_sha256,input_scaling,"
+        "block,layers,n_trainable,split,eval_split,train_images,eval_images,seed,order_seed,"
+        "repeat,batch_size,epochs,learning_rate,dropout,plateau,val_accuracy,val_loss,"
+        "best_val_accuracy,train_accuracy,seconds,lanes,backend,versions,git_sha,finished_at,"
+        "failed,curve,hits,check"
     )
 
 
@@ -106,12 +118,17 @@ def test_a_torn_header_is_written_anew(ledger):
     [
         (",0.5,1.25,", ",1.5,1.25,", "val_accuracy is '1.5'"),
         (",0.5,1.25,", ",nan,1.25,", "val_accuracy is 'nan'"),
-        (",0.5,1.25,", ",0.5,", "28 values, must be 29"),
+        (",0.5,1.25,", ",0.5,", "37 values, must be 38"),
         (",8,5e-05,", ",many,5e-05,", "epochs is 'many'"),
         (",8,5e-05,", ",0,5e-05,", r"epochs is '0', must be a whole number in \[1, inf\]"),
         ("block_wise", "blockwise", "method is 'blockwise', must be one of baseline_1,"),
         ("VGG16", "", "backbone is ''"),
         ("VGG16", '"VGG16', "not a CSV row"),
+        (
+            ",1.25,",
+            ",1.35,",
+            "check is '[0-9a-f]{12}', must be '[0-9a-f]{12}': a value was altered",
+        ),
     ],
 )
 def test_a_damaged_row_is_refused_with_file_and_line(ledger, old, new, message):

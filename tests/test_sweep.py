@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.params import load_params
-from lib.results import COLUMNS, read_ledger
+from lib.results import COLUMNS, read_ledger, run_key, unpack_hits
 from lib.sweep import Study, final, methods, search, studies
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
@@ -30,6 +30,12 @@ def test_a_search_writes_one_row_a_block_and_nothing_twice(params):
     assert rows["key"].is_unique
     assert set(rows["split"]) == {"train[:10%]"}
     assert set(rows["train_images"]) == {6} and set(rows["eval_images"]) == {18}
+    for _, row in rows.iterrows():
+        assert unpack_hits(row["hits"], 18).mean() == row["val_accuracy"]
+        curve = [int(hits) / 18 for hits in row["curve"].split(";")]
+        assert len(curve) == 2
+        assert (curve[-1], max(curve)) == (row["val_accuracy"], row["best_val_accuracy"])
+        assert run_key(row) == row["key"]
     np.testing.assert_array_equal((rows["val_accuracy"] * 18).round(9) % 1, 0)
     before = (params.results_dir / "block_wise-VGG16.csv").read_bytes()
     search(params, "block_wise")
