@@ -106,7 +106,7 @@ figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
-	@CASE="$(CASE)" $(PY) -m lib bench $(SETTINGS)
+	@CASE="$(CASE)" $(PY) -m lib bench $(SETTINGS) backbones="$(BACKBONES)"
 
 test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backends, notebooks, a whole run
 

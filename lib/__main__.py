@@ -7,6 +7,7 @@ import sys
 import yaml
 
 from .params import InputError, Params, load_params
+from .quiet import import_quietly
 
 
 def main(arguments: list[str]) -> int:
@@ -16,32 +17,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     options = parser.parse_args(arguments)
-    _import_quietly()
+    import_quietly()
     try:
         commands[options.command](parse_settings(options.settings))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _import_quietly() -> None:
-    """Import Keras with its backend, without the lines that the backend's libraries log.
-
-    TensorFlow's C++ libraries write some before any setting can silence them; here, where one
-    line is promised to whoever made a mistake, they are sent nowhere.
-    """
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        import keras
-
-        keras.ops.zeros(1)
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def parse_settings(settings: list[str]) -> Params:
@@ -87,9 +69,9 @@ def backbones(params: Params) -> None:
 
 def bench(params: Params) -> None:
     """Measure plain against fused: the cases in $CASE, names between spaces; all by default."""
-    from .bench import bench, cases
+    from .bench import bench
 
-    bench(params, os.environ.get("CASE", "").split() or cases(params))
+    bench(params, os.environ.get("CASE", "").split())
 
 
 def figures(params: Params) -> None:

@@ -1,12 +1,15 @@
 """Plain against fused, on the same runs: ``python -m lib bench``.
 
-Each case is a whole search (or all final runs) of one backbone. The fused engine trains all of
-its runs; the plain loop trains a sample of them, spread evenly over the network, half before and
-half after the fused engine, so that a machine that gets busier is unfair to neither. Every side
-pays for all it needs: building, tracing, training, evaluation after each epoch.
+A case is the search of one backbone (or its final runs), or a part of it. The fused engine trains
+all of its runs; the plain loop trains a sample of them, spread evenly over the network, half before
+and half after the fused engine, so that a machine that gets busier is unfair to neither. Both pay
+for all they need: building, tracing, training, evaluation after each epoch. Each case has a process
+of its own, so that its memory is its own.
 """
 
 import csv
+import multiprocessing
+import platform
 import resource
 import time
 from collections.abc import Sequence
@@ -17,97 +20,154 @@ import keras
 import numpy as np
 
 from .params import ROOT, InputError, Params
-from .sweep import Run, Study, final, studies
+from .quiet import import_quietly
+from .sweep import Run, Study, final, git_sha, studies, versions
 from .train import History, Task, train_plain
 
 FILE = ROOT / "results" / "bench.csv"
 PLAIN_RUNS = 4  # runs of a case that the plain loop trains
 SEARCHES = ("layer_wise", "block_wise", "sliding_window")
+LARGE_RUNS = 16  # of the search of a full-size network
+SCALED = "MobileNetV2"  # the backbone whose number of runs and image size are varied
+RUNS = (1, 4, 16, 64)
+SIZES = (64, 128, 224)  # pixels
+
+
+@dataclass(frozen=True)
+class Case:
+    """Runs to be trained both ways.
+
+    Attributes:
+        what: a method's search, or ``final``.
+        most: number of runs taken, evenly spread over the network; None takes all.
+    """
+
+    name: str
+    params: Params
+    what: str
+    most: int | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """One case.
+    """One case, measured.
 
     Attributes:
         runs: that the fused engine trained; plain_runs: of these, that the plain loop trained.
         plain_seconds, fused_seconds: wall time of one run.
         speedup: their ratio.
+        epoch_speedup: the same of one epoch after the first, that is without building and tracing:
+            what long runs tend to.
         max_difference: largest difference in an evaluation image's class probability after the
             last epoch, over the runs that both trained.
         differ: number of these runs whose accuracy is not the same.
-        peak_gib: memory of the process up to the end of the case.
+        peak_gib: largest memory of the process.
         bound: share of the arithmetic bound that the fused engine reached: the time its
             multiply-adds take in the fastest convolution measured here, over the time it took.
     """
 
     case: str
+    image_size: int
+    epochs: int
     runs: int
     plain_runs: int
     plain_seconds: float
     fused_seconds: float
     speedup: float
+    epoch_speedup: float
     max_difference: float
     differ: int
     peak_gib: float
     bound: float
+    machine: str
+    versions: str
+    git_sha: str
 
 
-def cases(params: Params) -> list[str]:
-    """Names of all cases of a profile: ``<backbone>/<search>``, and ``<backbone>/final``."""
-    return [f"{b}/{m}" for b in params.backbones for m in (*SEARCHES, "final")]
+def cases(params: Params) -> list[Case]:
+    """All cases of a profile.
+
+    Thin twins: whole searches, the final runs, and how the advantage depends on the number of runs
+    and on the image size. Full-size networks: a part of each search; their final runs would need
+    all of the searches first.
+    """
+    if not params.thin:
+        return [
+            Case(f"{b}/{what} {params.image_size} px", _only(params, b), what, LARGE_RUNS)
+            for b in params.backbones
+            for what in SEARCHES
+        ]
+    found = [
+        Case(f"{b}/{what}", _only(params, b), what)
+        for b in params.backbones
+        for what in (*SEARCHES, "final")
+    ]
+    if SCALED in params.backbones:
+        one = _only(params, SCALED)
+        found += [Case(f"{SCALED}/{n} runs", one, "layer_wise", n) for n in RUNS]
+        sizes = [replace(one, image_size=size) for size in SIZES]
+        found += [Case(f"{SCALED}/{p.image_size} px", p, "layer_wise", LARGE_RUNS) for p in sizes]
+    return found
 
 
-def bench(params: Params, names: Sequence[str]) -> list[Result]:
-    """Measure cases, printing each result as it comes and appending it to results/bench.csv.
+def bench(params: Params, names: Sequence[str] = ()) -> list[Result]:
+    """Measure cases (all where none is named), print and keep each result as it comes.
+
+    Rows go to results/bench.csv, in the place of earlier ones of the same case.
 
     Raises InputError for an unknown case.
     """
-    unknown = sorted(set(names) - set(cases(params)))
+    known = {case.name.replace(" ", "_"): case for case in cases(params)}
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"case: {unknown[0]!r} is unknown; allowed: {', '.join(cases(params))}")
-    peak, results = conv_throughput(), []
-    print(
-        f"{len(names)} cases; fastest convolution here: {peak / 1e9:.0f} G multiply-adds a second"
-    )
-    print(_line([f.name for f in fields(Result)]))
-    for name in names:
-        results.append(measure(params, name, peak))
-        print(_line(asdict(results[-1]).values()), flush=True)
-        _append(results[-1])
+        raise InputError(f"case: {unknown[0]!r} is unknown; allowed: {', '.join(known)}")
+    chosen, results, start = [known[n] for n in names or known], [], time.perf_counter()
+    print(_line([f.name for f in fields(Result)][:-3]))
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1) as pool:
+        for i, case in enumerate(chosen, 1):
+            results.append(pool.apply(measure, (case,)))
+            _keep(results[-1])
+            left = (time.perf_counter() - start) / i * (len(chosen) - i) / 60
+            print(_line(list(asdict(results[-1]).values())[:-3], left), flush=True)
+    print(f"on {results[0].machine}, {results[0].versions}")
     plain = sum(r.plain_seconds * r.runs for r in results)
     fused = sum(r.fused_seconds * r.runs for r in results)
     print(f"speedup: {plain / fused:.2f}x")
     return results
 
 
-def measure(params: Params, name: str, peak: float) -> Result:
-    """Measure one case; `peak` is the machine's multiply-adds a second."""
-    backbone, what = name.split("/")
-    study = next(studies(_only(params, backbone)))
-    runs = _runs(study, what)
+def measure(case: Case) -> Result:
+    """Measure one case."""
+    study = next(studies(case.params))
+    runs = _spread(_runs(study, case.what), case.most)
     task = study.task(runs[0].split, runs[0].epochs)
-    sample = [
-        runs[i] for i in np.linspace(0, len(runs) - 1, min(PLAIN_RUNS, len(runs))).astype(int)
-    ]
+    peak = conv_throughput()  # also the first work of a new process: neither side pays for it
+    sample = _spread(runs, PLAIN_RUNS)
     half = len(sample) // 2
-    plain = _timed(lambda: _plain(study, sample[:half], task))
+    before = _timed(lambda: _plain(study, sample[:half], task))
     fused = _timed(lambda: study.train_fused(runs, task))
-    rest = _timed(lambda: _plain(study, sample[half:], task))
-    reference = plain[0] | rest[0]
-    differences = [_difference(fused[0][key], reference[key]) for key in reference]
-    plain_seconds, fused_seconds = (plain[1] + rest[1]) / len(sample), fused[1] / len(runs)
+    after = _timed(lambda: _plain(study, sample[half:], task))
+    plain = before[0] | after[0]
+    differences = [_difference(fused[0][key], plain[key]) for key in plain]
+    plain_seconds, fused_seconds = (before[1] + after[1]) / len(sample), fused[1] / len(runs)
     return Result(
-        case=name,
+        case=case.name,
+        image_size=case.params.image_size,
+        epochs=task.epochs,
         runs=len(runs),
         plain_runs=len(sample),
         plain_seconds=round(plain_seconds, 3),
         fused_seconds=round(fused_seconds, 3),
         speedup=round(plain_seconds / fused_seconds, 2),
+        epoch_speedup=round(_epoch(plain.values()) / _epoch(fused[0].values()), 2),
         max_difference=float(f"{max(d for d, _ in differences):.2g}"),
         differ=sum(other for _, other in differences),
         peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         bound=round(sum(_macs(study, r, task) for r in runs) / peak / fused[1], 4),
+        machine=machine(),
+        versions=versions(),
+        git_sha=git_sha(),
     )
 
 
@@ -115,8 +175,7 @@ def conv_throughput(seconds: float = 2.0) -> float:
     """Multiply-adds a second of a large 3 x 3 convolution on the current backend."""
     layer = keras.layers.Conv2D(128, 3, padding="same")
     images = keras.ops.ones((16, 28, 28, 128))
-    model = keras.Sequential([keras.Input(images.shape[1:]), layer])
-    model.predict(images, verbose=0)
+    layer(images)
     best = 0.0
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -124,6 +183,14 @@ def conv_throughput(seconds: float = 2.0) -> float:
         keras.ops.convert_to_numpy(layer(images))
         best = max(best, 16 * 28 * 28 * 128 * 128 * 9 / (time.perf_counter() - before))
     return best
+
+
+def machine() -> str:
+    """The processor's name and the number of its cores that are here."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {multiprocessing.cpu_count()} cores"
 
 
 def _only(params: Params, backbone: str) -> Params:
@@ -141,6 +208,14 @@ def _runs(study: Study, what: str) -> list[Run]:
     return list({run.key: run for run in runs}.values())
 
 
+def _spread(runs: Sequence[Run], most: int | None) -> list[Run]:
+    """At most so many of `runs`, evenly spread, the first and the last among them."""
+    if most is None or most >= len(runs):
+        return list(runs)
+    places = np.linspace(0, len(runs) - 1, most) if most > 1 else [len(runs) // 2]
+    return [runs[int(i)] for i in places]
+
+
 def _plain(study: Study, runs: Sequence[Run], task: Task) -> dict[str, History]:
     return {run.key: train_plain(study.backbone, run.block, run.seed, task) for run in runs}
 
@@ -148,6 +223,11 @@ def _plain(study: Study, runs: Sequence[Run], task: Task) -> dict[str, History]:
 def _timed(work) -> tuple[dict[str, History], float]:
     start = time.perf_counter()
     return work(), time.perf_counter() - start
+
+
+def _epoch(histories) -> float:
+    """Mean over runs of the median epoch after the first, in seconds."""
+    return float(np.mean([np.median(h.epoch_seconds[1:] or h.epoch_seconds) for h in histories]))
 
 
 def _difference(a: History, b: History) -> tuple[float, bool]:
@@ -167,16 +247,25 @@ def _macs(study: Study, run: Run, task: Task) -> float:
     return run.epochs * (n_train * (2 * above + tuned) + n_eval * above)
 
 
-def _line(values) -> str:
+def _line(values: Sequence[object], minutes_left: float | None = None) -> str:
     texts = [f"{v:.3f}" if isinstance(v, float) and v >= 0.001 else str(v) for v in values]
-    return f"{texts[0]:<32}" + "".join(f"{text:>15}" for text in texts[1:])
+    left = "" if not minutes_left else f"  {minutes_left:.0f} min left"
+    return f"{texts[0]:<38}" + "".join(f"{text:>15}" for text in texts[1:]) + left
 
 
-def _append(result: Result, path: Path = FILE) -> None:
+def read(path: Path = FILE) -> list[dict[str, str]]:
+    """The rows of a bench file as text; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _keep(result: Result, path: Path = FILE) -> None:
+    """Write a result in the place of an earlier one of the same case."""
+    rows = [row for row in read(path) if row["case"] != result.case]
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, asdict(result), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(result))
+        writer.writeheader()
+        writer.writerows([*rows, asdict(result)])

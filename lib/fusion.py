@@ -126,7 +126,8 @@ class Pool:
         """The arrays that a flat vector holds."""
         if not self.shapes:
             return []
-        pieces = ops.split(flat, np.cumsum(self.sizes)[:-1].tolist())
+        ends = np.cumsum(self.sizes)[:-1].tolist()
+        pieces = ops.split(flat, ends) if ends else [flat]
         return [ops.reshape(x, s) for x, s in zip(pieces, self.shapes, strict=True)]
 
     def join(self, arrays: Sequence[Any]) -> Any:

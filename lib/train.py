@@ -59,6 +59,7 @@ class History:
     val_loss: list[float] = field(default_factory=list)
     probabilities: np.ndarray | None = None  # float32 (evaluation images, classes), last epoch
     seconds: float = 0.0  # wall time; a lane's share of its group's
+    epoch_seconds: list[float] = field(default_factory=list)  # the same, epoch by epoch
 
     @property
     def failed(self) -> str:
@@ -134,6 +135,7 @@ def fit_plain(
     model.compile(
         keras.optimizers.Adam(p.learning_rate), "categorical_crossentropy", metrics=["accuracy"]
     )
+    clock = _Clock()
     log = model.fit(
         batches(task),
         shuffle=False,  # the generator has done it
@@ -141,7 +143,7 @@ def fit_plain(
         validation_data=(task.eval_images, task.eval_targets),
         validation_batch_size=EVAL_BATCH,
         epochs=task.epochs,
-        callbacks=[_plateau(p)],
+        callbacks=[_plateau(p), clock],
         verbose=0,
     ).history
     probabilities = model.predict(task.eval_images, batch_size=EVAL_BATCH, verbose=0)
@@ -151,7 +153,19 @@ def fit_plain(
         log["val_loss"],
         probabilities,
         time.perf_counter() - start,
+        np.diff(clock.ended, prepend=start).tolist(),
     )
+
+
+class _Clock(keras.callbacks.Callback):
+    """When each epoch ended, its evaluation included."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.ended.append(time.perf_counter())
 
 
 def _fractions(accuracies: Sequence[float], images: int) -> list[float]:
@@ -231,7 +245,7 @@ def train_fused(
         on_epoch: told the number of epochs done after each.
     """
     start, p, n = time.perf_counter(), task.params, len(steps.model.lanes)
-    plateau, histories = LanePlateau(n, p), [History() for _ in range(n)]
+    plateau, histories, ended = LanePlateau(n, p), [History() for _ in range(n)], []
     for epoch in range(task.epochs):
         order = batch_order(len(task.train_targets), epoch, p.seed)
         train_accuracies = steps.train_epoch(order, plateau.rates)
@@ -243,9 +257,11 @@ def train_fused(
             history.val_accuracy.append(float(accuracies[j]))
             history.val_loss.append(float(losses[j]))
             history.probabilities = probabilities[j]
+        ended.append(time.perf_counter())
         on_epoch(epoch + 1)
     for history in histories:
         history.seconds = (time.perf_counter() - start) / n
+        history.epoch_seconds = (np.diff(ended, prepend=start) / n).tolist()
     return histories
 
 
