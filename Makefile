@@ -29,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check paper figures bench test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check paper figures verify bench test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -104,6 +104,9 @@ endef
 
 figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
+
+verify: env ## check all committed rows, and that every figure and table is what they give
+	@$(PY) -m lib verify
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
 	@CASE="$(CASE)" $(PY) -m lib bench $(SETTINGS) backbones="$(BACKBONES)"

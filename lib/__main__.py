@@ -13,7 +13,7 @@ from .quiet import import_quietly
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
-    commands = {"check": check, "backbones": backbones, "figures": figures, "bench": bench}
+    commands = {f.__name__: f for f in (check, backbones, figures, bench, verify)}
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     options = parser.parse_args(arguments)
@@ -51,15 +51,20 @@ def parse_settings(settings: list[str]) -> Params:
 
 def check(params: Params) -> None:
     """Read the data and build every backbone, so that nothing that is wrong waits for its turn."""
-    from .cost import estimate, report
+    from .cost import check_room, estimate, report
     from .data import load_data
     from .sweep import studies
 
+    check_room(params)
     dataset = load_data(params)
     size = f"{len(dataset)} images of {params.image_size} px"
     print(f"profile {params.profile}: {dataset.source}, {size}")
     print(f"  rows go to {params.results_dir}")
-    print(*report(params, [estimate(study) for study in studies(params)]), sep="\n", flush=True)
+    costs = []
+    for study in studies(params):
+        study.check()
+        costs.append(estimate(study))
+    print(*report(params, costs), sep="\n", flush=True)
 
 
 def backbones(params: Params) -> None:
@@ -72,6 +77,18 @@ def bench(params: Params) -> None:
     from .bench import bench
 
     bench(params, os.environ.get("CASE", "").split())
+
+
+def verify(params: Params) -> None:
+    """Check everything that is committed, whatever the profile."""
+    from .verify import verify
+
+    problems = list(verify())
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise InputError(f"verify: {len(problems)} problems; allowed: none")
+    print("every row, figure and table is as it should be")
 
 
 def figures(params: Params) -> None:
@@ -94,7 +111,7 @@ def figures(params: Params) -> None:
     ):
         print(path)
     if params.profile == readme.PROFILE and params.results is None:
-        readme.refresh(rows)
+        readme.refresh()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """What a profile will cost, told before it starts."""
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
+import psutil
 
-from .params import Params
+from .params import InputError, Params
 from .sweep import Study, methods
 from .trunk import Graph
 
 BACKWARD = 2  # a backward pass costs about two forward passes
+ROWS_BYTES = 2**26  # of rows, figures and executed notebooks: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,33 @@ def _speed(study: Study) -> float:
         study.backbone.predict_on_batch(images)
         seconds.append(time.perf_counter() - start)
     return len(images) * _above(study.graph) / min(seconds)
+
+
+def check_room(params: Params) -> None:
+    """Refuse what this machine has no room for, and folders that cannot be written.
+
+    Raises InputError.
+    """
+    for key in ("results_dir", "figures_dir", "cache_dir"):
+        path = getattr(params, key)
+        there = next(p for p in (path, *path.parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(f"{key}: {path} cannot be written; allowed: a folder that can")
+    if params.data != "procedural_flowers":
+        return  # the number of photos is not known yet
+    pixels = 3 * params.n_images * params.image_size**2
+    have = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+    _refuse(params, "disk", pixels + ROWS_BYTES, have)
+    # Bytes as they are cached, and as the floats that the network reads.
+    _refuse(params, "memory", pixels * (1 + 4), psutil.virtual_memory().available)
+
+
+def _refuse(params: Params, what: str, needed: float, there: float) -> None:
+    if needed > there:
+        raise InputError(
+            f"n_images: {params.n_images} of {params.image_size} px need {needed / 2**30:.0f} GiB "
+            f"of {what}; allowed: the {there / 2**30:.0f} GiB that are free"
+        )
 
 
 def has_gpu() -> bool:

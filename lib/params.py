@@ -210,6 +210,9 @@ class Params:
     engine: str = _param(_one_of("plain", "fused"), default="fused")
     # Runs trained side by side in one fused model; 1 to 512, or auto: as many as the memory allows.
     lanes: int | str = _param(_LANES, default="auto")
+    # true: the same bits in every row on one machine with the same versions, however the sweep is
+    # cut up or interrupted. Slow: each run is a fused model of one lane.
+    deterministic: bool = _param(_flag(), default=False)
     # Memory in GiB that one process may use for trunk outputs and lanes; 0.1 to 4096.
     memory_gib: float = _param(_number(0.1, 4096), default=4.0)
 

@@ -43,7 +43,7 @@ def random_layers(backbone, k, seed):
     Raises InputError if the backbone has fewer than `k`.
     """
     names = weighted_layers(backbone)
-    _check_count("random_layers", k, names)
+    check_count("random_layers", k, names)
     drawn = np.random.default_rng(seed).choice(len(names), size=k, replace=False)
     return [Block(f"random_{k}", tuple(names[i] for i in sorted(drawn)))]
 
@@ -75,7 +75,7 @@ def sliding_window(backbone, length):
     trains what they share once. Raises InputError if the backbone has fewer than `length` layers.
     """
     layers = [x for x in backbone.layers if not isinstance(x, keras.layers.InputLayer)]
-    _check_count("window", length, layers)
+    check_count("window", length, layers)
     windows = (layers[i : i + length] for i in range(len(layers) - length + 1))
     return [
         Block(f"window_{i:03}", tuple(layer.name for layer in window if layer.weights))
@@ -91,7 +91,7 @@ def top_ranked(backbone, scores: Mapping[str, float], k):
     or the backbone has fewer than `k` layers with weights.
     """
     names = weighted_layers(backbone)
-    _check_count("top_k", k, names)
+    check_count("top_k", k, names)
     missing = [name for name in names if name not in scores]
     if missing:
         raise InputError(f"scores: {len(missing)} of {len(names)} layers missing: {missing[0]} ...")
@@ -99,6 +99,7 @@ def top_ranked(backbone, scores: Mapping[str, float], k):
     return [Block(f"top_{k}", tuple(names[i] for i in sorted(best)))]
 
 
-def _check_count(key, count, layers):
+def check_count(key, count, layers):
+    """Raise InputError unless `count` of `layers` can be taken; `key` is the parameter's name."""
     if not 1 <= count <= len(layers):
         raise InputError(f"{key}: {count} is not allowed; 1 to {len(layers)} for this backbone")

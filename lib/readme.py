@@ -1,18 +1,46 @@
-"""The table in the README, written from the committed rows and never by hand."""
+"""The tables in the README, written from committed rows and never by hand."""
 
+import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from .paper import ABBREVIATIONS, METHODS, compare, label
 from .params import ROOT
-from .results import final_rows
+from .results import final_rows, read_results
 from .tables import markdown
 
-README = ROOT / "README.md"
+SIDES = ("plain_seconds", "fused_seconds")
 PROFILE = "cpu"  # the profile whose committed rows the README shows
-PLACE = re.compile(r"(<!-- rows:begin -->\n).*?(<!-- rows:end -->)", re.DOTALL)
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """`text` with what stands between the marks of section `name` made anew."""
+    place = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+    return place.sub(lambda match: match[1] + content + match[2], text)
+
+
+def refreshed(text: str, root: Path = ROOT) -> str:
+    """The README's text with all of its tables made anew."""
+    text = replaced(text, "rows", comparison(read_results(root / "results" / PROFILE)))
+    return replaced(text, "bench", speed(root / "results" / "bench.csv"))
+
+
+def refresh(root: Path = ROOT) -> None:
+    """Rewrite the README where its tables differ from the rows."""
+    path = root / "README.md"
+    text = path.read_text(encoding="utf-8")
+    if refreshed(text, root) != text:
+        path.write_text(refreshed(text, root), encoding="utf-8", newline="\n")
+
+
+def outdated(root: Path = ROOT) -> Iterator[str]:
+    """A line if the README's tables are not what the rows give."""
+    text = (root / "README.md").read_text(encoding="utf-8")
+    if refreshed(text, root) != text:
+        yield f"{root / 'README.md'}: its tables are not what the rows give; make figures mends it"
 
 
 def comparison(rows: pd.DataFrame) -> str:
@@ -25,8 +53,13 @@ def comparison(rows: pd.DataFrame) -> str:
     for method in METHODS:
         cells = [table.loc[(name, method)] for name in backbones]
         texts = [text for cell in cells for text in (f"{cell['paper']:.4f}", cell["ours"])]
-        lines.append([f"{label(method)} ({ABBREVIATIONS[method]})", *texts])
+        lines.append([_name(method), *texts])
     return markdown(header, lines, _setting(final_rows(rows)))
+
+
+def _name(method: str) -> str:
+    short = ABBREVIATIONS[method]
+    return short if short == label(method) else f"{label(method)} ({short})"
 
 
 def _setting(rows: pd.DataFrame) -> str:
@@ -40,13 +73,31 @@ def _setting(rows: pd.DataFrame) -> str:
     )
 
 
-def refreshed(text: str, rows: pd.DataFrame) -> str:
-    """The README's text with its table made anew."""
-    return PLACE.sub(lambda match: match[1] + comparison(rows) + match[2], text)
-
-
-def refresh(rows: pd.DataFrame, path: Path = README) -> None:
-    """Rewrite the README where its table differs from the rows."""
-    text = path.read_text(encoding="utf-8")
-    if refreshed(text, rows) != text:
-        path.write_text(refreshed(text, rows), encoding="utf-8", newline="\n")
+def speed(path: Path) -> str:
+    """The rows of `make bench` as a Markdown table."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    header = [
+        "case", "size", "runs", "plain, s a run", "fused, s a run", "ratio", "ratio an epoch",
+        "largest difference", "accuracies that differ", "memory, GiB", "of the bound",
+    ]  # fmt: skip
+    lines = [
+        [
+            row["case"],
+            f"{row['image_size']} px",
+            row["runs"],
+            f"{float(row['plain_seconds']):.1f}",
+            f"{float(row['fused_seconds']):.2f}",
+            f"{float(row['speedup']):.1f}",
+            f"{float(row['epoch_speedup']):.1f}",
+            row["max_difference"],
+            f"{row['differ']} of {row['plain_runs']}",
+            f"{float(row['peak_gib']):.1f}",
+            f"{float(row['bound']):.0%}",
+        ]
+        for row in rows
+    ]
+    plain, fused = (sum(float(r[s]) * int(r["runs"]) for r in rows) for s in SIDES)
+    machines = " and ".join(dict.fromkeys(f"{row['machine']}, {row['versions']}" for row in rows))
+    note = f"All cases together: {plain / fused:.1f} times. Measured on {machines}."
+    return markdown(header, lines, note)

@@ -49,6 +49,14 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or named or "RESOURCE_EXHAUSTED" in str(error)  # JAX's
 
 
+def use_deterministic_operations() -> None:
+    """Have the backend use operations that give the same bits every time, in this process."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
 class _Steps:
     """What both backends share."""
 

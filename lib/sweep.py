@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from . import partition
 from .backbones import load_backbone, scale_inputs, weights_digest
 from .data import Dataset, check_splits, load_data
-from .params import ROOT, Params
+from .params import ROOT, InputError, Params
 from .partition import Block
 from .results import (
     append_row,
@@ -36,7 +36,7 @@ from .results import (
     read_results,
     run_key,
 )
-from .steps import out_of_memory
+from .steps import out_of_memory, use_deterministic_operations
 from .train import (
     History,
     Task,
@@ -117,6 +117,8 @@ def studies(params: Params) -> Iterator["Study"]:
     """One `Study` a backbone, after the data have been checked."""
     dataset = load_data(params)
     check_splits(dataset, params)
+    if params.deterministic:
+        use_deterministic_operations()
     for name in params.backbones:
         yield Study(params, name, dataset)
         keras.utils.clear_session()
@@ -239,6 +241,7 @@ class Study:
             self._train(runs)
 
     def _train(self, runs: Sequence[Run]) -> None:
+        self.check_rows(runs)
         wanted = self._missing(runs)
         done = {row["key"]: row for _, row in self.rows().iterrows()}
         for run in (r for same in wanted.values() for r in same if r.key in done):
@@ -246,6 +249,31 @@ class Study:
         todo = {key: same for key, same in wanted.items() if key not in done}
         for split in dict.fromkeys(same[0].split for same in todo.values()):
             self._train_split({k: s for k, s in todo.items() if s[0].split == split})
+
+    def check(self) -> None:
+        """Refuse what would end the sweep later. Raises InputError."""
+        self.check_rows([run for m in BASELINES for run in self.search_runs(m)])
+        for k in self.params.top_k:
+            partition.check_count("top_k", k, partition.weighted_layers(self.backbone))
+
+    def check_rows(self, runs: Sequence[Run]) -> None:
+        """Refuse a folder that holds rows of these runs made with other settings.
+
+        Raises InputError. Figures refuse such a mixture too, but only after all the training.
+        """
+        rows = {(r["method"], r["block"], r["split"], r["repeat"]): r for r in self._records()}
+        for run in runs:
+            row = rows.get((run.method, run.block.name, run.split, run.repeat))
+            if row is not None and row["key"] != run.key:
+                other = [n for n, value in run.settings.items() if row[n] != value]
+                raise InputError(
+                    f"results: {self._ledger(run.method)} has {run.block.name} with "
+                    + ", ".join(f"{n} {row[n]!r}, not {run.settings[n]!r}" for n in other)
+                    + "; allowed: the same settings, or another folder of rows"
+                )
+
+    def _records(self) -> list[dict]:
+        return self.rows().to_dict("records")
 
     def _missing(self, runs: Sequence[Run]) -> dict[str, list[Run]]:
         """The runs whose rows are missing by key, one of each method."""
@@ -320,7 +348,7 @@ class Study:
         are of nearly equal size, as many as the lanes that fit at once demand.
         """
         runs = sorted(runs, key=lambda run: self.graph.span(run.block.layers)[0])
-        most = self.params.lanes
+        most = 1 if self.params.deterministic else self.params.lanes
         if most == "auto":
             most = self._lanes_in_memory(task)
         n_groups = -(-len(runs) // most)
