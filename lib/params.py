@@ -35,6 +35,9 @@ _NUMBER_TEXT = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 class InputError(ValueError):
     """Input that the project refuses. Its message is one line that says what is allowed."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # a name in it may hold line ends
+
 
 @dataclass(frozen=True)
 class Rule:

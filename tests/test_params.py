@@ -30,8 +30,8 @@ def yaml_file(tmp_path):
     return write
 
 
-def test_the_shipped_profiles_are_the_four_and_load():
-    assert params.profiles() == ["cpu", "paper", "quick", "smoke"]
+def test_the_shipped_profiles_are_the_known_ones_and_load():
+    assert params.profiles() == ["cpu", "cpu_native", "paper", "quick", "smoke"]
     for name in params.profiles():
         assert load_params(name).profile == name
 
@@ -48,7 +48,12 @@ def test_the_paper_profile_is_the_papers_set_up():
     assert slices == ("train[:10%]", "train[:70%]", "train[70%:]")
 
 
-@pytest.mark.parametrize("name", ["cpu", "quick", "smoke"])
+def test_cpu_native_is_cpu_but_for_the_inputs():
+    cpu, native = (dataclasses.asdict(load_params(name)) for name in ("cpu", "cpu_native"))
+    assert {key for key in cpu if cpu[key] != native[key]} == {"profile", "input_scaling"}
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu_native", "quick", "smoke"])
 def test_a_profile_names_only_what_differs_from_the_defaults(name):
     defaults = dataclasses.asdict(Params("defaults"))
     written = params._read_yaml(ROOT / "params" / f"{name}.yaml")
@@ -77,7 +82,7 @@ def test_overrides_win_over_the_file(yaml_file):
 def test_an_unknown_profile_lists_the_known_ones(name):
     line = refusal(load_params, name)
     assert repr(name) in line
-    assert "cpu, paper, quick, smoke" in line
+    assert "cpu, cpu_native, paper, quick, smoke" in line
 
 
 def test_a_misspelt_profile_is_suggested():

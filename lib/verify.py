@@ -1,0 +1,139 @@
+"""Is everything that is committed what it says it is? ``make verify``.
+
+Every ledger of ``results/``: schema, ranges and checksums (which reading checks), keys, accuracies
+that agree with the images counted right, and every block of every partition present. Every figure
+and table: byte for byte what its rows give.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import partition, readme
+from .backbones import BACKBONES, layer_counts, load_backbone
+from .figures import draw_all
+from .params import ROOT, InputError, Params, load_params, profiles
+from .results import SEARCH_SPLIT, read_results, run_key, unpack_hits
+from .sweep import methods
+
+
+def verify(root: Path = ROOT) -> Iterator[str]:
+    """One line for each thing that is wrong in ``results/``, ``figures/`` and ``README.md``."""
+    for folder in sorted(path for path in (root / "results").glob("*") if path.is_dir()):
+        name = folder.relative_to(root)
+        try:
+            rows = read_results(folder)
+        except InputError as error:
+            yield str(error)
+            continue
+        for problem in (*rows_wrong(rows), *rows_lacking(rows, _profile(folder.name))):
+            yield f"{name}: {problem}"
+        if (root / "figures" / folder.name).is_dir():
+            yield from files_wrong(rows, root / "figures" / folder.name, _profile(folder.name))
+    yield from readme.outdated(root)
+
+
+def rows_wrong(rows: pd.DataFrame) -> Iterator[str]:
+    """What single rows say that cannot be: keys, counts, accuracies."""
+    for _, row in rows.iterrows():
+        where = f"{row['method']}-{row['backbone']}, {row['block']}, repeat {row['repeat']}"
+        yield from (f"{where}: {problem}" for problem in _row_wrong(row))
+    results = rows.drop_duplicates(["key", "val_accuracy", "hits"])
+    for key in results["key"][results["key"].duplicated()].unique():
+        yield f"key {key} has two results"
+
+
+def _row_wrong(row: pd.Series) -> Iterator[str]:
+    if row["key"] != run_key(row):
+        yield f"key is {row['key']}, its settings give {run_key(row)}"
+    for name, images in (
+        ("val_accuracy", "eval_images"),
+        ("best_val_accuracy", "eval_images"),
+        ("train_accuracy", "train_images"),
+    ):
+        if not np.isclose(row[name] * row[images], round(row[name] * row[images]), atol=1e-6):
+            yield f"{name} is {row[name]}, no multiple of 1/{row[images]}"
+    try:
+        curve = [int(count) for count in row["curve"].split(";")]
+        right = int(unpack_hits(row["hits"], row["eval_images"]).sum())
+    except ValueError as error:
+        yield str(error)
+        return
+    if len(curve) != row["epochs"]:
+        yield f"curve has {len(curve)} epochs of {row['epochs']}"
+    n = row["eval_images"]
+    counts = (round(row["val_accuracy"] * n), round(row["best_val_accuracy"] * n))
+    if (curve[-1], max(curve)) != counts or right != curve[-1]:
+        yield f"curve, hits and accuracies disagree: {curve[-1]}, {max(curve)}, {right}, {counts}"
+    if np.isnan(row["val_loss"]) == (row["failed"] == ""):
+        yield f"val_loss is {row['val_loss']}, failed is {row['failed']!r}"
+
+
+def rows_lacking(rows: pd.DataFrame, params: Params | None) -> Iterator[str]:
+    """Blocks that a method proposes and that have no row, and repeats that are missing.
+
+    params: of the folder's profile, all of whose methods are then wanted; None wants only that
+    methods which were begun are whole.
+    """
+    for name, of in rows.groupby("backbone"):
+        wanted = methods(params) if params else tuple(of["method"].unique())
+        for method in wanted:
+            mine = of[of["method"] == method]
+            search = mine[mine["split"] == (params.search_split if params else SEARCH_SPLIT)]
+            lacking = _partition(name, method) - set(search["layers"])
+            if lacking:
+                yield f"{method}-{name}: {len(lacking)} blocks lack a run, such as {min(lacking)!r}"
+            elif search.empty:
+                yield f"{method}-{name}: the search lacks its run"
+            repeats = sorted(mine[mine["split"] == params.final_split]["repeat"]) if params else []
+            if params and repeats != list(range(params.repeats)):
+                yield f"{method}-{name}: final repeats are {repeats}, wanted {params.repeats}"
+
+
+@cache
+def _partition(name: str, method: str) -> set[str]:
+    """The tuned layers of every block of a method; none where rows decide (ranks, random draws)."""
+    propose = {
+        "baseline_1": partition.baseline_1,
+        "baseline_2": partition.baseline_2,
+        "layer_wise": partition.layer_wise,
+        "block_wise": partition.block_wise,
+        "sliding_window": lambda backbone: partition.sliding_window(backbone, 3),
+    }.get(method)
+    if propose is None or name not in BACKBONES:
+        return set()
+    backbone = load_backbone(name, image_size=32, weights="none")
+    return {";".join(block.layers) for block in propose(backbone)}
+
+
+def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iterator[str]:
+    """Figures and tables that are missing, too many, or not what the rows give."""
+    if params is None:
+        yield f"{folder}: no profile has this name"
+        return
+    with tempfile.TemporaryDirectory() as fresh:
+        made = draw_all(
+            rows,
+            fresh,
+            layer_counts("VGG16"),
+            select_on=params.select_on,
+            search_split=params.search_split,
+            final_split=params.final_split,
+        )
+        expected = {path.name: path.read_bytes() for path in made}
+    there = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for name in sorted(expected.keys() | there.keys()):
+        if name not in there:
+            yield f"{folder / name} is missing"
+        elif name not in expected:
+            yield f"{folder / name} is made by nothing"
+        elif there[name] != expected[name]:
+            yield f"{folder / name} is not what its rows give"
+
+
+def _profile(name: str) -> Params | None:
+    return load_params(name) if name in profiles() else None

@@ -1,0 +1,240 @@
+"""Bad inputs, each with the words that its one line must hold; the README's table is made of them.
+
+``python tests/bad_inputs.py`` writes that table; `test_main.py` tries each of them.
+"""
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
+
+import h5py
+from PIL import Image
+from rows import row
+
+from lib.__main__ import main
+from lib.params import ROOT
+from lib.readme import replaced
+from lib.results import append_row
+from lib.tables import markdown
+
+
+def photo(path: Path, colour=(200, 30, 60)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 40), colour).save(path)
+
+
+def nothing(folder: Path) -> None:
+    (folder / "photos").mkdir()
+
+
+def one_class(folder: Path) -> None:
+    for i in range(4):
+        photo(folder / "photos" / "daisy" / f"{i}.png")
+
+
+def two_classes(folder: Path) -> None:
+    one_class(folder)
+    photo(folder / "photos" / "roses" / "0.png")
+
+
+def empty_class(folder: Path) -> None:
+    two_classes(folder)
+    (folder / "photos" / "tulips").mkdir()
+
+
+def no_image(folder: Path) -> None:
+    two_classes(folder)
+    (folder / "photos" / "roses" / "1.jpg").write_text("this is no image")
+
+
+def half_an_image(folder: Path) -> None:
+    two_classes(folder)
+    path = folder / "photos" / "roses" / "1.jpg"
+    Image.effect_noise((200, 200), 90).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def bomb(folder: Path) -> None:
+    """A small file that would be a picture of 400 million pixels."""
+    two_classes(folder)
+    Image.new("1", (20_000, 20_000)).save(folder / "photos" / "roses" / "1.png")
+
+
+def other_kind(folder: Path) -> None:
+    two_classes(folder)
+    (folder / "photos" / "roses" / "notes.docx").write_text("notes")
+
+
+def other_weights(folder: Path) -> None:
+    from lib.backbones import load_backbone
+
+    other = load_backbone("VGG16", image_size=32, weights="none", thin=True)
+    other.save_weights(folder / "vgg.weights.h5")
+
+
+def half_weights(folder: Path) -> None:
+    other_weights(folder)
+    path = folder / "vgg.weights.h5"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def no_weights(folder: Path) -> None:
+    with h5py.File(folder / "empty.weights.h5", "w"):
+        pass
+
+
+def text_weights(folder: Path) -> None:
+    (folder / "text.weights.h5").write_text("weights")
+
+
+def pickled_weights(folder: Path) -> None:
+    (folder / "model.pkl").write_bytes(b"\x80\x04.")
+
+
+def strange_profile(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "mine.yaml").write_text(text)
+
+
+def other_table(folder: Path) -> None:
+    (folder / "old").mkdir()
+    (folder / "old" / "baseline_1-VGG16.csv").write_text("a,b\n1,2\n")
+
+
+def altered_row(folder: Path) -> None:
+    path = folder / "old" / "baseline_1-VGG16.csv"
+    append_row(path, row(method="baseline_1", val_loss=1.25))
+    path.write_text(path.read_text().replace(",1.25,", ",1.26,"))
+
+
+def other_settings(folder: Path) -> None:
+    first = row(method="baseline_1", block="baseline_1", layers="", epochs=99)
+    append_row(folder / "old" / "baseline_1-VGG16.csv", first)
+
+
+def file_in_the_way(folder: Path) -> None:
+    (folder / "old").write_text("a file, no folder")
+
+
+# Name, what is prepared in a folder, settings ({} is the folder), words of the one line.
+BAD = [
+    ("unknown profile", nothing, "profile=quik", "quik quick"),
+    ("profile that is no file", nothing, "profile={}/none.yaml", "none.yaml"),
+    ("profile that climbs out", nothing, "profile=../../quick", "../../quick"),
+    ("unknown key", nothing, "profile=smoke epohcs=3", "epohcs epochs"),
+    ("unknown key in a file", strange_profile("lerning_rate: 0.1"), "profile={}/mine.yaml",
+     "mine.yaml lerning_rate learning_rate"),
+    ("key given twice", strange_profile("epochs: 3\nepochs: 4"), "profile={}/mine.yaml",
+     "mine.yaml epochs twice"),
+    ("file that is no YAML", strange_profile("a: [1"), "profile={}/mine.yaml", "mine.yaml YAML"),
+    ("file that is a list", strange_profile("- epochs"), "profile={}/mine.yaml",
+     "mine.yaml key: value"),
+    ("YAML that makes objects", strange_profile("epochs: !!python/object/apply:os.getpid []"),
+     "profile={}/mine.yaml", "mine.yaml YAML"),
+    ("not a setting", nothing, "profile=smoke epochs", "epochs KEY=VALUE"),
+    ("misspelt backbone", nothing, "profile=smoke backbones=MobilNet", "MobilNet MobileNet"),
+    ("backbone that is a path", nothing, "profile=smoke backbones=../VGG16", "../VGG16 VGG16"),
+    ("backbone twice", nothing, "profile=smoke backbones=[VGG16,VGG16]", "backbones repeats"),
+    ("number as text", strange_profile("learning_rate: 5e-5"), "profile={}/mine.yaml",
+     "mine.yaml learning_rate 5e-5 5.0e-5"),
+    ("rate of zero", nothing, "profile=smoke learning_rate=0", "learning_rate 0 above"),
+    ("rate that is no number", nothing, "profile=smoke learning_rate=.nan", "learning_rate nan"),
+    ("negative epochs", nothing, "profile=smoke epochs=-1", "epochs -1 1"),
+    ("fraction of an epoch", nothing, "profile=smoke epochs=1.5", "epochs 1.5"),
+    ("yes for a number", nothing, "profile=smoke repeats=true", "repeats True whole"),
+    ("batch of none", nothing, "profile=smoke batch_size=0", "batch_size 0"),
+    ("all units dropped", nothing, "profile=smoke dropout=1", "dropout 1 below"),
+    ("image of 16 pixels", nothing, "profile=smoke image_size=16", "image_size 16 32"),
+    ("unknown scaling", nothing, "profile=smoke input_scaling=raw", "input_scaling unit native"),
+    ("unknown engine", nothing, "profile=smoke engine=fast", "engine plain fused"),
+    ("no lanes", nothing, "profile=smoke lanes=0", "lanes 0 auto"),
+    ("seed below zero", nothing, "profile=smoke seed=-1", "seed -1"),
+    ("selecting on a loss", nothing, "profile=smoke select_on=val_loss", "select_on val_accuracy"),
+    ("width of a VGG16", nothing, 'profile=smoke alpha={{"VGG16":0.5}}', "alpha VGG16"),
+    ("more ranked layers than there are", nothing, "profile=smoke backbones=VGG16 top_k=[14]",
+     "top_k 14 13"),
+    ("window longer than the network", nothing, "profile=smoke backbones=VGG16 window=50",
+     "window 50 18"),
+    ("more random layers than there are", nothing, "profile=smoke backbones=VGG16 random_layers=14",
+     "random_layers 14 13"),
+    ("slice that is none", nothing, "profile=smoke search_split=train[:10", "search_split train["),
+    ("slice beyond the photos", nothing, "profile=smoke search_split=train[:5000]", "5000 100"),
+    ("class missing in a slice", nothing, "profile=smoke search_split=train[:2%]", "search_split"),
+    ("slices that overlap", nothing, "profile=smoke eval_split=train[60%:]", "eval_split"),
+    ("photo folder that is not there", nothing, "profile=smoke data={}/gone", "gone"),
+    ("empty photo folder", nothing, "profile=smoke data={}/photos", "photos"),
+    ("one class", one_class, "profile=smoke data={}/photos", "photos 1 class 2"),
+    ("class without photos", empty_class, "profile=smoke data={}/photos", "tulips empty"),
+    ("no image", no_image, "profile=smoke data={}/photos", "1.jpg no image"),
+    ("half an image", half_an_image, "profile=smoke data={}/photos", "1.jpg truncated"),
+    ("image bomb", bomb, "profile=smoke data={}/photos", "1.png 400000000"),
+    ("file of another kind", other_kind, "profile=smoke data={}/photos", "notes.docx"),
+    ("data folder without tf_flowers", nothing, "profile=cpu data_dir={}/photos",
+     "tf_flowers photos"),
+    ("more images than there is memory for", nothing,
+     "profile=smoke n_images=100000 image_size=1024", "n_images 100000 GiB"),
+    ("weights that are not there", nothing, "profile=smoke weights={}/gone.h5", "gone.h5"),
+    ("weights of another network", other_weights,
+     "profile=smoke backbones=MobileNet weights={}/vgg.weights.h5", "vgg.weights.h5 MobileNet"),
+    ("weights cut short", half_weights,
+     "profile=smoke backbones=VGG16 weights={}/vgg.weights.h5", "vgg.weights.h5 VGG16"),
+    ("weights file without weights", no_weights,
+     "profile=smoke backbones=MobileNet weights={}/empty.weights.h5", "empty.weights.h5"),
+    ("weights that are text", text_weights,
+     "profile=smoke backbones=VGG16 weights={}/text.weights.h5", "text.weights.h5 VGG16"),
+    ("weights in a pickle", pickled_weights, "profile=smoke weights={}/model.pkl", "model.pkl .h5"),
+    ("folder without the weights", nothing, "profile=smoke backbones=VGG16 weights={}/photos",
+     "VGG16 photos thin_vgg16.weights.h5"),
+    ("ImageNet for thin twins", nothing, "profile=smoke weights=imagenet", "imagenet thin"),
+    ("embedded weights at full width", nothing, "profile=smoke thin=false weights=embedded",
+     "embedded thin"),
+    ("rows that are another table", other_table,
+     "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv header"),
+    ("row with an altered digit", altered_row,
+     "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv line 2 altered"),
+    ("rows of other settings", other_settings,
+     "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv epochs 99"),
+    ("rows where a file is", file_in_the_way, "profile=smoke results={}/old/rows",
+     "results_dir old"),
+]  # fmt: skip
+
+
+def refusal(prepare: Callable[[Path], None], settings: str, folder: Path) -> tuple[int, str, bool]:
+    """Exit status and error output of `check` on a bad input; whether it left anything behind."""
+    prepare(folder)
+    words = settings.format(folder).split()
+    words += [] if "results=" in settings else [f"results={folder / 'rows'}"]
+    before = sorted(folder.rglob("*"))
+    cache = folder.parent / f"{folder.name}-cache"
+    error = io.StringIO()
+    with (
+        patch.dict(os.environ, {"BLOCKWISE_CACHE": str(cache)}),
+        redirect_stderr(error),
+        redirect_stdout(io.StringIO()),
+    ):
+        code = main(["check", *words])
+    return code, error.getvalue().strip(), sorted(folder.rglob("*")) != before
+
+
+def table() -> str:
+    """Every bad input and its one line, as a Markdown table."""
+    lines = []
+    for name, prepare, settings, _ in BAD:
+        with tempfile.TemporaryDirectory() as folder:
+            inner = Path(folder) / "here"
+            inner.mkdir()
+            _, line, _ = refusal(prepare, settings, inner)
+            line = line.removeprefix("error: ").replace(str(inner), "…").replace(str(ROOT), "…")
+        lines.append([name, f"`{line.replace('|', '/')}`"])
+    return markdown(["", ""], lines, f"{len(BAD)} bad inputs, each tried by `make test`.")
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(replaced(text, "bad", table()), encoding="utf-8")
+    sys.exit(0)

@@ -1,0 +1,113 @@
+"""The measurement: its cases, its rows, and what it says about them."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from lib import bench
+from lib.cost import check_room, estimate
+from lib.params import InputError, load_params
+from lib.readme import speed
+from lib.sweep import studies
+
+
+@pytest.fixture
+def params(tmp_path):
+    return load_params(
+        "smoke", backbones=("VGG16",), n_images=60, epochs=2, results=str(tmp_path / "rows")
+    )
+
+
+def test_the_cases_of_quick_are_every_search_the_final_runs_and_the_scaling():
+    names = [case.name for case in bench.cases(load_params("quick"))]
+    assert len(names) == len(set(names)) == 5 * 4 + 4 + 3
+    assert {"VGG16/final", "MobileNetV2/64 runs", "MobileNetV2/224 px"} <= set(names)
+
+
+def test_full_size_networks_are_measured_on_a_part_of_each_search():
+    cases = bench.cases(load_params("paper", backbones=("MobileNetV2",)))
+    assert [case.name for case in cases] == [
+        f"MobileNetV2/{what} 224 px" for what in ("layer_wise", "block_wise", "sliding_window")
+    ]
+    assert {case.most for case in cases} == {16}
+
+
+def test_an_unknown_case_is_refused(params):
+    with pytest.raises(InputError, match="case: 'VGG16/all' is unknown; allowed: VGG16/layer_wise"):
+        bench.bench(params, ["VGG16/all"])
+
+
+def test_runs_are_spread_with_both_ends():
+    assert bench._spread(list(range(13)), 4) == [0, 4, 8, 12]
+    assert bench._spread([1, 2], 4) == [1, 2] and bench._spread([1, 2], None) == [1, 2]
+    assert bench._spread(list(range(13)), 1) == [6]
+
+
+def test_a_case_is_measured_both_ways_on_the_same_runs(params):
+    case = bench.Case("VGG16/block_wise", params, "block_wise", 2)
+    result = bench.measure(case)
+    assert (result.runs, result.plain_runs, result.epochs) == (2, 2, 2)
+    assert result.plain_seconds > 0 and result.fused_seconds > 0 and result.epoch_speedup > 0
+    assert result.speedup == pytest.approx(
+        result.plain_seconds / result.fused_seconds, rel=0.02, abs=0.01
+    )
+    assert result.max_difference < 1e-4 and result.differ == 0
+    assert 0 < result.bound < 1 and result.peak_gib > 0.1
+    assert not list(params.results_dir.glob("*.csv"))  # measuring writes no rows
+
+
+def test_the_arithmetic_of_a_run_against_hand_computed_numbers(params):
+    study = next(studies(params))
+    task = study.task(params.search_split, params.epochs)
+    runs = {run.block.name: run for run in study.search_runs("layer_wise")}
+    last = study.graph.calls[study.graph.span(("block5_conv3",))[0]].macs
+    n_train, n_eval = 6, 18
+    expected = 2 * (n_train * 3 * last + n_eval * last)
+    assert bench._macs(study, runs["block5_conv3"], task) == expected
+    cost = estimate(study)
+    assert cost.runs > 13 + 5 and cost.macs > expected and cost.hours > 0
+
+
+def test_a_result_takes_the_place_of_an_earlier_one_of_its_case(tmp_path):
+    path = tmp_path / "bench.csv"
+    fields = dict.fromkeys(bench.Result.__dataclass_fields__, 1) | {"machine": "m", "versions": "v"}
+    for case, seconds in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
+        result = bench.Result(**fields | {"case": case, "plain_seconds": seconds})
+        bench._keep(result, path)
+    assert [(r["case"], r["plain_seconds"]) for r in bench.read(path)] == [
+        ("b", "2.0"),
+        ("a", "3.0"),
+    ]
+    assert bench.read(tmp_path / "none.csv") == []
+
+
+def test_the_readmes_table_says_what_the_rows_say(tmp_path):
+    path = tmp_path / "bench.csv"
+    values = dict.fromkeys(bench.Result.__dataclass_fields__, 1)
+    values |= {
+        "case": "x/y",
+        "runs": 10,
+        "plain_seconds": 6.0,
+        "fused_seconds": 1.5,
+        "speedup": 4.0,
+    }
+    values |= {"machine": "two cores", "versions": "keras 3", "git_sha": "abc"}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, values)
+        writer.writeheader()
+        writer.writerow(values)
+    table = speed(path)
+    assert (
+        "4.0 times" in table
+        and "two cores" in table
+        and "| x/y | 1 px | 10 | 6.0 | 1.50 |" in table
+    )
+
+
+def test_there_is_room_for_what_fits(params):
+    check_room(params)
+
+
+def test_a_convolution_takes_time():
+    assert np.isfinite(bench.conv_throughput(0.2)) and bench.conv_throughput(0.2) > 1e8
