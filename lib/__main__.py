@@ -13,7 +13,7 @@ from .quiet import import_quietly
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
-    commands = {f.__name__: f for f in (check, backbones, figures, bench, verify)}
+    commands = {f.__name__: f for f in (check, backbones, audit, figures, bench, verify)}
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     options = parser.parse_args(arguments)
@@ -79,6 +79,13 @@ def bench(params: Params) -> None:
     bench(params, os.environ.get("CASE", "").split())
 
 
+def audit(params: Params) -> None:
+    """Train the runs that the audit needs and the paper did not make."""
+    from .controls import train_controls
+
+    train_controls(params)
+
+
 def verify(params: Params) -> None:
     """Check everything that is committed, whatever the profile."""
     from .verify import verify
@@ -94,22 +101,13 @@ def verify(params: Params) -> None:
 def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
     from . import readme
-    from .backbones import layer_counts
-    from .figures import draw_all
+    from .audit_figures import write_all
     from .results import read_results
 
     rows = read_results(params.results_dir)
     if rows.empty:
         raise InputError(f"results: {params.results_dir} holds no rows; make paper writes them")
-    for path in draw_all(
-        rows,
-        params.figures_dir,
-        layer_counts("VGG16"),
-        select_on=params.select_on,
-        search_split=params.search_split,
-        final_split=params.final_split,
-    ):
-        print(path)
+    print(*write_all(rows, params, params.figures_dir), sep="\n")
     if params.profile == readme.PROFILE and params.results is None:
         readme.refresh()
 

@@ -53,6 +53,16 @@ def layer_wise(backbone):
     return [Block(name, (name,)) for name in weighted_layers(backbone)]
 
 
+def batch_norm(backbone):
+    """One block of all BatchNorms: not a method of the paper, but a cheap one to compare with.
+
+    Raises InputError if the backbone has none.
+    """
+    norms = [x.name for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)]
+    check_count("batch_norm", 1, norms)
+    return [Block("batch_norm", tuple(norms))]
+
+
 def block_wise(backbone):
     """Runs of consecutive layers with weights between layers without (Section III-B, Algorithm 2).
 

@@ -36,6 +36,7 @@ METHODS = (
     "top_5",
     "sliding_window",
 )
+EXTRA_METHODS = ("batch_norm",)  # not the paper's: in no figure of it, but in the audit
 ACCURACIES = ("val_accuracy", "best_val_accuracy")
 
 
@@ -73,7 +74,7 @@ SCHEMA = (
     Column("eval_images", int, low=1),
     Column("seed", int),  # of the classifier's initial weights and dropout masks
     Column("order_seed", int),  # of the order of the batches
-    Column("repeat", int),  # 0 in the search, 0..R-1 in the final runs
+    Column("repeat", int),  # 0..R-1 in the final runs; 0 in the search, unless it is repeated
     Column("batch_size", int, low=1),
     Column("epochs", int, low=1),
     Column("learning_rate", float),
@@ -342,13 +343,15 @@ def _in_range(column: Column, value: str | int | float) -> bool:
     if column.kind is not str:
         return column.low <= value <= column.high or (column.blank and value != value)
     if column.name == "method":
-        return value in METHODS or re.fullmatch(r"top_[1-9]\d*", value) is not None
+        return (
+            value in (*METHODS, *EXTRA_METHODS) or re.fullmatch(r"top_[1-9]\d*", value) is not None
+        )
     return column.blank or value != ""
 
 
 def _allowed(column: Column) -> str:
     if column.name == "method":
-        return f"one of {', '.join(METHODS)}"
+        return f"one of {', '.join((*METHODS, *EXTRA_METHODS))}"
     if column.kind is str:
         return "text" if column.blank else "text that is not empty"
     number = "a whole number" if column.kind is int else "a number"
@@ -375,6 +378,8 @@ def _warn_torn(path: Path, tail: bytes) -> None:
 
 def search_rows(df: pd.DataFrame, split: str = SEARCH_SPLIT) -> pd.DataFrame:
     """The runs of the search that did not fail, one for each method, backbone and block.
+
+    Of a search that was repeated with other seeds, the first.
 
     Raises InputError where a block has two: rows of different settings in one folder.
     """

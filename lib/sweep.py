@@ -35,6 +35,7 @@ from .results import (
     read_ledger,
     read_results,
     run_key,
+    search_rows,
 )
 from .steps import out_of_memory, use_deterministic_operations
 from .train import (
@@ -56,7 +57,7 @@ class Run:
     """One block trained once with one seed: one row.
 
     Attributes:
-        repeat: 0 in the search, 0 to ``repeats - 1`` in the final runs.
+        repeat: 0 to ``repeats - 1``; the search of the paper has one.
         settings: what determines the run's result, by the names of `lib.results.SETTINGS`.
         key: hash of the settings.
     """
@@ -87,16 +88,17 @@ def methods(params: Params) -> tuple[str, ...]:
     return (*BASELINES, "random", "layer_wise", "block_wise", *ranked, "sliding_window")
 
 
-def search(params: Params, *names: str) -> pd.DataFrame:
+def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
     """Train every block of the named methods on the search slice and score it (Algorithms 1-3).
 
     The ranked methods need the layer-wise search, which is run first where its rows are missing.
+    The paper searches once; more `repeats`, each with its own seed, tell seeds from blocks.
 
     Returns:
         The search rows of these methods for the profile's backbones, see `lib.results.COLUMNS`.
     """
     for study in studies(params):
-        study.search(names)
+        study.search(names, repeats)
     return _select(params, names, params.search_split)
 
 
@@ -159,7 +161,7 @@ class Study:
     def weights_sha256(self) -> str:
         return weights_digest(self.backbone)
 
-    def search(self, names: Iterable[str]) -> None:
+    def search(self, names: Iterable[str], repeats: int = 1) -> None:
         """Train what the search of these methods still lacks.
 
         Ranked methods come second: their blocks are read from the layer-wise rows.
@@ -167,17 +169,22 @@ class Study:
         ranked = [n for n in names if n.startswith("top_")]
         first = [n for n in names if n not in ranked] + ["layer_wise"] * bool(ranked)
         for group in (first, ranked):
-            self.train([run for n in dict.fromkeys(group) for run in self.search_runs(n)])
+            runs = [run for n in dict.fromkeys(group) for run in self.search_runs(n, repeats)]
+            self.train(runs)
 
     def final(self, names: Iterable[str]) -> None:
         """Train what the final runs of these methods still lack."""
         self.search(names)
         self.train([run for n in names for run in self.final_runs(n)])
 
-    def search_runs(self, method: str) -> list[Run]:
-        """The runs of a method's search: its partition, block by block, with one seed."""
-        p = self.params
-        return [self._run(method, b, p.search_split, p.epochs, 0) for b in self.blocks(method)]
+    def search_runs(self, method: str, repeats: int = 1) -> list[Run]:
+        """The runs of a method's search: its partition, block by block, with one seed a repeat."""
+        p, blocks = self.params, self.blocks(method)
+        return [
+            self._run(method, b, p.search_split, p.epochs, r)
+            for r in range(repeats)
+            for b in blocks
+        ]
 
     def final_runs(self, method: str) -> list[Run]:
         """The final runs of a method: its best block of the search, seed by seed."""
@@ -195,7 +202,7 @@ class Study:
         """The partition that a method proposes for this backbone."""
         p = self.params
         if method.startswith("top_"):
-            scores = self.rows().query("method == 'layer_wise' and split == @p.search_split")
+            scores = search_rows(self.rows(), p.search_split).query("method == 'layer_wise'")
             by_layer = dict(zip(scores["layers"], scores[p.select_on], strict=True))
             return partition.top_ranked(self.backbone, by_layer, int(method.removeprefix("top_")))
         if method == "random":

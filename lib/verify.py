@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from . import partition, readme
-from .backbones import BACKBONES, layer_counts, load_backbone
-from .figures import draw_all
+from .audit_figures import write_all
+from .backbones import BACKBONES, load_backbone
 from .params import ROOT, InputError, Params, load_params, profiles
 from .results import SEARCH_SPLIT, read_results, run_key, unpack_hits
 from .sweep import methods
@@ -116,14 +116,7 @@ def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iter
         yield f"{folder}: no profile has this name"
         return
     with tempfile.TemporaryDirectory() as fresh:
-        made = draw_all(
-            rows,
-            fresh,
-            layer_counts("VGG16"),
-            select_on=params.select_on,
-            search_split=params.search_split,
-            final_split=params.final_split,
-        )
+        made = write_all(rows, params, fresh)
         expected = {path.name: path.read_bytes() for path in made}
     there = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     for name in sorted(expected.keys() | there.keys()):

@@ -106,6 +106,11 @@ def blocks_of(method: str, backbone: str) -> Iterator[tuple[str, list[str]]]:
         yield ("random_3" if method == "random" else method), tuned
 
 
+def _hits(accuracy: float, images: int, rng: np.random.Generator) -> str:
+    """So many right images, drawn at random."""
+    return pack_hits(rng.permutation(images) < round(accuracy * images))
+
+
 def _accuracy(value: float, images: int) -> float:
     return min(max(round(value * images), 0), images) / images
 
@@ -126,6 +131,7 @@ def _search(method: str, backbone: str, rng: np.random.Generator) -> Iterator[di
             layers=";".join(layers),
             val_accuracy=accuracy,
             best_val_accuracy=min(1.0, accuracy + 1 / 300),
+            hits=_hits(accuracy, 300, rng),
         )
 
 
@@ -144,6 +150,7 @@ def _final(method: str, backbone: str, repeat: int, rng: np.random.Generator) ->
         seed=repeat,
         val_accuracy=accuracy,
         best_val_accuracy=accuracy,
+        hits=_hits(accuracy, 300, rng),
     )
 
 

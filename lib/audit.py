@@ -1,0 +1,459 @@
+"""The paper's claims against our rows: intervals, and a verdict on each (notebook 8).
+
+Rows say which evaluation images each run got right, so two runs can be compared image by image. An
+interval is a 95 % percentile bootstrap that resamples the evaluation images, the same for all runs,
+and the repeats of each group of runs.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2, spearmanr
+
+from .paper import CLAIMS, METHODS, label
+from .results import FINAL_SPLIT, SEARCH_SPLIT, best_block, final_rows, search_rows, unpack_hits
+
+DRAWS = 2000
+SEARCHES = ("layer_wise", "block_wise", "sliding_window")
+OURS = ("layer_wise", "block_wise", "top_3", "top_5", "sliding_window")
+NEAR = 0.02  # accuracies that differ by less are "comparable"
+FEW = 0.25  # a share that is "few", of layers; of methods, half
+STEADY = 0.02  # a standard deviation over repeats below this is "consistent"
+
+# Written before the runs that they judge.
+STATUSES = {
+    "holds": "every comparison is as the paper says, and its 95 % interval lies inside the claim",
+    "holds within noise": "no comparison contradicts the paper by more than its interval",
+    "does not hold": "the interval of at least one comparison lies outside the claim",
+    "not tested": "rows are missing",
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison: the claim says that the number lies above `least` and below `most`."""
+
+    text: str
+    interval: Interval
+    least: float = 0.0
+    most: float = np.inf
+
+    @property
+    def supports(self) -> bool | None:
+        """True or False where the whole interval lies inside or outside; None where it does not."""
+        if self.least < self.interval.low and self.interval.high < self.most:
+            return True
+        if self.interval.high <= self.least or self.most <= self.interval.low:
+            return False
+        return None
+
+
+def status(findings: Sequence[Finding]) -> str:
+    """The verdict that some findings give, one of `STATUSES`."""
+    if not findings:
+        return "not tested"
+    supports = [finding.supports for finding in findings]
+    if False in supports:
+        return "does not hold"
+    return "holds within noise" if None in supports else "holds"
+
+
+# -------------------------------------------------------------------------------- the bootstrap
+
+
+def hits(rows: pd.DataFrame) -> np.ndarray:
+    """Which evaluation images each run got right, float64 ``(runs, images)``."""
+    pairs = zip(rows["hits"], rows["eval_images"], strict=True)
+    return np.array([unpack_hits(text, n) for text, n in pairs], float)
+
+
+class Bootstrap:
+    """Accuracies of groups of runs, as they are and resampled `DRAWS` times.
+
+    Args:
+        groups: which images the runs of a group got right, ``(runs, images)``; runs of one group
+            differ in their seed only, and all groups were scored on the same images.
+    """
+
+    def __init__(self, groups: Mapping[Hashable, np.ndarray], seed: int = 0):
+        rng = np.random.default_rng(seed)
+        self.point = {key: runs.mean() for key, runs in groups.items()}
+        self.drawn: dict[Hashable, np.ndarray] = {}
+        if not groups:
+            return
+        n = next(iter(groups.values())).shape[1]
+        images = rng.multinomial(n, np.full(n, 1 / n), DRAWS) / n
+        for key, runs in groups.items():
+            r = len(runs)
+            weights = rng.multinomial(r, np.full(r, 1 / r), DRAWS) / r
+            self.drawn[key] = ((images @ runs.T) * weights).sum(axis=1)
+
+    def interval(self, number: Callable[[Mapping], float | np.ndarray]) -> Interval:
+        """The interval of a number that is computed from the groups' accuracies."""
+        low, high = np.percentile(number(self.drawn), [2.5, 97.5])
+        return Interval(float(number(self.point)), float(low), float(high))
+
+
+def final_sample(df: pd.DataFrame) -> Bootstrap:
+    """All final runs; the groups are (method, backbone)."""
+    groups = final_rows(df).groupby(["method", "backbone"], sort=False)
+    return Bootstrap({key: hits(rows) for key, rows in groups})
+
+
+def search_sample(df: pd.DataFrame) -> Bootstrap:
+    """All runs of the search; the groups are (method, backbone, block)."""
+    groups = search_rows(df).groupby(["method", "backbone", "block"], sort=False)
+    return Bootstrap({key: hits(rows) for key, rows in groups})
+
+
+# ------------------------------------------------------------------------------------- verdicts
+
+
+def verdicts(df: pd.DataFrame) -> pd.DataFrame:
+    """Every claim of the paper: claim, where, findings (text), status; one row a claim."""
+    found = findings(df)
+    return pd.DataFrame(
+        {
+            "claim": claim.text,
+            "where": claim.where,
+            "tested as": claim.statement,
+            "ours": "; ".join(f"{f.text} {f.interval}" for f in found[claim.name]) or "–",
+            "status": status(found[claim.name]),
+        }
+        for claim in CLAIMS
+    )
+
+
+def findings(df: pd.DataFrame) -> dict[str, list[Finding]]:
+    """The comparisons that test each claim, by the claim's name."""
+    search, final = search_sample(df), final_sample(df)
+    best = _best_blocks(df)
+    backbones = list(dict.fromkeys(df["backbone"]))
+
+    def searched(upper: str, lower: str, **limits: float) -> list[Finding]:
+        pairs = [((upper, b), (lower, b)) for b in backbones]
+        pairs = [(best.get(x), best.get(y)) for x, y in pairs]
+        return [_difference(search, x, y, **limits) for x, y in pairs if x and y]
+
+    def trained(upper: str, lower: str) -> list[Finding]:
+        pairs = [((upper, b), (lower, b)) for b in backbones]
+        return [_difference(final, x, y) for x, y in pairs if {x, y} <= final.point.keys()]
+
+    near = {"least": -NEAR, "most": NEAR}
+    others = [m for m in METHODS if m != "block_wise"]
+    return {
+        "random_beats_baseline_1": searched("random", "baseline_1"),
+        "random_near_baseline_2": searched("random", "baseline_2", **near),
+        "layers_differ": layers_against_seeds(df),
+        "few_layers_beat_both": _few_layers(search, backbones),
+        "block_wise_improves": searched("block_wise", "layer_wise")
+        + searched("block_wise", "baseline_1"),
+        "window_near_block_and_baseline_2": searched("sliding_window", "block_wise", **near)
+        + searched("sliding_window", "baseline_2", **near),
+        "all_beat_baseline_1": [f for m in OURS for f in searched(m, "baseline_1")],
+        "few_beat_baseline_2": _few_methods(search, best, backbones),
+        "block_wise_never_below_baseline_2": trained("block_wise", "baseline_2"),
+        "block_wise_highest_mean": _over_backbones(final, others, np.mean, 1),
+        "block_wise_lowest_variance": _over_backbones(final, others, _variance, -1),
+        "repeats_agree": _steady(df),
+        "proposed_beat_all": [
+            finding
+            for ours in ("block_wise", "top_3", "top_5", "sliding_window")
+            for other in ("baseline_1", "baseline_2", "layer_wise")
+            for finding in trained(ours, other)
+        ],
+    }
+
+
+def _best_blocks(df: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """The group of `search_sample` that holds each method's winner, by (method, backbone)."""
+    pairs = search_rows(df)[["method", "backbone"]].drop_duplicates().itertuples(index=False)
+    return {(m, b): (m, b, best_block(df, m, b)["block"]) for m, b in pairs}
+
+
+def _difference(sample: Bootstrap, upper: Hashable, lower: Hashable, **limits: float) -> Finding:
+    text = f"{upper[1]}: {label(upper[0])} − {label(lower[0])}"
+    return Finding(text, sample.interval(lambda a: a[upper] - a[lower]), **limits)
+
+
+def _few_layers(search: Bootstrap, backbones: Iterable[str]) -> list[Finding]:
+    """The share of layers that score above both baselines."""
+    found = []
+    for name in backbones:
+        layers = [key for key in search.point if key[:2] == ("layer_wise", name)]
+        baselines = [(m, name, m) for m in ("baseline_1", "baseline_2")]
+        if layers and set(baselines) <= search.point.keys():
+            share = search.interval(lambda a, x=layers, y=baselines: _share_above(a, x, y))
+            found.append(Finding(f"{name}: share of layers", share, 1e-9, FEW))
+    return found
+
+
+def _few_methods(search: Bootstrap, best: Mapping, backbones: Iterable[str]) -> list[Finding]:
+    """The share of approaches whose best block scores above Baseline II."""
+    found = []
+    for name in backbones:
+        ours = [best[m, name] for m in OURS if (m, name) in best]
+        if len(ours) == len(OURS) and ("baseline_2", name) in best:
+            share = search.interval(
+                lambda a, x=ours, y=name: _share_above(a, x, [best["baseline_2", y]])
+            )
+            found.append(Finding(f"{name}: share of approaches", share, 1e-9, 0.5 + 1e-9))
+    return found
+
+
+def _share_above(accuracy: Mapping, keys: Sequence, bars: Sequence) -> float | np.ndarray:
+    bar = np.max([accuracy[key] for key in bars], axis=0)
+    return np.mean([accuracy[key] > bar for key in keys], axis=0)
+
+
+def _over_backbones(
+    final: Bootstrap, others: Sequence[str], statistic: Callable, sign: int
+) -> list[Finding]:
+    """A statistic of block-wise over the backbones, minus that of each other method, times sign."""
+    backbones = [name for method, name in final.point if method == "block_wise"]
+    if len(backbones) < 2:
+        return []
+
+    def gap(accuracy: Mapping, other: str) -> float | np.ndarray:
+        ours, theirs = (
+            statistic([accuracy[method, name] for name in backbones], axis=0)
+            for method in ("block_wise", other)
+        )
+        return sign * (ours - theirs)
+
+    what = "mean of Block-wise − {}" if sign > 0 else "variance of {} − Block-wise"
+    return [
+        Finding(
+            f"{what.format(label(m))} over {len(backbones)} backbones",
+            final.interval(lambda a, m=m: gap(a, m)),
+        )
+        for m in others
+        if all((m, name) in final.point for name in backbones)
+    ]
+
+
+def _variance(values: Sequence, axis: int) -> float | np.ndarray:
+    return np.var(values, axis=axis, ddof=1)
+
+
+def _steady(df: pd.DataFrame) -> list[Finding]:
+    """The standard deviation over repeats, pooled over backbones, with its chi-square interval."""
+    found = []
+    for method in ("block_wise", "sliding_window"):
+        rows = final_rows(df)
+        groups = rows[rows["method"] == method].groupby("backbone")["val_accuracy"]
+        squares, freedom = (groups.var() * (groups.size() - 1)).sum(), (groups.size() - 1).sum()
+        if freedom > 0:
+            low, high = (np.sqrt(squares / chi2.ppf(q, freedom)) for q in (0.975, 0.025))
+            sd = Interval(float(np.sqrt(squares / freedom)), float(low), float(high))
+            found.append(Finding(f"{label(method)}: sd over repeats", sd, -1e-9, STEADY))
+    return found
+
+
+def layers_against_seeds(df: pd.DataFrame) -> list[Finding]:
+    """How much more the layers differ than the seeds do, for backbones searched more than once.
+
+    The standard deviation over layers without the share that seeds alone would give (the variance
+    component of a one-way layout), minus the standard deviation over seeds; the interval resamples
+    the layers.
+    """
+    rng, found = np.random.default_rng(0), []
+    for name, table in seeds(df).items():
+        values = table.to_numpy()
+        draws = [
+            _components(values[rng.integers(0, len(values), len(values))]) for _ in range(DRAWS)
+        ]
+        between, within = _components(values)
+        low, high = np.percentile([b - w for b, w in draws], [2.5, 97.5])
+        interval = Interval(float(between - within), float(low), float(high))
+        text = f"{name}: sd over layers {between:.4f} − over {table.shape[1]} seeds {within:.4f}"
+        found.append(Finding(text, interval))
+    return found
+
+
+def seeds(df: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Layer-wise accuracies by backbone, layer x repeat, where the search was repeated."""
+    rows = df[(df["method"] == "layer_wise") & (df["split"] == SEARCH_SPLIT) & (df["failed"] == "")]
+    tables = {
+        name: of.pivot(index="block", columns="repeat", values="val_accuracy").dropna()
+        for name, of in rows.groupby("backbone", sort=False)
+    }
+    return {name: table for name, table in tables.items() if table.shape[1] > 1 and len(table) > 1}
+
+
+def _components(values: np.ndarray) -> tuple[float, float]:
+    """Standard deviations between the rows of a table, and within them."""
+    within = values.var(axis=1, ddof=1).mean()
+    between = values.mean(axis=1).var(ddof=1) - within / values.shape[1]
+    return float(np.sqrt(max(between, 0.0))), float(np.sqrt(within))
+
+
+# ------------------------------------------------------------------------ doubts about the method
+
+
+def optimism(df: pd.DataFrame, splits: int = 200) -> pd.DataFrame:
+    """What selecting and scoring on the same images adds to a winner's accuracy.
+
+    The evaluation images are halved at random; the block is selected on one half and scored on
+    both. Columns: backbone, method, blocks, reported (on the half that selected), honest (on the
+    other half), optimism (their difference), gain (honest minus Baseline I on the same half).
+    """
+    rng, records, rows = np.random.default_rng(0), [], search_rows(df)
+    for (name, method), of in rows[rows["method"].isin(SEARCHES)].groupby(["backbone", "method"]):
+        base = rows[(rows["backbone"] == name) & (rows["method"] == "baseline_1")]
+        if base.empty:
+            continue
+        right, plain = hits(of), hits(base)[0]
+        scores = []
+        for _ in range(splits):
+            order = rng.permutation(right.shape[1])
+            one, other = np.array_split(order, 2)
+            winner = right[:, one].mean(axis=1).argmax()
+            honest = right[winner, other].mean()
+            scores.append((right[winner, one].mean(), honest, honest - plain[other].mean()))
+        reported, honest, gain = np.mean(scores, axis=0)
+        records.append((name, method, len(of), reported, honest, reported - honest, gain))
+    columns = ["backbone", "method", "blocks", "reported", "honest", "optimism", "gain"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def rank_correlation(df: pd.DataFrame, long: pd.DataFrame, method: str = "block_wise"):
+    """Does the 10 % search predict which block wins on 70 %?
+
+    long: rows of all blocks of `method` trained on the final slice.
+
+    Returns a frame: backbone, blocks, rho (Spearman), low, high, place (of the search's winner
+    among the blocks trained on 70 %, 1 is best), lost (accuracy given up by the search's choice).
+    """
+    records = []
+    for name in dict.fromkeys(long["backbone"]):
+        short = _by_block(search_rows(df), method, name)
+        full = _by_block(search_rows(long, FINAL_SPLIT), method, name)
+        blocks = [block for block in short if block in full]
+        if len(blocks) < 3:
+            continue
+        a = Bootstrap({block: short[block] for block in blocks}, seed=1)
+        b = Bootstrap({block: full[block] for block in blocks}, seed=2)
+        x, y = ([s.point[k] for k in blocks] for s in (a, b))
+        drawn = [
+            spearmanr([a.drawn[k][i] for k in blocks], [b.drawn[k][i] for k in blocks]).statistic
+            for i in range(0, DRAWS, 4)
+        ]
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        chosen = y[int(np.argmax(x))]
+        place = 1 + sum(value > chosen for value in y)
+        rho = spearmanr(x, y).statistic
+        records.append((name, len(blocks), rho, low, high, place, max(y) - chosen))
+    return pd.DataFrame(
+        records, columns=["backbone", "blocks", "rho", "low", "high", "place", "lost"]
+    )
+
+
+def _by_block(rows: pd.DataFrame, method: str, name: str) -> dict[str, np.ndarray]:
+    rows = rows[(rows["method"] == method) & (rows["backbone"] == name)]
+    return {block: hits(of) for block, of in rows.groupby("block", sort=False)}
+
+
+def scalings(unit: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame:
+    """Final accuracy by method and backbone with both input scalings, and the native gain.
+
+    Columns: backbone, method, unit, native, gain, low, high.
+    """
+    records = []
+    both = [final_rows(df).groupby(["backbone", "method"]) for df in (unit, native)]
+    groups = [{key: hits(rows) for key, rows in grouped} for grouped in both]
+    for key in groups[0].keys() & groups[1].keys():
+        sample = Bootstrap({"unit": groups[0][key], "native": groups[1][key]})
+        gain = sample.interval(lambda a: a["native"] - a["unit"])
+        records.append(
+            (*key, sample.point["unit"], sample.point["native"], gain.value, gain.low, gain.high)
+        )
+    columns = ["backbone", "method", "unit", "native", "gain", "low", "high"]
+    table = pd.DataFrame(sorted(records), columns=columns)
+    return table[table["method"].isin(METHODS)].reset_index(drop=True)
+
+
+def gains(df: pd.DataFrame, kinds: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+    """What each layer's tuning adds to Baseline I in the search, with what kind of layer it is.
+
+    kinds: kind of layer by backbone and name, such as "BatchNorm".
+
+    Columns: backbone, block, depth (0 at the input, 1 at the output), kind, weights (tuned, the
+    classifier's not counted), gain, low, high.
+    """
+    sample, records, rows = search_sample(df), [], search_rows(df)
+    head = rows[rows["method"] == "baseline_1"].set_index("backbone")["n_trainable"]
+    for _, row in rows[rows["method"] == "layer_wise"].iterrows():
+        name, block = row["backbone"], row["block"]
+        if name not in head:
+            continue
+        ours, base = ("layer_wise", name, block), ("baseline_1", name, "baseline_1")
+        gain = sample.interval(lambda a, x=ours, y=base: a[x] - a[y])
+        weights = row["n_trainable"] - head[name]
+        kind = kinds.get((name, block), "?")
+        records.append((name, block, kind, weights, gain.value, gain.low, gain.high))
+    columns = ["backbone", "block", "kind", "weights", "gain", "low", "high"]
+    table = pd.DataFrame(records, columns=columns)
+    order = {}
+    for name, of in rows[rows["method"] == "baseline_2"].set_index("backbone")["layers"].items():
+        layers = of.split(";")
+        order |= {(name, x): i / max(1, len(layers) - 1) for i, x in enumerate(layers)}
+    table["depth"] = [
+        order.get(k, np.nan) for k in zip(table["backbone"], table["block"], strict=True)
+    ]
+    return table
+
+
+def last_against_best(df: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of the best epoch minus that of the last: mean and largest, by slice and method."""
+    rows = df[(df["failed"] == "") & df["method"].isin((*METHODS, "random"))]
+    gap = (rows["best_val_accuracy"] - rows["val_accuracy"]).groupby(
+        [rows["split"], rows["method"]]
+    )
+    return gap.agg(["mean", "max", "count"]).reset_index()
+
+
+def stop_early(df: pd.DataFrame, method: str = "block_wise") -> pd.DataFrame:
+    """How well an earlier epoch ranks the blocks as the last one does.
+
+    Columns: backbone, epoch, rho (Spearman with the last epoch), spread (standard deviation of the
+    blocks' accuracies).
+    """
+    records = []
+    for name, of in search_rows(df).query("method == @method").groupby("backbone"):
+        curves = np.array([np.array(c.split(";"), int) for c in of["curve"]])
+        curves = curves / of["eval_images"].iloc[0]
+        for epoch in range(1, curves.shape[1] + 1):
+            now, end = curves[:, epoch - 1], curves[:, -1]
+            rho = spearmanr(now, end).statistic if now.std() > 0 else np.nan
+            records.append((name, epoch, rho, now.std(ddof=1)))
+    return pd.DataFrame(records, columns=["backbone", "epoch", "rho", "spread"])
+
+
+def variances(df: pd.DataFrame) -> pd.DataFrame:
+    """Table I's Variance row, and without each backbone in turn: method by what is left out."""
+    means = final_rows(df).pivot_table(index="backbone", columns="method", values="val_accuracy")
+    means = means.reindex(columns=[m for m in METHODS if m in means])
+    if len(means) < 2:
+        return pd.DataFrame(columns=means.columns)
+    table = {"all": means.var(ddof=1)}
+    if len(means) > 2:
+        for kept in combinations(means.index, len(means) - 1):
+            (left,) = set(means.index) - set(kept)
+            table[f"without {left}"] = means.loc[list(kept)].var(ddof=1)
+    return pd.DataFrame(table).T

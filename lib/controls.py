@@ -1,0 +1,59 @@
+"""The runs that the audit needs and the paper did not make: ``make audit``.
+
+Each kind has a folder of rows of its own beside those of the profile, so that no figure of the
+paper mixes them in. The native input scaling is a profile of its own, ``cpu_native``.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from .params import Params
+from .results import read_results
+from .sweep import final, search
+
+SEEDS = 3  # layer-wise searches of the first backbone
+LONG = 50  # epochs of the search that tells when to stop: the paper's
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Rows beside those of a profile; empty frames where nothing was run.
+
+    Attributes:
+        native: all of the paper's runs with the backbones' own input scaling.
+        norms: BatchNorms alone tuned, search and final.
+        blocks: every block of one backbone trained on the final slice.
+        epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs.
+    """
+
+    native: pd.DataFrame
+    norms: pd.DataFrame
+    blocks: pd.DataFrame
+    epochs: pd.DataFrame
+
+
+def read_controls(results: str | Path) -> Controls:
+    """The rows beside a folder of rows, such as results/cpu."""
+    return Controls(
+        *(read_results(f"{results}_{kind}") for kind in ("native", "norms", "blocks", "epochs"))
+    )
+
+
+def train_controls(params: Params) -> None:
+    """Train what is missing of the rows that `read_controls` reads, but for the native ones.
+
+    Cheap ones first. All backbones tune their BatchNorms; the rest is done with the first one.
+    """
+    first = replace(params, backbones=params.backbones[:1])
+
+    def beside(of: Params, kind: str, **changes) -> Params:
+        return replace(of, results=f"{params.results_dir}_{kind}", **changes)
+
+    search(first, "layer_wise", repeats=SEEDS)
+    final(beside(params, "norms"), "batch_norm")
+    epochs = params.final_epochs or params.epochs
+    search(beside(first, "blocks", search_split=params.final_split, epochs=epochs), "block_wise")
+    long = beside(first, "epochs", epochs=max(LONG, params.epochs))
+    search(long, "baseline_1", "baseline_2", "random", "block_wise")

@@ -1,0 +1,163 @@
+"""The audit: intervals that cover what they must, and verdicts that follow from them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rows import BACKBONES, make_rows, row
+
+from lib import audit
+from lib.paper import CLAIMS
+from lib.results import COLUMNS, pack_hits
+
+
+@pytest.fixture(scope="module")
+def df():
+    return make_rows(["VGG16", "MobileNet", "MobileNetV2"])
+
+
+def finding(value, low, high, **limits):
+    return audit.Finding("x", audit.Interval(value, low, high), **limits)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ([], "not tested"),
+        ([finding(0.1, 0.05, 0.15)], "holds"),
+        ([finding(0.1, 0.05, 0.15), finding(0.01, -0.01, 0.03)], "holds within noise"),
+        ([finding(-0.01, -0.03, 0.01)], "holds within noise"),
+        ([finding(0.1, 0.05, 0.15), finding(-0.1, -0.15, -0.05)], "does not hold"),
+        ([finding(0.01, -0.01, 0.019, least=-0.02, most=0.02)], "holds"),
+        ([finding(0.03, 0.021, 0.04, least=-0.02, most=0.02)], "does not hold"),
+        ([finding(0.0, 0.0, 0.0, least=1e-9, most=0.25)], "does not hold"),
+    ],
+)
+def test_a_verdict_follows_from_its_findings(found, verdict):
+    assert audit.status(found) == verdict
+    assert verdict in audit.STATUSES
+
+
+def test_every_claim_gets_a_verdict(df):
+    table = audit.verdicts(df)
+    assert table["claim"].tolist() == [claim.text for claim in CLAIMS]
+    assert set(table["status"]) <= set(audit.STATUSES)
+    assert set(audit.findings(df)) == {claim.name for claim in CLAIMS}
+    by_name = dict(zip([claim.name for claim in CLAIMS], table["status"], strict=True))
+    assert by_name["layers_differ"] == "not tested"  # the search was not repeated
+    assert by_name["all_beat_baseline_1"] != "not tested"
+
+
+def test_without_rows_nothing_is_tested():
+    table = audit.verdicts(pd.DataFrame(columns=list(COLUMNS)))
+    assert set(table["status"]) == {"not tested"}
+
+
+def test_an_interval_has_the_width_of_its_binomial():
+    rng = np.random.default_rng(0)
+    groups = {"a": rng.random((1, 1000)) < 0.7, "b": rng.random((1, 1000)) < 0.5}
+    sample = audit.Bootstrap({key: value.astype(float) for key, value in groups.items()})
+    gap = sample.interval(lambda a: a["a"] - a["b"])
+    expected = groups["a"].mean() - groups["b"].mean()
+    assert gap.value == pytest.approx(expected)
+    width = 1.96 * np.sqrt(0.7 * 0.3 / 1000 + 0.5 * 0.5 / 1000)
+    assert gap.high - gap.low == pytest.approx(2 * width, rel=0.15)
+    same = sample.interval(lambda a: a["a"] - a["a"])
+    assert (same.low, same.high) == (0, 0)  # paired: the same images for both
+
+
+def test_runs_that_agree_image_by_image_do_not_differ():
+    right = (np.arange(300) % 3 == 0).astype(float)[None]
+    sample = audit.Bootstrap({"a": right, "b": np.repeat(right, 4, axis=0)})
+    assert np.abs(sample.drawn["a"] - sample.drawn["b"]).max() < 1e-12
+
+
+def _layer_rows(accuracies):
+    """A repeated layer-wise search: accuracy by layer and seed."""
+    return pd.DataFrame(
+        [
+            row(method="layer_wise", block=f"layer_{i}", repeat=r, seed=r, val_accuracy=a)
+            for i, of in enumerate(accuracies)
+            for r, a in enumerate(of)
+        ]
+    )
+
+
+def test_layers_that_differ_more_than_seeds_are_told_from_noise():
+    rng = np.random.default_rng(0)
+    layers = rng.normal(0.5, 0.08, (30, 1))
+    real = _layer_rows(layers + rng.normal(0, 0.01, (30, 3)))
+    noise = _layer_rows(0.5 + rng.normal(0, 0.02, (30, 3)))
+    assert audit.status(audit.layers_against_seeds(real)) == "holds"
+    assert audit.status(audit.layers_against_seeds(noise)) == "does not hold"
+    between, within = audit._components(layers + rng.normal(0, 0.01, (30, 400)))
+    assert between == pytest.approx(layers.std(ddof=1), rel=0.05)
+    assert within == pytest.approx(0.01, rel=0.05)
+
+
+def _blocks(rng, n, p, images=1000):
+    rows = [
+        row(method="baseline_1", block="baseline_1", eval_images=images, hits=_hits(rng, p, images))
+    ]
+    return pd.DataFrame(
+        rows
+        + [
+            row(block=f"block_{i:02}", eval_images=images, hits=_hits(rng, p, images))
+            for i in range(n)
+        ]
+    )
+
+
+def _hits(rng, p, images):
+    return pack_hits(rng.random(images) < p)
+
+
+def test_selecting_among_equal_blocks_is_optimistic():
+    """Thirty equal blocks: the best of them on 500 images is too good by two standard errors."""
+    table = audit.optimism(_blocks(np.random.default_rng(0), 30, 0.6))
+    (one,) = table.to_dict("records")
+    assert one["blocks"] == 30 and one["optimism"] == pytest.approx(one["reported"] - one["honest"])
+    standard_error = np.sqrt(0.6 * 0.4 / 500)
+    assert standard_error < one["optimism"] < 4 * standard_error
+    assert abs(one["gain"]) < 2 * standard_error
+
+
+def test_the_rank_correlation_of_a_search_with_itself_is_one():
+    rng = np.random.default_rng(0)
+    short = pd.concat([_blocks(rng, 1, p).iloc[1:].assign(block=f"b{p}") for p in (0.4, 0.6, 0.8)])
+    full = short.assign(split="train[:70%]")
+    (one,) = audit.rank_correlation(short, full).to_dict("records")
+    assert one["rho"] == pytest.approx(1) and one["place"] == 1 and one["lost"] == 0
+
+
+def test_scalings_pair_the_same_cells(df):
+    better = df.assign(hits=pack_hits(np.ones(300, bool)))
+    table = audit.scalings(df, better)
+    assert (table["native"] == 1).all() and (table["low"] > 0).all()
+    assert len(table) == 3 * 7
+
+
+def test_gains_name_depth_kind_and_weights(df):
+    table = audit.gains(df, {})
+    vgg = table[table["backbone"] == "VGG16"]
+    assert len(vgg) == 13 and vgg["depth"].iloc[0] == 0 and vgg["depth"].iloc[-1] == 1
+    assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
+
+
+def test_variances_leave_each_backbone_out_in_turn(df):
+    table = audit.variances(df)
+    assert table.index.tolist()[0] == "all" and len(table) == 4
+    assert len(audit.variances(make_rows(["VGG16"]))) == 0
+
+
+def test_early_epochs_rank_as_the_last_does_when_nothing_crosses():
+    rows = pd.DataFrame(
+        [row(block=f"b{i}", curve=f"{10 * i};{20 * i};{30 * i}", epochs=3) for i in range(1, 5)]
+    )
+    table = audit.stop_early(rows)
+    assert table["epoch"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(table["rho"], 1)
+
+
+def test_the_last_epoch_is_compared_with_the_best(df):
+    table = audit.last_against_best(df)
+    assert (table["mean"] >= 0).all() and set(BACKBONES) >= set(df["backbone"])
