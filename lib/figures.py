@@ -183,16 +183,22 @@ def _panels(
     split: str,
     draw: Callable[[Axes, pd.DataFrame, pd.Series, str], None],
 ) -> Drawing:
-    """One panel for each backbone of df, one below the other, with the same accuracy axis."""
+    """One panel for each backbone of df, one below the other.
+
+    Bars start at zero and share one axis; points have an axis of their own in each panel, so that
+    one backbone far below the others does not flatten theirs.
+    """
     rows = _shown(search_rows(df, split), [method, *LINES])
     backbones = backbones_of(df)
     bars = draw is _draw_bars
     text = caption(_shown(rows, [method]), "bar" if bars else "point")
+    text += "" if bars else ". Each panel has its own accuracy axis."
     count = max(len(backbones), 1)
     fig = new_figure(title, text, WIDTH, 1.5 + 1.7 * count)
-    axes = fig.subplots(count, 1, sharey=True, squeeze=False)[:, 0]
-    axes[0].set_ylim(*_limits(rows[select_on], bars))
+    axes = fig.subplots(count, 1, squeeze=False)[:, 0]
     for ax, backbone in zip(axes, backbones or [""], strict=True):
+        shown = rows if bars else rows[rows["backbone"] == backbone]
+        ax.set_ylim(*_limits(shown[select_on], bars))
         _draw_panel(ax, df, method, backbone, select_on, split, draw)
     axes[-1].set_xlabel(xlabel)
     fig.supylabel(ACCURACY[select_on], size=9)

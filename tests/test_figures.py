@@ -154,7 +154,7 @@ def test_figure_3_shows_three_bars_a_backbone(df):
 )
 def test_figures_4_and_6_show_every_run_and_ring_the_best(df, draw, method, counts):
     fig = draw(df)
-    assert len({ax.get_ylim() for ax in fig.axes}) == 1
+    assert len({ax.get_ylim() for ax in fig.axes}) > 1  # V3Small's low accuracies flatten no other
     for ax, backbone, count in zip(fig.axes, BACKBONES, counts, strict=True):
         points, ring = ax.lines[1], ax.lines[2]
         assert list(points.get_xdata()) == list(range(1, count + 1))

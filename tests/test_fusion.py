@@ -1,13 +1,14 @@
 """Training fused equals training alone: lane by lane against `keras.Model.fit`."""
 
 import itertools
+import os
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
-from lib import fusion
+from lib import fusion, train
 from lib import steps as steps_module
 from lib.backbones import BACKBONES, classifier, load_backbone, weights_digest
 from lib.params import InputError, Params
@@ -83,17 +84,17 @@ def train_alone(backbone, block, task):
     return keras.ops.convert_to_numpy(model(task.eval_images, training=False))
 
 
-# XLA compiles each reference run for up to a minute on two cores: on JAX, the plainest alone, and
-# the branching backbone below.
+# XLA compiles each reference run for up to a minute on two cores: on JAX, the plainest alone and
+# the branching backbone below, unless ALL_BACKBONES is set.
 JAX = keras.backend.backend() == "jax"
-NAMES = ("VGG16",) if JAX else BACKBONES
+NAMES = BACKBONES if not JAX or os.environ.get("ALL_BACKBONES") else ("VGG16",)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_lane_equals_the_run_alone(name, monkeypatch):
     monkeypatch.setattr(steps_module, "EPSILON", EPSILON)
     backbone = load_backbone(name, image_size=SIZE, weights="embedded", thin=True)
-    task = make_task(n=20, epochs=4, learning_rate=1e-4)  # 20 steps
+    task = make_task(n=20, epochs=4)  # 20 steps at the paper's rate
     if name == "MobileNetV3Small":  # rescales inside; [0, 1] would be noise around a blank image
         task = replace(
             task, train_images=task.train_images * 255, eval_images=task.eval_images * 255
@@ -107,7 +108,7 @@ def test_each_lane_equals_the_run_alone(name, monkeypatch):
         backbone.set_weights([w for x in backbone.layers for w in initial[x.name]])
         alone = train_alone(backbone, block, task)
         # A hundred BatchNorms on the statistics of four images amplify rounding.
-        near = {"atol": 2e-4 if block.name == "baseline_2" else 1e-5, "rtol": 0}
+        near = {"atol": 1e-4 if block.name == "baseline_2" else 1e-5, "rtol": 0}
         np.testing.assert_allclose(history.probabilities, alone, **near)
         for layer in backbone.layers:
             if layer.name not in block.layers:
@@ -162,6 +163,37 @@ def test_wrong_lane_order_is_noticed(monkeypatch):
     with pytest.raises(AssertionError):
         for a, b in zip(right, wrong, strict=True):
             assert_same_run(a, b)
+
+
+def test_a_lane_that_diverges_leaves_the_others_as_they_were(monkeypatch):
+    """Bit by bit: the same lanes, with one of them not a number from the start."""
+    backbone = load_backbone("VGG16", image_size=SIZE, weights="embedded", thin=True)
+    task, blocks, build = make_task(dropout=0.5), layer_wise(backbone)[-3:], train.classifier
+    _, sound = train_lanes(backbone, blocks, [0, 1, 2], task)
+
+    def broken(*args, seed, **options):
+        model = build(*args, seed=seed, **options)
+        if seed == 1:
+            model.set_weights([w * np.nan for w in model.get_weights()])
+        return model
+
+    monkeypatch.setattr(train, "classifier", broken)
+    _, histories = train_lanes(backbone, blocks, [0, 1, 2], task)
+    assert [h.failed for h in histories] == ["", "the loss is nan from epoch 1 on", ""]
+    for j in (0, 2):
+        np.testing.assert_array_equal(histories[j].probabilities, sound[j].probabilities)
+        assert histories[j].val_loss == sound[j].val_loss
+
+
+def test_a_pool_gives_back_what_it_holds():
+    variables = [keras.Variable(np.arange(n, dtype="float32").reshape(-1, 2)) for n in (4, 6)]
+    for some in ([], variables[:1], variables):
+        pool = fusion.Pool()
+        pool.add(0, some)
+        arrays = pool.split(keras.ops.convert_to_tensor(pool.initial()))
+        for array, variable in zip(arrays, some, strict=True):
+            np.testing.assert_array_equal(array, variable)
+        np.testing.assert_array_equal(pool.join(arrays), pool.initial())
 
 
 def test_any_order_of_the_stack_that_is_kept_track_of_is_right(monkeypatch):

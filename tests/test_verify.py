@@ -1,0 +1,111 @@
+"""`make verify` passes on what is committed, and fails when anything of it is altered."""
+
+import shutil
+
+import numpy as np
+import pytest
+from rows import make_rows, row
+
+from lib.params import ROOT, load_params
+from lib.results import append_row, pack_hits, read_results, run_key
+from lib.verify import files_wrong, rows_lacking, rows_wrong, verify
+
+COMMITTED = ROOT / "results" / "cpu"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A copy of what is committed of one profile."""
+    shutil.copytree(COMMITTED, tmp_path / "results" / "cpu")
+    return tmp_path
+
+
+def sound(**changes):
+    """A row without a fault."""
+    values = row(val_accuracy=0.5, best_val_accuracy=0.6, train_accuracy=0.75, epochs=3)
+    values |= {"curve": "90;180;150", "hits": pack_hits(np.arange(300) < 150)} | changes
+    return values | {"key": changes.get("key", run_key(values))}
+
+
+def frame(tmp_path, *rows):
+    for values in rows:
+        append_row(tmp_path / "block_wise-VGG16.csv", values)
+    return read_results(tmp_path)
+
+
+def test_everything_that_is_committed_is_sound():
+    assert list(verify()) == []
+
+
+def test_one_altered_digit_of_a_row_is_found(root):
+    path = root / "results" / "cpu" / "baseline_2-MobileNet.csv"
+    text = path.read_text()
+    place = text.index(",0.", text.index("\n")) + 4
+    path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
+    (problem, *_) = verify(root)
+    assert "baseline_2-MobileNet.csv, line 2" in problem and "altered" in problem
+
+
+def test_one_altered_byte_of_a_figure_is_found(tmp_path):
+    folder = tmp_path / "cpu"
+    shutil.copytree(ROOT / "figures" / "cpu", folder)
+    svg = folder / "fig08_final.svg"
+    svg.write_text(svg.read_text().replace("0.8", "0.9", 1))
+    (folder / "table1.csv").unlink()
+    (folder / "fig99.png").write_bytes(b"")
+    found = list(files_wrong(read_results(COMMITTED), folder, load_params("cpu")))
+    assert len(found) == 3
+    for name, words in (("fig08", "not what"), ("fig99", "nothing"), ("table1.csv", "missing")):
+        assert any(name in problem and words in problem for problem in found)
+
+
+def test_a_missing_block_and_a_missing_repeat_are_found():
+    rows = read_results(COMMITTED, ["MobileNet"])
+    rows = rows[rows["backbone"] == "MobileNet"]
+    params = load_params("cpu")
+    assert list(rows_lacking(rows, params)) == []
+    layer = (rows["method"] == "layer_wise") & (rows["block"] == "conv1")
+    (problem,) = rows_lacking(rows[~layer], params)
+    assert problem == "layer_wise-MobileNet: 1 blocks lack a run, such as 'conv1'"
+    repeat = (rows["method"] == "block_wise") & (rows["repeat"] == 3)
+    (problem,) = rows_lacking(rows[~repeat], params)
+    assert "block_wise-MobileNet: final repeats are [0, 1, 2], wanted 4" in problem
+    (problem, *_) = rows_lacking(rows[rows["method"] != "top_3"], params)
+    assert "top_3-MobileNet: the search lacks its run" in problem
+
+
+def test_a_sound_row_has_no_fault(tmp_path):
+    assert list(rows_wrong(frame(tmp_path, sound()))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"key": "0123456789abcdef"}, "key is 0123456789abcdef, its settings give"),
+        ({"val_accuracy": 0.501}, "val_accuracy is 0.501, no multiple of 1/300"),
+        ({"train_accuracy": 0.333}, "train_accuracy is 0.333, no multiple of 1/100"),
+        ({"curve": "90;150"}, "curve has 2 epochs of 3"),
+        ({"curve": "90;many;150"}, "many"),
+        ({"hits": pack_hits(np.arange(300) < 149)}, "disagree: 150, 180, 149, (150, 180)"),
+        ({"hits": "ff"}, "not one bit for each of 300 images"),
+        ({"best_val_accuracy": 0.5}, "disagree"),
+        ({"failed": "the loss is nan from epoch 1 on"}, "val_loss is 1.25, failed is 'the loss"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_found(tmp_path, changes, words):
+    problems = list(rows_wrong(frame(tmp_path, sound(**changes))))
+    assert any(words in problem for problem in problems), problems
+
+
+def test_one_key_with_two_results_is_found(tmp_path):
+    other = {"val_accuracy": 0.51, "curve": "90;180;153", "hits": pack_hits(np.arange(300) < 153)}
+    rows = frame(tmp_path, sound(), sound(method="top_3", **other))
+    (problem,) = rows_wrong(rows)
+    assert problem == f"key {rows['key'][0]} has two results"
+
+
+def test_methods_that_were_begun_must_be_whole_without_a_profile():
+    rows = make_rows(["VGG16"], methods=["baseline_1"])
+    assert list(rows_lacking(rows, None)) == []
+    rows = make_rows(["VGG16"], methods=["block_wise"])  # its layers are made up
+    assert "blocks lack a run" in next(rows_lacking(rows, None))
