@@ -57,6 +57,7 @@ check: env ## check parameters, data and weights, and estimate the cost; trains 
 paper: check ## run the paper: every notebook, every figure and Table I
 	@names="$(or $(BACKBONES),$$($(PY) -m lib backbones $(SETTINGS)))"; set -- $$names; \
 	jobs=$$(($(JOBS) < $$# ? $(JOBS) : $$#)); $(share_cores); \
+	trap 'echo "stopped: finished runs are kept; the same command goes on from there"' INT; \
 	$(MAKE) --no-print-directory -j$$jobs run BACKBONES="$$names"
 	@echo "done: executed notebooks are in $(BUILD)"
 
@@ -98,11 +99,12 @@ $(BUILD)/08_audit.ipynb: notebooks/08_audit.ipynb $(BUILD)/07_figures.ipynb
 # beside its place, never in it, and its last error is shown.
 define execute
 @mkdir -p $(@D); echo "$(basename $(notdir $<)) $* ..."
-@$(PY) -m papermill --no-progress-bar $(foreach s,$(SETTINGS),-y '$(subst =,: ,$(s))') \
+@began=$$(date +%s); $(PY) -m papermill --no-progress-bar $(foreach s,$(SETTINGS),-y '$(subst =,: ,$(s))') \
   $(if $*,-p backbone $*) $< $(@:.ipynb=.failed.ipynb) > $(@:.ipynb=.log) 2>&1 \
   || { grep -E '^[A-Za-z.]*(Error|Interrupt|Died)' $(@:.ipynb=.log) | tail -n 1; \
-  echo "failed: $< $*; see $(@:.ipynb=.failed.ipynb)"; exit 1; }
-@mv -f $(@:.ipynb=.failed.ipynb) $@
+  echo "failed: $< $*; see $(@:.ipynb=.failed.ipynb)"; exit 1; }; \
+  mv -f $(@:.ipynb=.failed.ipynb) $@; \
+  echo "$(basename $(notdir $<)) $* took $$(($$(date +%s) - began)) s"
 endef
 
 audit: env ## train the runs that notebook 8 needs beyond the paper's, such as more seeds

@@ -3,24 +3,29 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def import_quietly() -> None:
-    """Import Keras with its backend, without the lines that the backend's libraries log.
-
-    TensorFlow's C++ libraries write some before any setting can silence them; in a command, where
-    one line is promised to whoever made a mistake, they are sent nowhere.
-    """
+@contextmanager
+def silence() -> Iterator[None]:
+    """Send standard error nowhere, also that of C++ libraries, which no setting can silence."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import keras
-
-        keras.ops.zeros(1)
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def import_quietly() -> None:
+    """Import Keras and start its backend, for a command that promises one line for a mistake."""
+    with silence():
+        import keras
+
+        keras.ops.zeros(1)
     # Many models in one process are what this project is about, not a mistake to be warned of.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -17,8 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from lib.params import Params, load_params
+from lib.quiet import silence
 from lib.results import COLUMNS, TornRowWarning, read_ledger
-from lib.sweep import search
+
+with silence():
+    from lib.sweep import search
 
 METHODS = ("baseline_1", "block_wise")
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
