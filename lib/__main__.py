@@ -6,7 +6,7 @@ import sys
 
 import yaml
 
-from .params import InputError, Params, load_params
+from .params import ROOT, InputError, Params, load_params
 from .quiet import import_quietly
 
 
@@ -103,12 +103,14 @@ def figures(params: Params) -> None:
     from . import readme
     from .audit_figures import write_all
     from .results import read_results
+    from .speed import read_bench, save_bench
 
     rows = read_results(params.results_dir)
     if rows.empty:
         raise InputError(f"results: {params.results_dir} holds no rows; make paper writes them")
     print(*write_all(rows, params, params.figures_dir), sep="\n")
     if params.profile == readme.PROFILE and params.results is None:
+        print(*save_bench(ROOT / "figures", read_bench()), sep="\n")
         readme.refresh()
 
 

@@ -7,7 +7,6 @@ for all they need: building, tracing, training, evaluation after each epoch. Eac
 of its own, so that its memory is its own.
 """
 
-import csv
 import multiprocessing
 import platform
 import resource
@@ -18,13 +17,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 
-from .params import ROOT, InputError, Params
+from .params import InputError, Params
 from .quiet import import_quietly
+from .speed import FILE, read_bench
 from .sweep import Run, Study, final, git_sha, studies, versions
 from .train import History, Task, train_plain
 
-FILE = ROOT / "results" / "bench.csv"
 PLAIN_RUNS = 4  # runs of a case that the plain loop trains
 SEARCHES = ("layer_wise", "block_wise", "sliding_window")
 LARGE_RUNS = 16  # of the search of a full-size network
@@ -253,19 +253,10 @@ def _line(values: Sequence[object], minutes_left: float | None = None) -> str:
     return f"{texts[0]:<38}" + "".join(f"{text:>15}" for text in texts[1:]) + left
 
 
-def read(path: Path = FILE) -> list[dict[str, str]]:
-    """The rows of a bench file as text; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def _keep(result: Result, path: Path = FILE) -> None:
     """Write a result in the place of an earlier one of the same case."""
-    rows = [row for row in read(path) if row["case"] != result.case]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, asdict(result), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*rows, asdict(result)])
+    new = pd.DataFrame([asdict(result)])
+    old = read_bench(path) if path.exists() else new[:0]
+    rows = pd.concat([old[old["case"] != result.case], new], ignore_index=True)
+    rows.to_csv(path, index=False, lineterminator="\n")

@@ -59,7 +59,10 @@ def batch_norm(backbone):
     Raises InputError if the backbone has none.
     """
     norms = [x.name for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)]
-    check_count("batch_norm", 1, norms)
+    if not norms:
+        raise InputError(
+            f"batch_norm: {backbone.name} has no BatchNorm; allowed: a backbone that has"
+        )
     return [Block("batch_norm", tuple(norms))]
 
 

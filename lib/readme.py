@@ -1,6 +1,5 @@
 """The tables in the README, written from committed rows and never by hand."""
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,9 @@ from .audit_figures import verdict_table
 from .paper import ABBREVIATIONS, METHODS, compare, label
 from .params import ROOT
 from .results import final_rows, read_results
+from .speed import read_bench, speed_table
 from .tables import markdown
 
-SIDES = ("plain_seconds", "fused_seconds")
 PROFILE = "cpu"  # the profile whose committed rows the README shows
 
 
@@ -27,7 +26,7 @@ def refreshed(text: str, root: Path = ROOT) -> str:
     """The README's text with all of its tables made anew."""
     text = replaced(text, "rows", comparison(read_results(root / "results" / PROFILE)))
     text = replaced(text, "verdicts", verdict_table(read_results(root / "results" / PROFILE)))
-    return replaced(text, "bench", speed(root / "results" / "bench.csv"))
+    return replaced(text, "bench", speed_table(read_bench(root / "results" / "bench.csv")))
 
 
 def refresh(root: Path = ROOT) -> None:
@@ -73,33 +72,3 @@ def _setting(rows: pd.DataFrame) -> str:
         f" on the first 70 %. Paper: 224 px, 50 epochs, one run. Ours: mean ± sd over repeats"
         f" (number of repeats); {networks}, {first['image_size']} px, {first['epochs']} epochs."
     )
-
-
-def speed(path: Path) -> str:
-    """The rows of `make bench` as a Markdown table."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    header = [
-        "case", "size", "runs", "plain, s a run", "fused, s a run", "ratio", "ratio an epoch",
-        "largest difference", "accuracies that differ", "memory, GiB", "of the bound",
-    ]  # fmt: skip
-    lines = [
-        [
-            row["case"],
-            f"{row['image_size']} px",
-            row["runs"],
-            f"{float(row['plain_seconds']):.1f}",
-            f"{float(row['fused_seconds']):.2f}",
-            f"{float(row['speedup']):.1f}",
-            f"{float(row['epoch_speedup']):.1f}",
-            row["max_difference"],
-            f"{row['differ']} of {row['plain_runs']}",
-            f"{float(row['peak_gib']):.1f}",
-            f"{float(row['bound']):.0%}",
-        ]
-        for row in rows
-    ]
-    plain, fused = (sum(float(r[s]) * int(r["runs"]) for r in rows) for s in SIDES)
-    machines = " and ".join(dict.fromkeys(f"{row['machine']}, {row['versions']}" for row in rows))
-    note = f"All cases together: {plain / fused:.1f} times. Measured on {machines}."
-    return markdown(header, lines, note)

@@ -99,7 +99,7 @@ def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
     """
     for study in studies(params):
         study.search(names, repeats)
-    return _select(params, names, params.search_split)
+    return _select(params, names, params.search_split, repeats)
 
 
 def final(params: Params, *names: str) -> pd.DataFrame:
@@ -112,7 +112,7 @@ def final(params: Params, *names: str) -> pd.DataFrame:
     """
     for study in studies(params):
         study.final(names)
-    return _select(params, names, params.final_split)
+    return _select(params, names, params.final_split, params.repeats)
 
 
 def studies(params: Params) -> Iterator["Study"]:
@@ -127,9 +127,10 @@ def studies(params: Params) -> Iterator["Study"]:
         gc.collect()
 
 
-def _select(params: Params, names: Sequence[str], split: str) -> pd.DataFrame:
+def _select(params: Params, names: Sequence[str], split: str, repeats: int) -> pd.DataFrame:
     rows = read_results(params.results_dir, params.backbones)
-    return rows[rows["method"].isin(names) & (rows["split"] == split)].reset_index(drop=True)
+    wanted = rows["method"].isin(names) & (rows["split"] == split) & (rows["repeat"] < repeats)
+    return rows[wanted].reset_index(drop=True)
 
 
 class Study:

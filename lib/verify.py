@@ -6,7 +6,7 @@ and table: byte for byte what its rows give.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from .audit_figures import write_all
 from .backbones import BACKBONES, load_backbone
 from .params import ROOT, InputError, Params, load_params, profiles
 from .results import SEARCH_SPLIT, read_results, run_key, unpack_hits
+from .speed import read_bench, save_bench
 from .sweep import methods
 
 
@@ -34,6 +35,9 @@ def verify(root: Path = ROOT) -> Iterator[str]:
             yield f"{name}: {problem}"
         if (root / "figures" / folder.name).is_dir():
             yield from files_wrong(rows, root / "figures" / folder.name, _profile(folder.name))
+    if (root / "results" / "bench.csv").exists():
+        bench = read_bench(root / "results" / "bench.csv")
+        yield from _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
     yield from readme.outdated(root)
 
 
@@ -115,8 +119,13 @@ def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iter
     if params is None:
         yield f"{folder}: no profile has this name"
         return
+    yield from _unlike(lambda fresh: write_all(rows, params, fresh), folder)
+
+
+def _unlike(write: Callable[[str], list[Path]], folder: Path) -> Iterator[str]:
+    """In what the files of a folder differ from those that `write` puts into another one."""
     with tempfile.TemporaryDirectory() as fresh:
-        made = write_all(rows, params, fresh)
+        made = write(fresh)
         expected = {path.name: path.read_bytes() for path in made}
     there = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     for name in sorted(expected.keys() | there.keys()):

@@ -1,14 +1,13 @@
 """The measurement: its cases, its rows, and what it says about them."""
 
-import csv
-
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib import bench
 from lib.cost import check_room, estimate
 from lib.params import InputError, load_params
-from lib.readme import speed
+from lib.speed import bench_figure, read_bench, speed_table
 from lib.sweep import studies
 
 
@@ -75,34 +74,22 @@ def test_a_result_takes_the_place_of_an_earlier_one_of_its_case(tmp_path):
     for case, seconds in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
         result = bench.Result(**fields | {"case": case, "plain_seconds": seconds})
         bench._keep(result, path)
-    assert [(r["case"], r["plain_seconds"]) for r in bench.read(path)] == [
-        ("b", "2.0"),
-        ("a", "3.0"),
-    ]
-    assert bench.read(tmp_path / "none.csv") == []
+    rows = read_bench(path)
+    assert list(zip(rows["case"], rows["plain_seconds"], strict=True)) == [("b", 2.0), ("a", 3.0)]
 
 
-def test_the_readmes_table_says_what_the_rows_say(tmp_path):
-    path = tmp_path / "bench.csv"
-    values = dict.fromkeys(bench.Result.__dataclass_fields__, 1)
-    values |= {
-        "case": "x/y",
-        "runs": 10,
-        "plain_seconds": 6.0,
-        "fused_seconds": 1.5,
-        "speedup": 4.0,
-    }
-    values |= {"machine": "two cores", "versions": "keras 3", "git_sha": "abc"}
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, values)
-        writer.writeheader()
-        writer.writerow(values)
-    table = speed(path)
-    assert (
-        "4.0 times" in table
-        and "two cores" in table
-        and "| x/y | 1 px | 10 | 6.0 | 1.50 |" in table
-    )
+def test_table_and_figure_say_what_the_rows_say():
+    values = dict.fromkeys(bench.Result.__dataclass_fields__, 1) | {"machine": "two cores"}
+    values |= {"versions": "keras 3", "plain_seconds": 6.0, "fused_seconds": 1.5, "speedup": 4.0}
+    names = ("x/y", "x/4 runs", "x/16 runs", "x/64 px", "x/128 px")
+    df = pd.DataFrame([values | {"case": name, "runs": 10} for name in names])
+    table = speed_table(df)
+    assert "4.0 times" in table and "two cores" in table
+    assert "| x/y | 1 px | 10 | 6.0 | 1.50 |" in table
+    bars, above, below = bench_figure(df).axes
+    assert [bar.get_width() for bar in bars.patches] == [4.0]
+    assert list(above.lines[0].get_ydata()) == [60, 60]
+    assert list(below.lines[1].get_ydata()) == [1.5, 1.5]
 
 
 def test_there_is_room_for_what_fits(params):

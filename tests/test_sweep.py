@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib.params import load_params
-from lib.results import COLUMNS, read_ledger, run_key, unpack_hits
+from lib.params import InputError, load_params
+from lib.results import COLUMNS, read_ledger, run_key, search_rows, unpack_hits
 from lib.sweep import Study, final, methods, search, studies
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
@@ -84,6 +84,34 @@ def test_ranked_methods_run_the_layer_wise_search_first(params):
     scores = best.set_index("block")["val_accuracy"]
     names = rows["layers"].item().split(";")
     assert scores[names].min() >= scores.drop(names).max()
+
+
+def test_a_search_may_be_repeated_with_other_seeds_and_tables_take_the_first(params):
+    twice = search(params, "block_wise", repeats=2)
+    assert sorted(twice["repeat"]) == [0] * 5 + [1] * 5
+    assert (twice["seed"] == twice["repeat"]).all() and twice["key"].is_unique
+    once = search(params, "block_wise")
+    assert once.equals(twice[twice["repeat"] == 0].reset_index(drop=True))
+    assert len(search_rows(twice)) == 5
+
+
+def test_rows_of_other_settings_are_refused_before_anything_is_trained(params):
+    search(params, "baseline_1")
+    before = (params.results_dir / "baseline_1-VGG16.csv").read_bytes()
+    with pytest.raises(
+        InputError, match="baseline_1-VGG16.csv has baseline_1 with epochs 2, not 3"
+    ):
+        search(replace(params, epochs=3), "baseline_1", "block_wise")
+    assert (params.results_dir / "baseline_1-VGG16.csv").read_bytes() == before
+    assert not (params.results_dir / "block_wise-VGG16.csv").exists()
+
+
+def test_all_batch_norms_can_be_tuned_together(params):
+    with pytest.raises(InputError, match="batch_norm: .* has no BatchNorm"):
+        search(params, "batch_norm")  # VGG16 has none
+    mobile = replace(params, backbones=("MobileNet",))
+    (layers,) = search(mobile, "batch_norm")["layers"]
+    assert len(layers.split(";")) == 27
 
 
 def test_final_runs_repeat_the_winner_with_other_seeds(params):

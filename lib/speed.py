@@ -1,0 +1,96 @@
+"""What `make bench` measured, from results/bench.csv: the README's table and a figure."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from .params import ROOT
+from .style import COLOURS, GREY, WIDTH, Drawing, new_figure, save, styled
+from .tables import markdown
+
+FILE = ROOT / "results" / "bench.csv"
+PLAIN, FUSED = COLOURS["baseline_2"], COLOURS["block_wise"]
+
+
+def read_bench(path: str | Path = FILE) -> pd.DataFrame:
+    """The rows of `make bench`, see `lib.bench.Result`."""
+    return pd.read_csv(path)
+
+
+def speed_table(df: pd.DataFrame) -> str:
+    """All cases as a Markdown table."""
+    header = [
+        "case", "size", "runs", "plain, s a run", "fused, s a run", "ratio", "ratio an epoch",
+        "largest difference", "accuracies that differ", "memory, GiB", "of the bound",
+    ]  # fmt: skip
+    lines = [
+        [
+            row["case"],
+            f"{row['image_size']} px",
+            f"{row['runs']}",
+            f"{row['plain_seconds']:.1f}",
+            f"{row['fused_seconds']:.2f}",
+            f"{row['speedup']:.1f}",
+            f"{row['epoch_speedup']:.1f}",
+            f"{row['max_difference']:.2g}",
+            f"{row['differ']} of {row['plain_runs']}",
+            f"{row['peak_gib']:.1f}",
+            f"{row['bound']:.0%}",
+        ]
+        for _, row in df.iterrows()
+    ]
+    return markdown(header, lines, _note(df)).replace("| ---:", "| ---", 1)
+
+
+def _note(df: pd.DataFrame) -> str:
+    plain, fused = ((df[side] * df["runs"]).sum() for side in ("plain_seconds", "fused_seconds"))
+    machines = " and ".join(dict.fromkeys(df["machine"] + ", " + df["versions"]))
+    return f"All {len(df)} cases together: {plain / fused:.1f} times. Measured on {machines}."
+
+
+@styled
+def bench_figure(df: pd.DataFrame) -> Drawing:
+    """How many times faster each case is; time against the number of runs and the image size."""
+    scaling = df["case"].str.fullmatch(r"\w+/\d+ (runs|px)")
+    cases = df[~scaling].iloc[::-1]
+    fig = new_figure("The plain loop against the engine, on the same runs", _note(df), WIDTH, 6.2)
+    left, right = fig.subfigures(1, 2, width_ratios=[1.25, 1])
+    bars = left.subplots()
+    bars.barh(cases["case"], cases["speedup"], color=FUSED, label="whole runs")
+    bars.plot(
+        cases["epoch_speedup"], cases["case"], "|", ms=9, mew=2, color=PLAIN, label="an epoch"
+    )
+    bars.axvline(1, color=GREY, lw=1)
+    bars.set_xlabel("times faster")
+    bars.legend(frameon=False, loc="upper right")
+    bars.grid(False, axis="y")
+    above, below = right.subplots(2, 1)
+    runs = df[scaling & df["case"].str.endswith("runs")].sort_values("runs")
+    sizes = df[scaling & df["case"].str.endswith("px")].sort_values("image_size")
+    _both_ways(above, runs["runs"], runs, runs["runs"], "runs trained (thin MobileNetV2, 32 px)")
+    _both_ways(
+        below, sizes["image_size"], sizes, 1, "image size, pixels (thin MobileNetV2, 16 runs)"
+    )
+    above.set_ylabel("seconds in all")
+    below.set_ylabel("seconds a run")
+    return fig
+
+
+def _both_ways(ax: Axes, x: pd.Series, df: pd.DataFrame, times: pd.Series | int, name: str) -> None:
+    ax.set_xlabel(name)
+    if df.empty:
+        ax.text(0.5, 0.5, "not run", ha="center", color=GREY, transform=ax.transAxes)
+        return
+    ax.plot(x, df["plain_seconds"] * times, "o-", color=PLAIN, label="plain")
+    ax.plot(x, df["fused_seconds"] * times, "o-", color=FUSED, label="fused")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(list(x), [str(value) for value in x])
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+
+
+def save_bench(folder: str | Path, df: pd.DataFrame) -> list[Path]:
+    """Write figures/bench.png and .svg; their paths."""
+    return save(bench_figure(df), folder, "bench")
