@@ -17,7 +17,7 @@ from . import partition, readme
 from .audit_figures import write_all
 from .backbones import BACKBONES, load_backbone
 from .params import ROOT, InputError, Params, load_params, profiles
-from .results import SEARCH_SPLIT, read_results, run_key, unpack_hits
+from .results import read_results, run_key, unpack_hits
 from .speed import read_bench, save_bench
 from .sweep import methods
 
@@ -87,7 +87,7 @@ def rows_lacking(rows: pd.DataFrame, params: Params | None) -> Iterator[str]:
         wanted = methods(params) if params else tuple(of["method"].unique())
         for method in wanted:
             mine = of[of["method"] == method]
-            search = mine[mine["split"] == (params.search_split if params else SEARCH_SPLIT)]
+            search = mine[mine["split"] == params.search_split] if params else mine
             lacking = _partition(name, method) - set(search["layers"])
             if lacking:
                 yield f"{method}-{name}: {len(lacking)} blocks lack a run, such as {min(lacking)!r}"
