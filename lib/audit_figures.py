@@ -11,6 +11,7 @@ from .backbones import layer_counts, load_backbone
 from .captions import caption
 from .controls import Controls, read_controls
 from .figures import draw_all
+from .paper import label
 from .params import Params
 from .results import search_rows
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
@@ -133,6 +134,30 @@ def verdict_table(rows: pd.DataFrame) -> str:
     meanings = "; ".join(f"*{name}*: {text}" for name, text in audit.STATUSES.items())
     note = f"{_setting(rows)} {meanings}."
     return markdown(["claim of the paper", "where", "verdict"], lines, note).replace("---:", "---")
+
+
+def remarks(rows: pd.DataFrame) -> str:
+    """What the rows say beyond the claims, as a Markdown list."""
+    lines = []
+    by_kind = all_gains(rows).groupby(["backbone", "kind"])["gain"].agg(["mean", "count"])
+    for name in dict.fromkeys(name for name, _ in by_kind.index):
+        parts = [
+            f"one {k} {g['mean']:+.3f} ({g['count']:.0f})" for k, g in by_kind.loc[name].iterrows()
+        ]
+        lines.append(
+            f"- **{name}, kind of layer.** Tuning a single layer adds to Baseline I's accuracy "
+            f"in the search by, on average over layers (their number): {', '.join(parts)}."
+        )
+    for name, of in audit.optimism(rows).groupby("backbone", sort=False):
+        best = of.set_index("method")
+        parts = [f"{label(m)} {r['optimism']:.3f}" for m, r in best.iterrows()]
+        gains = [f"{label(m)} {r['gain']:+.3f}" for m, r in best.iterrows()]
+        lines.append(
+            f"- **{name}, the winner's luck.** Selected on one half of the evaluation photos, the "
+            f"winner scores less on the other half by {', '.join(parts)}; there it differs from "
+            f"Baseline I by {', '.join(gains)} (200 random halvings)."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _setting(rows: pd.DataFrame) -> str:

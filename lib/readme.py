@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .audit_figures import verdict_table
+from .audit_figures import remarks, verdict_table
 from .paper import ABBREVIATIONS, METHODS, compare, label
 from .params import ROOT
 from .results import final_rows, read_results
@@ -24,8 +24,10 @@ def replaced(text: str, name: str, content: str) -> str:
 
 def refreshed(text: str, root: Path = ROOT) -> str:
     """The README's text with all of its tables made anew."""
-    text = replaced(text, "rows", comparison(read_results(root / "results" / PROFILE)))
-    text = replaced(text, "verdicts", verdict_table(read_results(root / "results" / PROFILE)))
+    rows = read_results(root / "results" / PROFILE)
+    text = replaced(text, "rows", comparison(rows))
+    text = replaced(text, "verdicts", verdict_table(rows))
+    text = replaced(text, "remarks", remarks(rows))
     return replaced(text, "bench", speed_table(read_bench(root / "results" / "bench.csv")))
 
 

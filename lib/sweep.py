@@ -427,11 +427,19 @@ def versions() -> str:
 
 
 def git_sha() -> str:
-    """The commit of the project, with ``-dirty`` where files differ from it; empty outside git."""
-    try:
+    """The commit of the project, with ``-dirty`` where its code differs; empty outside git.
+
+    Rows that a sweep writes into a folder under version control are no difference in code.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        return commit + ("-dirty" if git("status", "--porcelain", "--", "lib", "params") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
