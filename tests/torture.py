@@ -56,6 +56,8 @@ def parameters(folder: Path) -> Params:
 
 def sweep(folder: Path) -> None:
     """Run, or resume, the sweep; its output goes nowhere."""
+    # As in a terminal: a shell without one has its background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
