@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import psutil
@@ -79,17 +80,24 @@ def check_room(params: Params) -> None:
     Raises InputError.
     """
     for key in ("results_dir", "figures_dir", "cache_dir"):
-        path = getattr(params, key)
-        there = next(p for p in (path, *path.parents) if p.exists())
+        there = _existing(getattr(params, key))
         if not there.is_dir() or not os.access(there, os.W_OK):
-            raise InputError(f"{key}: {path} cannot be written; allowed: a folder that can")
+            raise InputError(
+                f"{key}: {getattr(params, key)} cannot be written; allowed: a folder that can"
+            )
     if params.data != "procedural_flowers":
         return  # the number of photos is not known yet
     pixels = 3 * params.n_images * params.image_size**2
-    have = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
-    _refuse(params, "disk", pixels + ROWS_BYTES, have)
+    _refuse(
+        params, "disk", pixels + ROWS_BYTES, shutil.disk_usage(_existing(params.cache_dir)).free
+    )
     # Bytes as they are cached, and as the floats that the network reads.
     _refuse(params, "memory", pixels * (1 + 4), psutil.virtual_memory().available)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists."""
+    return next(p for p in (path, *path.parents) if p.exists())
 
 
 def _refuse(params: Params, what: str, needed: float, there: float) -> None:

@@ -35,7 +35,6 @@ from .results import (
     read_ledger,
     read_results,
     run_key,
-    search_rows,
 )
 from .steps import out_of_memory, use_deterministic_operations
 from .train import (
@@ -203,8 +202,10 @@ class Study:
         """The partition that a method proposes for this backbone."""
         p = self.params
         if method.startswith("top_"):
-            scores = search_rows(self.rows(), p.search_split).query("method == 'layer_wise'")
-            by_layer = dict(zip(scores["layers"], scores[p.select_on], strict=True))
+            rows = self.rows().query("method == 'layer_wise' and repeat == 0")
+            rows = rows[rows["split"] == p.search_split]
+            scores = rows[p.select_on].where(rows["failed"] == "", 0.0)  # what failed ranks last
+            by_layer = dict(zip(rows["layers"], scores, strict=True))
             return partition.top_ranked(self.backbone, by_layer, int(method.removeprefix("top_")))
         if method == "random":
             return partition.random_layers(self.backbone, p.random_layers, p.seed)
@@ -269,7 +270,8 @@ class Study:
 
         Raises InputError. Figures refuse such a mixture too, but only after all the training.
         """
-        rows = {(r["method"], r["block"], r["split"], r["repeat"]): r for r in self._records()}
+        records = self.rows().to_dict("records")
+        rows = {(r["method"], r["block"], r["split"], r["repeat"]): r for r in records}
         for run in runs:
             row = rows.get((run.method, run.block.name, run.split, run.repeat))
             if row is not None and row["key"] != run.key:
@@ -279,9 +281,6 @@ class Study:
                     + ", ".join(f"{n} {row[n]!r}, not {run.settings[n]!r}" for n in other)
                     + "; allowed: the same settings, or another folder of rows"
                 )
-
-    def _records(self) -> list[dict]:
-        return self.rows().to_dict("records")
 
     def _missing(self, runs: Sequence[Run]) -> dict[str, list[Run]]:
         """The runs whose rows are missing by key, one of each method."""

@@ -108,6 +108,22 @@ def test_a_run_that_diverges_is_recorded_as_failed_and_not_trained_again(params,
     assert len(search(params, "block_wise")) == 5  # nothing was appended
 
 
+def test_a_layer_that_diverged_ranks_last(params, monkeypatch):
+    train = lib.sweep.train_fused
+
+    def diverging(*arguments):
+        histories = train(*arguments)
+        for history in histories[2:]:
+            history.val_loss[-1], history.val_accuracy[-1] = float("nan"), 1.0
+        return histories
+
+    monkeypatch.setattr(lib.sweep, "train_fused", diverging)
+    failed = search(params, "layer_wise").query("failed != ''")["block"]
+    monkeypatch.setattr(lib.sweep, "train_fused", train)
+    (layers,) = search(params, "top_3")["layers"]
+    assert len(failed) == 11 and len(set(layers.split(";")) - set(failed)) == 2
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 9 GiB")])
 def test_out_of_memory_halves_the_lanes_and_goes_on(params, monkeypatch, capsys, error):
     train, tried = lib.sweep.train_fused, []
