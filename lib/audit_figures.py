@@ -15,7 +15,7 @@ from .paper import label
 from .params import Params
 from .results import search_rows
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
-from .tables import markdown
+from .tables import backbones_of, markdown
 
 FILL = "#CFE6F5"  # of the band over seeds
 KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
@@ -82,8 +82,10 @@ def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
     """What tuning one layer adds to Baseline I, against its depth and its number of weights."""
     rows = search_rows(rows)
     title = "Audit · Where do the good layers lie?"
-    fig = new_figure(title, caption(rows[rows["method"] == "layer_wise"], "layer"), WIDTH, 4.2)
-    names = list(dict.fromkeys(gains["backbone"])) or ["not run"]
+    text = caption(rows[rows["method"] == "layer_wise"], "layer")
+    text += ". Depth: 0 at the input, 1 at the output. Bars: 95 % intervals."
+    fig = new_figure(title, text, WIDTH, 4.2)
+    names = backbones_of(gains) or ["not run"]
     axes = fig.subplots(2, len(names), sharey=True, squeeze=False)
     for column, name in zip(axes.T, names, strict=True):
         of = gains[gains["backbone"] == name]
@@ -96,8 +98,8 @@ def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
                     some[x], some["gain"], bars, fmt="o", ms=3, lw=0.5, color=ink, alpha=0.8
                 )
         column[0].set_title(name, loc="left")
-        column[0].set_xlabel("depth: 0 input, 1 output")
-        column[1].set_xlabel("weights tuned in the backbone")
+        column[0].set_xlabel("depth")
+        column[1].set_xlabel("weights tuned")
         column[1].set_xscale("log")
     for ax in axes[:, 0]:
         ax.set_ylabel("gain over Baseline I")

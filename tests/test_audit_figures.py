@@ -1,0 +1,68 @@
+"""The audit's figures and texts, from the committed rows where there are some."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from rows import row
+
+from lib import audit_figures as figures
+from lib.audit import STATUSES
+from lib.controls import read_controls
+from lib.paper import CLAIMS
+from lib.params import ROOT
+from lib.results import read_results
+
+COMMITTED = ROOT / "results" / "cpu"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_results(COMMITTED, ["MobileNet"])
+
+
+def test_every_layer_is_a_point_of_its_kind(rows):
+    gains = figures.all_gains(rows)
+    assert gains["kind"].value_counts().to_dict() == {
+        "BatchNorm": 27,
+        "convolution": 14,
+        "depthwise convolution": 13,
+    }
+    depth, weights = figures.audit_depth(gains, rows).axes
+    for ax, column in ((depth, "depth"), (weights, "weights")):
+        shown = np.concatenate([bars.lines[0].get_xdata() for bars in ax.containers])
+        assert sorted(shown) == sorted(gains[column])
+
+
+def test_every_run_of_the_long_search_is_a_line():
+    controls = read_controls(COMMITTED)
+    left, right = figures.audit_epochs(controls.epochs, 25).axes
+    assert len(left.lines) == len(controls.epochs) + 1  # and where the profile stops
+    assert left.lines[-1].get_xdata()[0] == 25
+    assert right.lines[0].get_ydata()[-1] == pytest.approx(1)
+
+
+def test_the_band_of_seeds_is_their_range():
+    values = {"a": (0.5, 0.6), "b": (0.3, 0.4)}
+    df = pd.DataFrame(
+        [
+            row(method="layer_wise", block=name, repeat=r, seed=r, val_accuracy=value)
+            for name, of in values.items()
+            for r, value in enumerate(of)
+        ]
+    )
+    (ax,) = figures.audit_seeds(df).axes
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.55, 0.35])
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (0.3, 0.6)
+
+
+def test_verdicts_name_every_claim_and_define_every_word(rows):
+    text = figures.verdict_table(rows)
+    assert all(claim.text in text for claim in CLAIMS)
+    assert all(f"*{name}*: {meaning}" in text for name, meaning in STATUSES.items())
+
+
+def test_remarks_come_from_the_rows(rows):
+    text = figures.remarks(rows)
+    assert "one BatchNorm -0.0" in text and "(27)" in text and "200 random halvings" in text
+    assert figures.remarks(rows.assign(hits="00" * 138)) != text
