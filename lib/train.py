@@ -22,9 +22,10 @@ from .steps import make_steps
 from .trunk import Trunk
 
 # Images of an evaluation step, and the floats that the largest tensor of all lanes may then hold
-# (64 MiB); they change speed, not results.
+# (256 MiB); they change speed, not results. MobileNetV2 at 224 px, 16 lanes: a quarter less time
+# an image than with 64 MiB.
 EVAL_BATCH = 64
-EVAL_FLOATS = 2**24
+EVAL_FLOATS = 2**26
 
 
 @dataclass(frozen=True)
