@@ -96,13 +96,14 @@ $(BUILD)/08_audit.ipynb: notebooks/08_audit.ipynb $(BUILD)/07_figures.ipynb
 	$(execute)
 
 # Execute notebook $< as $@ with papermill; $* is the backbone. A notebook that fails is left
-# beside its place, never in it, and its last error is shown.
+# beside its place, never in it; its last error and the number of the code cell are shown.
 define execute
 @mkdir -p $(@D); echo "$(basename $(notdir $<)) $* ..."
 @began=$$(date +%s); $(PY) -m papermill --no-progress-bar $(foreach s,$(SETTINGS),-y '$(subst =,: ,$(s))') \
   $(if $*,-p backbone $*) $< $(@:.ipynb=.failed.ipynb) > $(@:.ipynb=.log) 2>&1 \
   || { grep -E '^[A-Za-z.]*(Error|Interrupt|Died)' $(@:.ipynb=.log) | tail -n 1; \
-  echo "failed: $< $*; see $(@:.ipynb=.failed.ipynb)"; exit 1; }; \
+  echo "failed: $< $*, cell$$(sed -nE 's/^Exception encountered at "In( \[[0-9]+\])":/\1/p' \
+  $(@:.ipynb=.log) | tail -n 1); see $(@:.ipynb=.failed.ipynb)"; exit 1; }; \
   mv -f $(@:.ipynb=.failed.ipynb) $@; \
   echo "$(basename $(notdir $<)) $* took $$(($$(date +%s) - began)) s"
 endef
