@@ -242,7 +242,7 @@ def _macs(study: Study, run: Run, task: Task) -> float:
     """
     first = study.graph.span(run.block.layers)[0]
     above = sum(call.macs for call in study.graph.calls[first:])
-    tuned = sum(call.macs for call in study.graph.calls if call.name in run.block.layers)
+    tuned = sum(call.macs for call in study.graph.calls if call.operation.name in run.block.layers)
     n_train, n_eval = len(task.train_targets), len(task.eval_targets)
     return run.epochs * (n_train * (2 * above + tuned) + n_eval * above)
 

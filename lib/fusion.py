@@ -87,6 +87,8 @@ class Value:
         return n
 
     def _slice(self, start: int, n: int) -> Any:
+        if n == len(self.lanes):
+            return self.stacked  # the gradient of a slice is a padded copy, also of the whole
         batch = self.shared.shape[0]
         return self.stacked[start * batch : (start + n) * batch]
 
@@ -226,7 +228,7 @@ class FusedModel:
         self.tuned, self.statistics = Pool(), Pool()
         self.slots: dict[tuple[int, str], tuple[slice, slice]] = {}
         self.tuners: dict[str, list[int]] = {}
-        layers = {call.name: call.operation for call in graph.calls}
+        layers = {layer.name: layer for call in graph.calls for layer in call.operations}
         for j, lane in enumerate(lanes):
             for name in lane.layers:
                 layer = layers[name]
@@ -294,7 +296,7 @@ class _Walk:
     def call(self, i: int, call: Call, values: Mapping[int, Value]) -> dict[int, Value]:
         """Execute call `i` of the graph for all lanes."""
         inputs = [values[t] for t in call.inputs]
-        tuners = set(self.model.tuners.get(call.name, ()))
+        tuners = {j for name in call.names for j in self.model.tuners.get(name, ())}
         diverged = {j for v in inputs for j in (*v.lanes, *v.own)} | tuners
         active = {j for j in diverged if i < self.model.spans[j][1]}
         finished = _in_order(inputs, diverged - active - tuners)
@@ -307,20 +309,28 @@ class _Walk:
         }
 
     def _frozen(self, call: Call, values: Mapping[int, Value], view: Callable) -> list:
-        args, kwargs = call.arguments({t: view(values[t]) for t in call.inputs})
-        return keras.tree.flatten(call.operation(*args, **kwargs))
+        return call.frozen({t: view(values[t]) for t in call.inputs})
 
     def _one(self, call: Call, values: Mapping[int, Value], lane: int, tunes: bool) -> list:
+        """What `call` makes of one lane's inputs; the layers that it tunes are its own."""
         if not tunes:
             return self._frozen(call, values, lambda v: v.of(lane))
         args, kwargs = call.arguments({t: values[t].of(lane) for t in call.inputs})
-        t, s = self.model.slots[lane, call.name]
-        if "training" in inspect.signature(call.operation.call).parameters:
+        for operation in call.operations:
+            outputs = self._layer(operation, lane, args, kwargs)
+            args, kwargs = (outputs,), {}  # of the BatchNorm after a convolution
+        return keras.tree.flatten(outputs)
+
+    def _layer(self, layer: Any, lane: int, args: tuple, kwargs: dict) -> Any:
+        if (lane, layer.name) not in self.model.slots:
+            return layer(*args, **kwargs)
+        t, s = self.model.slots[lane, layer.name]
+        if "training" in inspect.signature(layer.call).parameters:
             kwargs = {**kwargs, "training": self.step is not None}
-        outputs, self.statistics[s] = call.operation.stateless_call(
+        outputs, self.statistics[s] = layer.stateless_call(
             self.tuned[t], self.statistics[s], *args, **kwargs
         )
-        return keras.tree.flatten(outputs)
+        return outputs
 
 
 def _in_order(inputs: Sequence[Value], lanes: set[int]) -> tuple[int, ...]:

@@ -352,14 +352,16 @@ class Study:
         """Cut `runs` into the lanes of fused models.
 
         Neighbours in depth go together, so that a group's trunk is as deep as can be; groups
-        are of nearly equal size, as many as the lanes that fit at once demand.
+        are of nearly equal size, as many as the lanes that fit at once demand. In a group, lanes
+        come in the order in which they pass their last tuned layer: stacked so, none is moved.
         """
         runs = sorted(runs, key=lambda run: self.graph.span(run.block.layers)[0])
         most = 1 if self.params.deterministic else self.params.lanes
         if most == "auto":
             most = self._lanes_in_memory(task)
         n_groups = -(-len(runs) // most)
-        return [list(group) for group in np.array_split(np.array(runs, object), n_groups)]
+        groups = np.array_split(np.array(runs, object), n_groups)
+        return [sorted(g, key=lambda run: self.graph.span(run.block.layers)[1]) for g in groups]
 
     def _lanes_in_memory(self, task: Task) -> int:
         """Lanes that fit in half of the memory budget (the trunk has the other half), 1 to 128.

@@ -5,12 +5,14 @@ augmentation), so everything below the first tuned layer can be computed once pe
 reused by every epoch, every run and every repeat above the cut.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from .params import InputError
 
@@ -18,6 +20,9 @@ from .params import InputError
 @dataclass(frozen=True)
 class Call:
     """One call of a layer, or of a bare operation such as ``x + 3``, in a backbone's graph.
+
+    A convolution and the BatchNorm that alone reads it are one call: frozen, they are executed as
+    one convolution, see `_normalised_convolution`.
 
     Tensors are named by integers that are unique within one backbone.
     """
@@ -27,10 +32,24 @@ class Call:
     outputs: tuple[int, ...]
     arguments: Callable[[Mapping[int, Any]], tuple[tuple, dict]]  # tensors -> (args, kwargs)
     macs: int  # multiply-adds for one image, of convolutions and matrix products
+    norm: keras.layers.BatchNormalization | None = None
 
     @property
-    def name(self) -> str:
-        return self.operation.name
+    def operations(self) -> tuple:
+        """What is called, one after the other."""
+        return (self.operation,) if self.norm is None else (self.operation, self.norm)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(operation.name for operation in self.operations)
+
+    def frozen(self, tensors: Mapping[int, Any]) -> list:
+        """The outputs with the backbone's own weights, from the inputs by number."""
+        args, kwargs = self.arguments(tensors)
+        if self.norm is not None:
+            return [_normalised_convolution(self.operation, self.norm, *args)]
+        # No `training` given: Keras infers.
+        return keras.tree.flatten(self.operation(*args, **kwargs))
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,7 @@ class Graph:
         An empty block is Baseline I: it tunes nothing below the end of the backbone.
         """
         wanted = set(layers)
-        used = [i for i, call in enumerate(self.calls) if call.name in wanted]
+        used = [i for i, call in enumerate(self.calls) if not wanted.isdisjoint(call.names)]
         return (used[0], used[-1]) if used else (len(self.calls), len(self.calls))
 
     def frontier(self, cut: int) -> tuple[int, ...]:
@@ -92,7 +111,7 @@ def read_graph(backbone: keras.Model) -> Graph:
     return Graph(
         input=0,
         output=number[id(backbone.outputs[0])],
-        calls=tuple(_call(node, number) for node in nodes),
+        calls=tuple(_with_norms([_call(node, number) for node in nodes])),
         sizes={number[id(t)]: int(np.prod(t.shape[1:])) for t in tensors},
         shape=tuple(backbone.outputs[0].shape[1:]),
     )
@@ -115,6 +134,54 @@ def _call(node: Any, number: Mapping[int, int]) -> Call:
     )
 
 
+def _with_norms(calls: Sequence[Call]) -> Iterator[Call]:
+    """`calls`, with each BatchNorm that can be folded made part of the convolution it follows."""
+    readers: dict[int, list[Call]] = {}
+    for call in calls:
+        for t in call.inputs:
+            readers.setdefault(t, []).append(call)
+    uses = Counter(id(call.operation) for call in calls)
+    norms = {}
+    for call in calls:
+        after = readers.get(call.outputs[0], [])
+        once = len(after) == 1 and uses[id(call.operation)] == uses[id(after[0].operation)] == 1
+        if once and _can_fold(call.operation, after[0].operation):
+            norms[call.outputs[0]] = after[0]
+    folded = {id(norm) for norm in norms.values()}
+    for call in calls:
+        if id(call) not in folded:
+            norm = norms.get(call.outputs[0])
+            yield replace(call, norm=norm.operation, outputs=norm.outputs) if norm else call
+
+
+def _can_fold(conv: Any, norm: Any) -> bool:
+    return (
+        type(conv) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+        and type(norm) is keras.layers.BatchNormalization
+        and conv.activation is keras.activations.linear
+        and conv.data_format == "channels_last"
+        and norm.axis in (-1, 3)
+    )
+
+
+def _normalised_convolution(conv: Any, norm: keras.layers.BatchNormalization, x: Any) -> Any:
+    """``norm(conv(x))`` of frozen layers as one convolution with a bias.
+
+    A frozen BatchNorm multiplies each channel by a constant and adds another. Both fit into the
+    convolution's weights, which saves the two passes over memory that they would take.
+    """
+    scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
+    scale = scale * norm.gamma if norm.scale else scale
+    shift = -norm.moving_mean if conv.bias is None else conv.bias - norm.moving_mean
+    bias = shift * scale + norm.beta if norm.center else shift * scale
+    depthwise = isinstance(conv, keras.layers.DepthwiseConv2D)
+    # A depthwise kernel is (height, width, inputs, multiplier), its channels inputs x multiplier.
+    kernel = conv.kernel * ops.reshape(scale, conv.kernel.shape[2:] if depthwise else (-1,))
+    convolve = ops.depthwise_conv if depthwise else ops.conv
+    y = convolve(x, kernel, conv.strides, conv.padding, conv.data_format, conv.dilation_rate)
+    return ops.add(y, bias)
+
+
 def _macs(operation: Any, shape: tuple[int | None, ...]) -> int:
     """Every kernel is applied once at each position of the output (channels last)."""
     kernels = [w for w in getattr(operation, "weights", ()) if len(w.shape) > 1]
@@ -132,9 +199,7 @@ def run_calls(graph: Graph, tensors: Mapping[int, Any], start: int, stop: int) -
     """
     values = dict(tensors)
     for call in graph.calls[start:stop]:
-        args, kwargs = call.arguments(values)
-        outputs = call.operation(*args, **kwargs)  # no `training` given: Keras infers
-        values.update(zip(call.outputs, keras.tree.flatten(outputs), strict=True))
+        values.update(zip(call.outputs, call.frozen(values), strict=True))
     return {t: values[t] for t in graph.frontier(stop)}
 
 
@@ -178,7 +243,7 @@ class Trunk:
         n = len(next(iter(self.features.values())))
         for start in range(0, n, size):
             rows = slice(start, start + size)
-            yield {t: keras.ops.convert_to_tensor(f[rows]) for t, f in self.features.items()}
+            yield {t: ops.convert_to_tensor(f[rows]) for t, f in self.features.items()}
 
 
 def choose_cut(graph: Graph, first: int, images: int, budget_bytes: float) -> int:
@@ -205,4 +270,4 @@ def _compiled(function: Callable) -> Callable:
 
 
 def _to_numpy(tensors: Mapping[int, Any]) -> dict[int, np.ndarray]:
-    return {t: keras.ops.convert_to_numpy(x) for t, x in tensors.items()}
+    return {t: ops.convert_to_numpy(x) for t, x in tensors.items()}

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from lib.backbones import BACKBONES, load_backbone
 from lib.params import InputError
@@ -18,15 +19,15 @@ def images(n=2):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_trunk_and_rest_are_the_whole_at_every_cut(name):
     backbone = load_backbone(name, image_size=SIZE, weights="none")
-    graph, photo = read_graph(backbone), keras.ops.convert_to_tensor(images(1))
-    expected = keras.ops.convert_to_numpy(backbone(photo))
+    graph, photo = read_graph(backbone), ops.convert_to_tensor(images(1))
+    expected = ops.convert_to_numpy(backbone(photo))
     below = {graph.input: photo}
     for cut in range(len(graph.calls) + 1):
         if cut:
             below = run_calls(graph, below, cut - 1, cut)
         assert set(below) == set(graph.frontier(cut))
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(below[graph.output]), expected, rtol=1e-5, atol=1e-6
+        ops.convert_to_numpy(below[graph.output]), expected, rtol=1e-5, atol=1e-6
     )
 
 
@@ -69,7 +70,7 @@ def test_residual_cuts_are_crossed_by_several_tensors():
 def test_span():
     backbone = load_backbone("VGG16", image_size=SIZE, weights="none", thin=True)
     graph = read_graph(backbone)
-    names = [call.name for call in graph.calls]
+    names = [call.operation.name for call in graph.calls]
     assert graph.span(["block1_conv2", "block3_conv1"]) == (
         names.index("block1_conv2"),
         names.index("block3_conv1"),
@@ -108,3 +109,56 @@ def test_private_attributes_of_keras():
     (node,) = next(iter(model._nodes_by_depth.values()))
     for name in ("operation", "input_tensors", "outputs", "is_input", "arguments"):
         assert hasattr(node, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    {
+        "VGG16": 0,
+        "MobileNet": 27,
+        "MobileNetV2": 52,
+        "MobileNetV3Small": 34,
+        "ResNet50V2": 32,
+    }.items(),
+)
+def test_a_frozen_norm_is_part_of_the_convolution_before_it(name, pairs):
+    """As many as the architecture has, and the network's output stays what Keras makes it."""
+    backbone = load_backbone(name, image_size=SIZE, weights="embedded", thin=True)
+    graph, photos = read_graph(backbone), ops.convert_to_tensor(images())
+    assert sum(call.norm is not None for call in graph.calls) == pairs
+    named = [name for call in graph.calls for name in call.names]
+    assert len(named) == len(set(named))
+    assert {layer.name for layer in backbone.layers[1:]} <= set(named)  # all but the input
+    folded = run_calls(graph, {graph.input: photos}, 0, len(graph.calls))[graph.output]
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(folded), ops.convert_to_numpy(backbone(photos)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_only_what_is_the_same_is_folded():
+    """Not: an activation between, a second reader, a convolution used twice, another axis."""
+    layers, image = keras.layers, keras.Input((SIZE, SIZE, 4))
+    twice = layers.Conv2D(4, 1, name="twice")
+    read_twice = layers.Conv2D(4, 1, name="read_twice")(image)
+    kept = [
+        layers.BatchNormalization(name="a")(layers.Conv2D(4, 1, activation="relu")(image)),
+        layers.BatchNormalization(name="b")(read_twice),
+        read_twice,
+        layers.BatchNormalization(name="c")(twice(image)),
+        layers.BatchNormalization(name="d")(twice(read_twice)),
+        layers.BatchNormalization(name="e", axis=1)(layers.Conv2D(4, 1)(image)),
+    ]
+    bare = layers.BatchNormalization(name="bare", center=False, scale=False)
+    biased = bare(layers.DepthwiseConv2D(3, padding="same", depth_multiplier=1)(image))
+    wide = layers.DepthwiseConv2D(3, dilation_rate=2, padding="same", depth_multiplier=2)(image)
+    wide = layers.Conv2D(4, 1, name="narrow")(layers.BatchNormalization(name="wide")(wide))
+    model = keras.Model(image, layers.add([*kept, biased, wide]))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 2, w.shape) for w in model.get_weights()])
+    graph = read_graph(model)
+    assert {call.norm.name for call in graph.calls if call.norm} == {"bare", "wide"}
+    x = ops.convert_to_tensor(rng.random((2, SIZE, SIZE, 4)).astype("float32"))
+    folded = run_calls(graph, {graph.input: x}, 0, len(graph.calls))[graph.output]
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(folded), ops.convert_to_numpy(model(x)), rtol=1e-4
+    )
