@@ -12,6 +12,8 @@ SET ?=
 CASE ?=
 # backbones run side by side
 JOBS ?= 2
+# of `make bundle`: the Python there, such as 3.12; empty: as here
+NODE_PYTHON ?=
 # the Python that makes the environment
 PYTHON ?= python3
 
@@ -29,7 +31,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check paper audit figures verify torture bench test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check paper bundle audit figures verify torture bench test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -107,6 +109,9 @@ define execute
   mv -f $(@:.ipynb=.failed.ipynb) $@; \
   echo "$(basename $(notdir $<)) $* took $$(($$(date +%s) - began)) s"
 endef
+
+bundle: env ## pack everything for a machine without a network, and say how to run it there
+	@NODE_PYTHON="$(NODE_PYTHON)" $(PY) -m lib bundle $(SETTINGS) backbones="$(BACKBONES)"
 
 audit: env ## train the runs that notebook 8 needs beyond the paper's, such as more seeds
 	@$(PY) -m lib audit $(SETTINGS) backbones="$(BACKBONES)"

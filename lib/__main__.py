@@ -13,7 +13,9 @@ from .quiet import import_quietly
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
-    commands = {f.__name__: f for f in (check, backbones, audit, figures, bench, verify)}
+    commands = {
+        f.__name__: f for f in (check, backbones, train, audit, figures, bench, bundle, verify)
+    }
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     options = parser.parse_args(arguments)
@@ -70,6 +72,25 @@ def check(params: Params) -> None:
 def backbones(params: Params) -> None:
     """Print the names of the profile's backbones."""
     print(*params.backbones)
+
+
+def train(params: Params) -> None:
+    """Train all that the notebooks train: the searches of all methods, then the final runs."""
+    from .sweep import final, methods, search
+
+    check(params)
+    search(params, *methods(params))
+    final(params, *methods(params))
+
+
+def bundle(params: Params) -> None:
+    """Pack the project for a machine without a network."""
+    from .bundle import bundle, download_wheels
+
+    parts = bundle(params, ROOT / "build" / "bundle", download_wheels)
+    print(*parts, sep="\n")
+    print(f"there: cat {params.profile}.tar.* | tar x && sh {params.profile}/run.sh")
+    print(f"back:  copy {params.profile}/results/*.csv to {params.results_dir}")
 
 
 def bench(params: Params) -> None:

@@ -1,4 +1,4 @@
-"""Images and labels: tf_flowers, a folder of photos or the embedded set; slices; a cache on disk.
+"""Images and labels: tf_flowers, a folder of photos, a packed file or drawn ones; slices; a cache.
 
 Whatever the source, the result is one uint8 array in a fixed order, and a slice in the notation of
 TFDS (``train[:10%]``) means the same images in every run. Images are decoded and resized once and
@@ -23,6 +23,7 @@ from lib import procedural
 from lib.params import SPLIT_PATTERN, InputError, Params, resolve_path
 
 TF_FLOWERS, TF_FLOWERS_VERSION = "tf_flowers", "3.0.1"
+PACKED = ".npz"
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000  # of one photo; more is taken for a decompression bomb
 SHUFFLE_SEED = 0  # orders a folder's photos; fixed, so that slices do not move with Params.seed
@@ -68,6 +69,8 @@ def load_data(params: Params) -> Dataset:
         return _load_procedural(params)
     if params.data == TF_FLOWERS:
         return _load_tf_flowers(params)
+    if params.data.endswith(PACKED):
+        return _load_packed(params)
     return _load_folder(params)
 
 
@@ -295,6 +298,35 @@ def _decode_records(builder, size: int) -> tuple[np.ndarray, np.ndarray]:
     if count != n_images:
         raise ValueError(f"it holds {count} images of {n_images}")
     return images, labels
+
+
+# ------------------------------------------------------------------------------- one packed file
+
+
+def pack(dataset: Dataset, path: Path) -> None:
+    """Write images, labels and names as one compressed file, for a machine without the photos."""
+    arrays = {"images": dataset.images, "labels": dataset.labels, "names": np.array(dataset.names)}
+    np.savez_compressed(path, **arrays, source=dataset.source)
+
+
+def _load_packed(params: Params) -> Dataset:
+    """Return what `pack` wrote; its digest is that of the data it was made from."""
+    path = resolve_path(params.data)
+    try:
+        images, labels, names = _read_cache(path)
+        with np.load(path, allow_pickle=False) as file:
+            source = str(file["source"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"data: {path} cannot be read ({_first_line(error)}); "
+            "allowed: a file as `make bundle` packs it"
+        ) from error
+    if images.shape[1:] != (params.image_size, params.image_size, 3):
+        raise InputError(
+            f"image_size: {params.image_size} does not fit {path}, packed at {images.shape[1]} px; "
+            "allowed: that size"
+        )
+    return Dataset(images, labels, names, source)
 
 
 # ----------------------------------------------------------------------------- a folder of photos

@@ -49,6 +49,7 @@ from .train import (
 from .trunk import Graph, Trunk, choose_cut, read_graph
 
 BASELINES = ("baseline_1", "baseline_2")
+COMMIT = "COMMIT"  # file beside lib/ that holds the commit where there is no git, see lib/bundle.py
 
 
 @dataclass(frozen=True)
@@ -428,7 +429,7 @@ def versions() -> str:
 
 
 def git_sha() -> str:
-    """The commit of the project, with ``-dirty`` where its code differs; empty outside git.
+    """The commit of the project, with ``-dirty`` where its code differs; empty where none is known.
 
     Rows that a sweep writes into a folder under version control are no difference in code.
     """
@@ -443,4 +444,5 @@ def git_sha() -> str:
         commit = git("rev-parse", "--short=12", "HEAD")
         return commit + ("-dirty" if git("status", "--porcelain", "--", "lib", "params") else "")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        beside = ROOT / COMMIT
+        return beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""

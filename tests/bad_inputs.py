@@ -17,7 +17,8 @@ from PIL import Image
 from rows import row
 
 from lib.__main__ import main
-from lib.params import ROOT
+from lib.data import load_data, pack
+from lib.params import ROOT, load_params
 from lib.readme import replaced
 from lib.results import append_row
 from lib.tables import markdown
@@ -63,6 +64,16 @@ def bomb(folder: Path) -> None:
     """A small file that would be a picture of 400 million pixels."""
     two_classes(folder)
     Image.new("1", (20_000, 20_000)).save(folder / "photos" / "roses" / "1.png")
+
+
+def packed(folder: Path) -> None:
+    pack(load_data(load_params("smoke")), folder / "photos.npz")
+
+
+def packed_half(folder: Path) -> None:
+    packed(folder)
+    path = folder / "photos.npz"
+    path.write_bytes(path.read_bytes()[:30_000])
 
 
 def other_kind(folder: Path) -> None:
@@ -173,6 +184,10 @@ BAD = [
     ("half an image", half_an_image, "profile=smoke data={}/photos", "1.jpg truncated"),
     ("image bomb", bomb, "profile=smoke data={}/photos", "1.png 400000000"),
     ("file of another kind", other_kind, "profile=smoke data={}/photos", "notes.docx"),
+    ("packed photos cut short", packed_half, "profile=smoke data={}/photos.npz",
+     "photos.npz make bundle"),
+    ("packed photos of another size", packed, "profile=smoke data={}/photos.npz image_size=48",
+     "image_size 48 photos.npz 32"),
     ("data folder without tf_flowers", nothing, "profile=cpu data_dir={}/photos",
      "tf_flowers photos"),
     ("more images than there is memory for", nothing,

@@ -1,0 +1,81 @@
+"""What is packed for a machine without a network trains there, without TensorFlow or git."""
+
+import os
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from lib import bundle
+from lib.data import load_data, pack
+from lib.params import InputError, load_params
+from lib.results import read_results
+from lib.sweep import Study, methods
+
+
+def params_of(tmp_path, **changes):
+    return load_params("smoke", backbones=("VGG16",), results=str(tmp_path / "rows"), **changes)
+
+
+def unpack(parts, folder):
+    whole = folder / "whole.tar"
+    whole.write_bytes(b"".join(part.read_bytes() for part in sorted(parts)))
+    with tarfile.open(whole) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "smoke"
+
+
+def test_a_bundle_trains_what_the_project_would(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "PART_BYTES", 2**20)
+    params = params_of(tmp_path)
+    parts = bundle.bundle(params, tmp_path / "parts", lambda tree: (tree / "wheels").mkdir())
+    assert len(parts) > 1 and all(p.stat().st_size <= 2**20 for p in parts)
+    assert sorted((tmp_path / "parts").iterdir()) == parts  # nothing else is left behind
+    tree = unpack(parts, tmp_path)
+
+    absent = tmp_path / "absent"  # a machine without TensorFlow
+    for name in ("tensorflow", "tensorflow_datasets"):
+        (absent / name).mkdir(parents=True)
+        (absent / name / "__init__.py").write_text("raise ImportError('not on this machine')")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("BLOCKWISE", "TFDS"))}
+    environment |= {"PYTHON": sys.executable, "KERAS_BACKEND": "jax", "PYTHONPATH": str(absent)}
+    subprocess.run(["sh", tree / "run.sh", "top_k=[3]"], env=environment, check=True, cwd="/")
+
+    rows = read_results(tree / "results")
+    study = Study(params, "VGG16", load_data(params))
+    searched = [m for m in methods(params) if not m.startswith("top_")]
+    assert {r.key for m in searched for r in study.search_runs(m)} <= set(rows["key"])
+    assert (rows["split"] == params.final_split).sum() == params.repeats * len(set(rows["method"]))
+    assert set(rows["backend"]) == {"jax"} and set(rows["git_sha"]) == {bundle.git_sha()}
+
+
+def test_rows_so_far_go_along(tmp_path):
+    params = params_of(tmp_path)
+    params.results_dir.mkdir()
+    (params.results_dir / "baseline_1-VGG16.csv").write_text("as it is")
+    parts = bundle.bundle(params, tmp_path / "parts", lambda tree: None)
+    copied = unpack(parts, tmp_path) / "results" / "baseline_1-VGG16.csv"
+    assert copied.read_text() == "as it is"
+
+
+def test_wheels_are_what_training_imports():
+    names = {line.split("==")[0] for line in bundle.wheels()}
+    assert {"keras", "numpy", "pandas", "h5py", "namex", "optree"} <= names
+    assert not names & {"tensorflow", "jax", "jupyterlab", "papermill", "seaborn"}
+
+
+def test_wheels_that_cannot_be_had(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("NODE_PYTHON", "3.12")
+    (tmp_path / "wheels.txt").write_text("keras==3.15.1\n")
+    with pytest.raises(InputError, match="NODE_PYTHON '3.12': pip cannot have the wheels: .*keras"):
+        bundle.download_wheels(tmp_path)
+
+
+def test_packed_photos_are_the_same_data(tmp_path):
+    params = params_of(tmp_path)
+    dataset = load_data(params)
+    pack(dataset, tmp_path / "photos.npz")
+    packed = load_data(params_of(tmp_path, data=str(tmp_path / "photos.npz")))
+    assert (packed.digest, packed.source) == (dataset.digest, dataset.source)
