@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, spearmanr
 
-from .paper import CLAIMS, METHODS, label
+from .paper import CLAIMS, METHODS, accuracies, label
 from .results import FINAL_SPLIT, SEARCH_SPLIT, best_block, final_rows, search_rows, unpack_hits
 
 DRAWS = 2000
 SEARCHES = ("layer_wise", "block_wise", "sliding_window")
-OURS = ("layer_wise", "block_wise", "top_3", "top_5", "sliding_window")
+PROPOSED = ("block_wise", "top_3", "top_5", "sliding_window")
+UNPROPOSED = ("baseline_1", "baseline_2", "layer_wise")
+OURS = ("layer_wise", *PROPOSED)
 NEAR = 0.02  # accuracies that differ by less are "comparable"
 FEW = 0.25  # a share that is "few", of layers; of methods, half
 STEADY = 0.02  # a standard deviation over repeats below this is "consistent"
@@ -52,6 +54,11 @@ class Finding:
     interval: Interval
     least: float = 0.0
     most: float = np.inf
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether the number itself, whatever its interval, is as the claim says."""
+        return self.least <= self.interval.value <= self.most
 
     @property
     def supports(self) -> bool | None:
@@ -125,18 +132,49 @@ def search_sample(df: pd.DataFrame) -> Bootstrap:
 
 
 def verdicts(df: pd.DataFrame) -> pd.DataFrame:
-    """Every claim of the paper: claim, where, findings (text), status; one row a claim."""
-    found = findings(df)
+    """Every claim of the paper: one row a claim.
+
+    Columns: claim, where, tested as, printed (how many comparisons of the printed Table I are as
+    the claim says, where it is about Table I), as claimed (how many of ours), ours (each with its
+    interval) and status.
+    """
+    found, paper = findings(df), printed()
     return pd.DataFrame(
         {
             "claim": claim.text,
             "where": claim.where,
             "tested as": claim.statement,
+            "printed": paper.get(claim.name, "–"),
+            "as claimed": _count([f.as_claimed for f in found[claim.name]]),
             "ours": "; ".join(f"{f.text} {f.interval}" for f in found[claim.name]) or "–",
             "status": status(found[claim.name]),
         }
         for claim in CLAIMS
     )
+
+
+def printed() -> dict[str, str]:
+    """How many comparisons of the paper's own Table I are as its claims about it say, by claim."""
+    table = accuracies()
+    mean, variance = table.mean(), table.var(ddof=1)
+    others = [m for m in METHODS if m != "block_wise"]
+    tests = {
+        "block_wise_never_below_baseline_2": table["block_wise"] >= table["baseline_2"],
+        "block_wise_highest_mean": [mean["block_wise"] > mean[m] for m in others],
+        "block_wise_lowest_variance": [variance["block_wise"] < variance[m] for m in others],
+        "proposed_beat_all": [
+            better
+            for ours in PROPOSED
+            for other in UNPROPOSED
+            for better in table[ours] >= table[other]
+        ],
+    }
+    return {name: _count(test) for name, test in tests.items()}
+
+
+def _count(answers: Iterable[bool]) -> str:
+    answers = list(answers)
+    return f"{sum(answers)} of {len(answers)}" if answers else "–"
 
 
 def findings(df: pd.DataFrame) -> dict[str, list[Finding]]:
@@ -172,10 +210,7 @@ def findings(df: pd.DataFrame) -> dict[str, list[Finding]]:
         "block_wise_lowest_variance": _over_backbones(final, others, _variance, -1),
         "repeats_agree": _steady(df),
         "proposed_beat_all": [
-            finding
-            for ours in ("block_wise", "top_3", "top_5", "sliding_window")
-            for other in ("baseline_1", "baseline_2", "layer_wise")
-            for finding in trained(ours, other)
+            finding for ours in PROPOSED for other in UNPROPOSED for finding in trained(ours, other)
         ],
     }
 

@@ -1,5 +1,6 @@
 """The figures of the audit (notebook 8), and all of its files at once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from .backbones import layer_counts, load_backbone
 from .captions import caption
 from .controls import Controls, read_controls
 from .figures import draw_all
-from .paper import label
+from .paper import METHODS, label
 from .params import Params
-from .results import search_rows
+from .results import search_rows, summary
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
 from .tables import backbones_of, markdown
 
@@ -127,39 +128,116 @@ def all_gains(rows: pd.DataFrame) -> pd.DataFrame:
     return audit.gains(rows, kinds)
 
 
-def verdict_table(rows: pd.DataFrame) -> str:
-    """The verdicts as a Markdown table, with what the words mean."""
-    table = audit.verdicts(rows)
-    lines = [
-        [f"“{row['claim']}”", row["where"], f"**{row['status']}**"] for _, row in table.iterrows()
-    ]
-    meanings = "; ".join(f"*{name}*: {text}" for name, text in audit.STATUSES.items())
-    note = f"{_setting(rows)} {meanings}."
-    return markdown(["claim of the paper", "where", "verdict"], lines, note).replace("---:", "---")
+def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str:
+    """The verdicts as a Markdown table, with what the words mean.
 
-
-def remarks(rows: pd.DataFrame) -> str:
-    """What the rows say beyond the claims, as a Markdown list."""
+    native: rows with the backbones' own input scaling, which get a column of their own.
+    """
+    sources = {"ours": rows} if native is None or native.empty else {
+        "ours, inputs in [0, 1]": rows,
+        "ours, native inputs": native,
+    }  # fmt: skip
+    tables = [audit.verdicts(of) for of in sources.values()]
     lines = []
+    for i, first in tables[0].iterrows():
+        texts = [f"“{first['claim']}”", first["where"], first["printed"]]
+        for table in tables:
+            counted = "" if table["as claimed"][i] == "–" else f" ({table['as claimed'][i]})"
+            texts.append(f"**{table['status'][i]}**{counted}")
+        lines.append(texts)
+    meanings = "; ".join(f"*{name}*: {text}" for name, text in audit.STATUSES.items())
+    settings = " ".join(_setting(of) for of in sources.values())
+    note = (
+        f"{settings} {meanings}. In brackets and under *Table I*: how many comparisons are as"
+        " claimed, whatever their intervals; the paper prints no numbers for its other figures."
+    )
+    header = ["claim of the paper", "where", "Table I", *sources]
+    return markdown(header, lines, note).replace("---:", "---")
+
+
+def remarks(rows: pd.DataFrame, controls: Controls) -> str:
+    """What the rows say beyond the claims, as a Markdown list."""
+    parts = (_about_inputs, _about_norms, _about_ranks, _about_seeds, _about_epochs)
+    lines = [*_about_kinds(rows), *_about_luck(rows)]
+    return "\n".join([*lines, *(line for part in parts for line in part(rows, controls))]) + "\n"
+
+
+def _about_kinds(rows: pd.DataFrame) -> Iterator[str]:
     by_kind = all_gains(rows).groupby(["backbone", "kind"])["gain"].agg(["mean", "count"])
     for name in dict.fromkeys(name for name, _ in by_kind.index):
         parts = [
             f"one {k} {g['mean']:+.3f} ({g['count']:.0f})" for k, g in by_kind.loc[name].iterrows()
         ]
-        lines.append(
+        yield (
             f"- **{name}, kind of layer.** Tuning a single layer adds to Baseline I's accuracy "
             f"in the search by, on average over layers (their number): {', '.join(parts)}."
         )
+
+
+def _about_luck(rows: pd.DataFrame) -> Iterator[str]:
     for name, of in audit.optimism(rows).groupby("backbone", sort=False):
         best = of.set_index("method")
         parts = [f"{label(m)} {r['optimism']:.3f}" for m, r in best.iterrows()]
         gains = [f"{label(m)} {r['gain']:+.3f}" for m, r in best.iterrows()]
-        lines.append(
+        yield (
             f"- **{name}, the winner's luck.** Selected on one half of the evaluation photos, the "
             f"winner scores less on the other half by {', '.join(parts)}; there it differs from "
             f"Baseline I by {', '.join(gains)} (200 random halvings)."
         )
-    return "\n".join(lines) + "\n"
+
+
+def _about_inputs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for name, of in audit.scalings(rows, controls.native).groupby("backbone", sort=False):
+        cells = of.set_index("method").reindex([m for m in METHODS if m in set(of["method"])])
+        parts = [
+            f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
+            for m, r in cells.iterrows()
+        ]
+        yield (
+            f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
+            f"{', '.join(parts)}."
+        )
+
+
+def _about_norms(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    means = summary(pd.concat([rows, controls.norms], ignore_index=True))
+    table = means.pivot(index="backbone", columns="method", values="mean")
+    for name, of in table.iterrows():
+        if of.get("batch_norm", np.nan) == of.get("batch_norm", np.nan):
+            yield (
+                f"- **{name}, BatchNorms alone.** All BatchNorms tuned and nothing else of the "
+                f"backbone: {of['batch_norm']:.4f} in the final runs, beside Baseline I's "
+                f"{of['baseline_1']:.4f} and Baseline II's {of['baseline_2']:.4f}."
+            )
+
+
+def _about_ranks(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for _, of in audit.rank_correlation(rows, controls.blocks).iterrows():
+        yield (
+            f"- **{of['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
+            f"{of['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
+            f"{of['rho']:.2f} [{of['low']:.2f}, {of['high']:.2f}]; the search's winner is number "
+            f"{of['place']} of them on 70 %, {of['lost']:.3f} below the best."
+        )
+
+
+def _about_seeds(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for finding in audit.layers_against_seeds(rows):
+        name, _, numbers = finding.text.partition(": ")
+        yield (
+            f"- **{name}, seeds against layers.** Of Figure 4's scatter: {numbers}; the difference"
+            f" is {finding.interval}."
+        )
+
+
+def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    gap = audit.last_against_best(rows)
+    parts = [f"{of['mean'].mean():.3f} after {split}" for split, of in gap.groupby("split")]
+    if parts:
+        yield (
+            "- **Last epoch or best epoch.** The best epoch's accuracy is higher than the last's by"
+            f" {', '.join(parts)}, on average over methods."
+        )
 
 
 def _setting(rows: pd.DataFrame) -> str:
@@ -178,7 +256,7 @@ def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> li
         figures["audit_epochs"] = audit_epochs(controls.epochs, chosen)
     paths = [path for name, fig in figures.items() for path in save(fig, folder, name)]
     texts = {
-        "verdicts.md": verdict_table(rows),
+        "verdicts.md": verdict_table(rows, controls.native),
         "verdicts.csv": audit.verdicts(rows).to_csv(index=False, lineterminator="\n"),
     }
     for name, text in texts.items():

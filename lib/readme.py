@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from .audit_figures import remarks, verdict_table
-from .paper import ABBREVIATIONS, METHODS, compare, label
-from .params import ROOT
+from .controls import read_controls
+from .paper import ABBREVIATIONS, METHODS, accuracies, compare, statistics
+from .params import ROOT, load_params
 from .results import final_rows, read_results
 from .speed import read_bench, speed_table
 from .tables import markdown
@@ -25,9 +26,10 @@ def replaced(text: str, name: str, content: str) -> str:
 def refreshed(text: str, root: Path = ROOT) -> str:
     """The README's text with all of its tables made anew."""
     rows = read_results(root / "results" / PROFILE)
-    text = replaced(text, "rows", comparison(rows))
-    text = replaced(text, "verdicts", verdict_table(rows))
-    text = replaced(text, "remarks", remarks(rows))
+    controls = read_controls(root / "results" / PROFILE)
+    text = replaced(text, "rows", comparison(rows, controls.native))
+    text = replaced(text, "verdicts", verdict_table(rows, controls.native))
+    text = replaced(text, "remarks", remarks(rows, controls))
     return replaced(text, "bench", speed_table(read_bench(root / "results" / "bench.csv")))
 
 
@@ -46,31 +48,47 @@ def outdated(root: Path = ROOT) -> Iterator[str]:
         yield f"{root / 'README.md'}: its tables are not what the rows give; make figures mends it"
 
 
-def comparison(rows: pd.DataFrame) -> str:
-    """Paper beside ours for the backbones that were run, as a Markdown table."""
-    table = compare(rows)
-    table = table[table["n"] > 0].set_index(["backbone", "method"])
-    backbones = list(dict.fromkeys(name for name, _ in table.index))
-    header = ["", *(f"{name} {what}" for name in backbones for what in ("paper", "ours"))]
+def comparison(rows: pd.DataFrame, native: pd.DataFrame) -> str:
+    """Table I, the paper's beside ours with both input scalings, as a Markdown table.
+
+    Mean and Variance run over the backbones for which there are rows with both.
+    """
+    printed, ours = accuracies(), {"ours": compare(rows), "ours, native inputs": compare(native)}
+    cells = {what: of.set_index(["backbone", "method"]) for what, of in ours.items()}
     lines = []
-    for method in METHODS:
-        cells = [table.loc[(name, method)] for name in backbones]
-        texts = [text for cell in cells for text in (f"{cell['paper']:.4f}", cell["ours"])]
-        lines.append([_name(method), *texts])
-    return markdown(header, lines, _setting(final_rows(rows)))
+    for name in printed.index:
+        lines.append([_network(name, rows), "paper", *map("{:.4f}".format, printed.loc[name])])
+        lines += [["", what, *_cells(of, name)] for what, of in cells.items()]
+    whole = [name for name in printed.index if all(of["n"][name].all() for of in cells.values())]
+    means = {"paper": printed, **{what: of["mean"].unstack() for what, of in cells.items()}}
+    for statistic, digits in (("Mean", 4), ("Variance", 6)) if len(whole) > 1 else ():
+        for what, of in means.items():
+            values = statistics(of.loc[whole, list(METHODS)]).loc[statistic]
+            title = f"{statistic} of these {len(whole)}" if what == "paper" else ""
+            lines.append([title, what, *(f"{value:.{digits}f}" for value in values)])
+    return markdown(["", "", *ABBREVIATIONS.values()], lines, _setting(final_rows(rows)))
 
 
-def _name(method: str) -> str:
-    short = ABBREVIATIONS[method]
-    return short if short == label(method) else f"{label(method)} ({short})"
+def _network(name: str, rows: pd.DataFrame) -> str:
+    alphas = set(rows[rows["backbone"] == name]["alpha"]) - {"1.0"}
+    return f"{name} (ours: alpha {alphas.pop()})" if alphas else name
+
+
+def _cells(table: pd.DataFrame, name: str) -> list[str]:
+    """Ours for one backbone: mean ± sd over repeats."""
+    reason = "not run" if name in load_params(PROFILE).backbones else "not run: no weights here"
+    return [
+        text.rpartition(" (")[0] if table["n"][name, method] else reason
+        for method, text in table["ours"][name][list(METHODS)].items()
+    ]
 
 
 def _setting(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    widths = rows[["backbone", "alpha"]].drop_duplicates().itertuples(index=False)
-    networks = ", ".join(f"{name} (alpha {alpha})" for name, alpha in widths)
+    (repeats,) = set(rows.groupby(["backbone", "method"]).size())
     return (
         f"Accuracy on the last 30 % of tf_flowers ({first['eval_images']} photos) after training"
-        f" on the first 70 %. Paper: 224 px, 50 epochs, one run. Ours: mean ± sd over repeats"
-        f" (number of repeats); {networks}, {first['image_size']} px, {first['epochs']} epochs."
+        f" on the first 70 %. Paper: 224 px, 50 epochs, one run, inputs in [0, 1]. Ours: mean ± sd"
+        f" of {repeats} repeats, {first['image_size']} px, {first['epochs']} epochs, with inputs in"
+        f" [0, 1] and as each network was pre-trained with (native)."
     )

@@ -7,7 +7,7 @@ from rows import row
 
 from lib import audit_figures as figures
 from lib.audit import STATUSES
-from lib.controls import read_controls
+from lib.controls import Controls, read_controls
 from lib.paper import CLAIMS
 from lib.params import ROOT
 from lib.results import read_results
@@ -60,9 +60,16 @@ def test_verdicts_name_every_claim_and_define_every_word(rows):
     text = figures.verdict_table(rows)
     assert all(claim.text in text for claim in CLAIMS)
     assert all(f"*{name}*: {meaning}" in text for name, meaning in STATUSES.items())
+    both = figures.verdict_table(rows, rows.assign(profile="other"))
+    assert "native inputs" in both and "native inputs" not in text and "profile other" in both
 
 
 def test_remarks_come_from_the_rows(rows):
-    text = figures.remarks(rows)
+    controls = read_controls(ROOT / "results" / "cpu")
+    text = figures.remarks(rows, controls)
     assert "one BatchNorm -0.0" in text and "(27)" in text and "200 random halvings" in text
-    assert figures.remarks(rows.assign(hits="00" * 138)) != text
+    assert figures.remarks(rows.assign(hits="00" * 138), controls) != text
+    for part in ("inputs", "BatchNorms alone", "does 10 % predict 70 %?", "seeds against layers"):
+        assert f"**MobileNet, {part}" in text
+    nothing = figures.remarks(rows, Controls(*[rows.iloc[:0]] * 4))
+    assert "inputs." not in nothing and "predict" not in nothing and "alone" not in nothing

@@ -140,6 +140,16 @@ def test_groups_are_neighbours_in_depth(params):
     assert {r.key for group in groups for r in group} == {r.key for r in runs}
 
 
+def test_lanes_come_in_the_order_in_which_they_leave_the_trunk(params):
+    """Baseline II tunes from the first layer to the last: first group, last lane."""
+    study = next(studies(replace(params, lanes=4)))
+    runs = study.search_runs("baseline_2") + study.search_runs("layer_wise")
+    groups = study.groups(runs, study.task(params.search_split, 1))
+    lasts = [[study.graph.span(r.block.layers)[1] for r in group] for group in groups]
+    assert all(a == sorted(a) for a in lasts)
+    assert groups[0][-1].method == "baseline_2"
+
+
 def test_lanes_do_not_change_results(params, tmp_path):
     few = replace(params, lanes=2, results=str(tmp_path / "few"))
     together = search(params, "layer_wise").set_index("block")
