@@ -177,9 +177,21 @@ def _normalised_convolution(conv: Any, norm: keras.layers.BatchNormalization, x:
     depthwise = isinstance(conv, keras.layers.DepthwiseConv2D)
     # A depthwise kernel is (height, width, inputs, multiplier), its channels inputs x multiplier.
     kernel = conv.kernel * ops.reshape(scale, conv.kernel.shape[2:] if depthwise else (-1,))
+    if not depthwise and conv.kernel_size == conv.strides == (1, 1):
+        return ops.add(_pointwise(x, kernel), bias)
     convolve = ops.depthwise_conv if depthwise else ops.conv
     y = convolve(x, kernel, conv.strides, conv.padding, conv.data_format, conv.dilation_rate)
     return ops.add(y, bias)
+
+
+def _pointwise(x: Any, kernel: Any) -> Any:
+    """A convolution with a 1 x 1 kernel as the matrix product that it is.
+
+    TensorFlow's gradient of the convolution is up to five times slower on two cores (2 x 2
+    pixels, 160 to 960 channels, 64 images); forward there is no difference.
+    """
+    rows = ops.matmul(ops.reshape(x, (-1, kernel.shape[-2])), kernel[0, 0])
+    return ops.reshape(rows, (*ops.shape(x)[:-1], kernel.shape[-1]))
 
 
 def _macs(operation: Any, shape: tuple[int | None, ...]) -> int:
