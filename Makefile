@@ -25,8 +25,8 @@ NOTEBOOKS := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_windo
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED := 1
-# One heap that is never given back, in huge pages: glibc would map every large tensor anew and have
-# the kernel clear it, a fifth to a third of a training step of many lanes (MobileNetV2, 16 lanes).
+# One heap that is never given back, in huge pages. Else glibc maps every large tensor anew and the
+# kernel clears it: a sixth of a training step and a third of an evaluation (MobileNetV2, 16 lanes).
 export MALLOC_ARENA_MAX ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 17179869184

@@ -22,7 +22,8 @@ class Call:
     """One call of a layer, or of a bare operation such as ``x + 3``, in a backbone's graph.
 
     A convolution and the BatchNorm that alone reads it are one call: frozen, they are executed as
-    one convolution, see `_normalised_convolution`.
+    one convolution, see `_normalised_convolution`. So is zero padding that only this convolution
+    reads and that it can do by itself.
 
     Tensors are named by integers that are unique within one backbone.
     """
@@ -33,11 +34,12 @@ class Call:
     arguments: Callable[[Mapping[int, Any]], tuple[tuple, dict]]  # tensors -> (args, kwargs)
     macs: int  # multiply-adds for one image, of convolutions and matrix products
     norm: keras.layers.BatchNormalization | None = None
+    pad: keras.layers.ZeroPadding2D | None = None
 
     @property
     def operations(self) -> tuple:
         """What is called, one after the other."""
-        return (self.operation,) if self.norm is None else (self.operation, self.norm)
+        return tuple(x for x in (self.pad, self.operation, self.norm) if x is not None)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,7 +49,8 @@ class Call:
         """The outputs with the backbone's own weights, from the inputs by number."""
         args, kwargs = self.arguments(tensors)
         if self.norm is not None:
-            return [_normalised_convolution(self.operation, self.norm, *args)]
+            padding = "same" if self.pad else self.operation.padding
+            return [_normalised_convolution(self.operation, self.norm, padding, *args)]
         # No `training` given: Keras infers.
         return keras.tree.flatten(self.operation(*args, **kwargs))
 
@@ -111,7 +114,12 @@ def read_graph(backbone: keras.Model) -> Graph:
     return Graph(
         input=0,
         output=number[id(backbone.outputs[0])],
-        calls=tuple(_with_norms([_call(node, number) for node in nodes])),
+        calls=tuple(
+            _folded(
+                [_call(node, number) for node in nodes],
+                {number[id(t)]: tuple(t.shape) for t in tensors},
+            )
+        ),
         sizes={number[id(t)]: int(np.prod(t.shape[1:])) for t in tensors},
         shape=tuple(backbone.outputs[0].shape[1:]),
     )
@@ -134,24 +142,36 @@ def _call(node: Any, number: Mapping[int, int]) -> Call:
     )
 
 
-def _with_norms(calls: Sequence[Call]) -> Iterator[Call]:
-    """`calls`, with each BatchNorm that can be folded made part of the convolution it follows."""
+def _folded(calls: Sequence[Call], shapes: Mapping[int, tuple]) -> Iterator[Call]:
+    """`calls`, with BatchNorms and zero padding made part of the convolution between them.
+
+    shapes: of each tensor, batch first.
+    """
+    makers = {t: call for call in calls for t in call.outputs}
     readers: dict[int, list[Call]] = {}
     for call in calls:
         for t in call.inputs:
             readers.setdefault(t, []).append(call)
     uses = Counter(id(call.operation) for call in calls)
-    norms = {}
+
+    def alone(before: Call | None, after: Call | None) -> bool:
+        """Whether two calls, one reading the other, are the only ones of their operations."""
+        once = before and after and uses[id(before.operation)] == uses[id(after.operation)] == 1
+        return bool(once) and len(readers[before.outputs[0]]) == 1
+
+    folded, whole = set(), {}
     for call in calls:
-        after = readers.get(call.outputs[0], [])
-        once = len(after) == 1 and uses[id(call.operation)] == uses[id(after[0].operation)] == 1
-        if once and _can_fold(call.operation, after[0].operation):
-            norms[call.outputs[0]] = after[0]
-    folded = {id(norm) for norm in norms.values()}
-    for call in calls:
-        if id(call) not in folded:
-            norm = norms.get(call.outputs[0])
-            yield replace(call, norm=norm.operation, outputs=norm.outputs) if norm else call
+        norm = next(iter(readers.get(call.outputs[0], ())), None)
+        if alone(call, norm) and _can_fold(call.operation, norm.operation):
+            whole[id(call)] = replace(call, norm=norm.operation, outputs=norm.outputs)
+            folded.add(id(norm))
+            pad = makers.get(call.inputs[0])
+            if alone(pad, call) and _pads_as_same(pad.operation, call.operation, shapes, pad):
+                whole[id(call)] = replace(
+                    whole[id(call)], pad=pad.operation, inputs=pad.inputs, arguments=pad.arguments
+                )
+                folded.add(id(pad))
+    yield from (whole.get(id(call), call) for call in calls if id(call) not in folded)
 
 
 def _can_fold(conv: Any, norm: Any) -> bool:
@@ -164,7 +184,27 @@ def _can_fold(conv: Any, norm: Any) -> bool:
     )
 
 
-def _normalised_convolution(conv: Any, norm: keras.layers.BatchNormalization, x: Any) -> Any:
+def _pads_as_same(pad: Any, conv: Any, shapes: Mapping[int, tuple], call: Call) -> bool:
+    """Whether `conv` with "same" padding adds the zeros that `pad` adds before it.
+
+    TensorFlow's padding as an operation of its own takes a quarter of an evaluation step of
+    MobileNetV2's first layers, and the convolution does the same for nothing.
+    """
+    if type(pad) is not keras.layers.ZeroPadding2D or conv.padding != "valid":
+        return False
+    sizes = shapes[call.inputs[0]][1:3]
+    if None in sizes or tuple(conv.dilation_rate) != (1, 1):
+        return False
+    wanted = []
+    for n, kernel, stride in zip(sizes, conv.kernel_size, conv.strides, strict=True):
+        total = max((-(-n // stride) - 1) * stride + kernel - n, 0)
+        wanted.append((total // 2, total - total // 2))
+    return pad.data_format == "channels_last" and [tuple(p) for p in pad.padding] == wanted
+
+
+def _normalised_convolution(
+    conv: Any, norm: keras.layers.BatchNormalization, padding: str, x: Any
+) -> Any:
     """``norm(conv(x))`` of frozen layers as one convolution with a bias.
 
     A frozen BatchNorm multiplies each channel by a constant and adds another. Both fit into the
@@ -180,7 +220,7 @@ def _normalised_convolution(conv: Any, norm: keras.layers.BatchNormalization, x:
     if not depthwise and conv.kernel_size == conv.strides == (1, 1):
         return ops.add(_pointwise(x, kernel), bias)
     convolve = ops.depthwise_conv if depthwise else ops.conv
-    y = convolve(x, kernel, conv.strides, conv.padding, conv.data_format, conv.dilation_rate)
+    y = convolve(x, kernel, conv.strides, padding, conv.data_format, conv.dilation_rate)
     return ops.add(y, bias)
 
 

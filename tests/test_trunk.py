@@ -112,20 +112,21 @@ def test_private_attributes_of_keras():
 
 
 @pytest.mark.parametrize(
-    ("name", "pairs"),
-    {
-        "VGG16": 0,
-        "MobileNet": 27,
-        "MobileNetV2": 52,
-        "MobileNetV3Small": 34,
-        "ResNet50V2": 32,
-    }.items(),
+    ("name", "pairs", "pads"),
+    [
+        ("VGG16", 0, 0),
+        ("MobileNet", 27, 4),
+        ("MobileNetV2", 52, 4),
+        ("MobileNetV3Small", 34, 4),
+        ("ResNet50V2", 32, 13),  # of its 16, three stride where "same" pads elsewhere
+    ],
 )
-def test_a_frozen_norm_is_part_of_the_convolution_before_it(name, pairs):
+def test_frozen_norms_and_zero_padding_are_part_of_their_convolution(name, pairs, pads):
     """As many as the architecture has, and the network's output stays what Keras makes it."""
     backbone = load_backbone(name, image_size=SIZE, weights="embedded", thin=True)
     graph, photos = read_graph(backbone), ops.convert_to_tensor(images())
     assert sum(call.norm is not None for call in graph.calls) == pairs
+    assert sum(call.pad is not None for call in graph.calls) == pads
     named = [name for call in graph.calls for name in call.names]
     assert len(named) == len(set(named))
     assert {layer.name for layer in backbone.layers[1:]} <= set(named)  # all but the input
@@ -136,7 +137,10 @@ def test_a_frozen_norm_is_part_of_the_convolution_before_it(name, pairs):
 
 
 def test_only_what_is_the_same_is_folded():
-    """Not: an activation between, a second reader, a convolution used twice, another axis."""
+    """Not: an activation between, a second reader, a convolution used twice, another axis.
+
+    Nor padding that "same" would put elsewhere.
+    """
     layers, image = keras.layers, keras.Input((SIZE, SIZE, 4))
     twice = layers.Conv2D(4, 1, name="twice")
     read_twice = layers.Conv2D(4, 1, name="read_twice")(image)
@@ -152,11 +156,19 @@ def test_only_what_is_the_same_is_folded():
     biased = bare(layers.DepthwiseConv2D(3, padding="same", depth_multiplier=1)(image))
     wide = layers.DepthwiseConv2D(3, dilation_rate=2, padding="same", depth_multiplier=2)(image)
     wide = layers.Conv2D(4, 1, name="narrow")(layers.BatchNormalization(name="wide")(wide))
-    model = keras.Model(image, layers.add([*kept, biased, wide]))
+    around = layers.ZeroPadding2D(1, name="around")(image)
+    above = layers.ZeroPadding2D(((2, 0), (1, 1)), name="above")(image)
+    padded = [
+        layers.BatchNormalization(name=f"{x.name}_norm")(layers.Conv2D(4, 3)(x))
+        for x in (around, above)
+    ]
+    model = keras.Model(image, layers.add([*kept, biased, wide, *padded]))
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(0.5, 2, w.shape) for w in model.get_weights()])
     graph = read_graph(model)
-    assert {call.norm.name for call in graph.calls if call.norm} == {"bare", "wide"}
+    folds = {call.norm.name: call.pad for call in graph.calls if call.norm}
+    assert list(folds) == ["bare", "wide", "around_norm", "above_norm"]
+    assert [pad.name for pad in folds.values() if pad] == ["around"]
     x = ops.convert_to_tensor(rng.random((2, SIZE, SIZE, 4)).astype("float32"))
     folded = run_calls(graph, {graph.input: x}, 0, len(graph.calls))[graph.output]
     np.testing.assert_allclose(
