@@ -156,11 +156,12 @@ def test_only_what_is_the_same_is_folded():
     biased = bare(layers.DepthwiseConv2D(3, padding="same", depth_multiplier=1)(image))
     wide = layers.DepthwiseConv2D(3, dilation_rate=2, padding="same", depth_multiplier=2)(image)
     wide = layers.Conv2D(4, 1, name="narrow")(layers.BatchNormalization(name="wide")(wide))
-    around = layers.ZeroPadding2D(1, name="around")(image)
-    above = layers.ZeroPadding2D(((2, 0), (1, 1)), name="above")(image)
+    pads = {"around": 1, "above": ((2, 0), (1, 1))}
     padded = [
-        layers.BatchNormalization(name=f"{x.name}_norm")(layers.Conv2D(4, 3)(x))
-        for x in (around, above)
+        layers.BatchNormalization(name=f"{name}_norm")(
+            layers.Conv2D(4, 3)(layers.ZeroPadding2D(zeros, name=name)(image))
+        )
+        for name, zeros in pads.items()
     ]
     model = keras.Model(image, layers.add([*kept, biased, wide, *padded]))
     rng = np.random.default_rng(0)
