@@ -404,23 +404,28 @@ def _by_block(rows: pd.DataFrame, method: str, name: str) -> dict[str, np.ndarra
     return {block: hits(of) for block, of in rows.groupby("block", sort=False)}
 
 
-def scalings(unit: pd.DataFrame, native: pd.DataFrame) -> pd.DataFrame:
-    """Final accuracy by method and backbone with both input scalings, and the native gain.
+def compared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Final accuracy by method and backbone under two settings, and what the second one adds.
 
-    Columns: backbone, method, unit, native, gain, low, high.
+    Columns: backbone, method, first, second, gain (second minus first), low, high.
     """
     records = []
-    both = [final_rows(df).groupby(["backbone", "method"]) for df in (unit, native)]
+    both = [final_rows(df).groupby(["backbone", "method"]) for df in (first, second)]
     groups = [{key: hits(rows) for key, rows in grouped} for grouped in both]
-    for key in groups[0].keys() & groups[1].keys():
-        sample = Bootstrap({"unit": groups[0][key], "native": groups[1][key]})
-        gain = sample.interval(lambda a: a["native"] - a["unit"])
-        records.append(
-            (*key, sample.point["unit"], sample.point["native"], gain.value, gain.low, gain.high)
-        )
-    columns = ["backbone", "method", "unit", "native", "gain", "low", "high"]
-    table = pd.DataFrame(sorted(records), columns=columns)
+    for key in sorted(groups[0].keys() & groups[1].keys()):
+        sample = Bootstrap({"first": groups[0][key], "second": groups[1][key]})
+        gain = sample.interval(lambda a: a["second"] - a["first"])
+        records.append((*key, *sample.point.values(), gain.value, gain.low, gain.high))
+    columns = ["backbone", "method", "first", "second", "gain", "low", "high"]
+    table = pd.DataFrame(records, columns=columns)
     return table[table["method"].isin(METHODS)].reset_index(drop=True)
+
+
+def same_verdicts(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int]:
+    """How many claims get the same verdict from two sets of rows, and how many both can test."""
+    one, other = (verdicts(df)["status"] for df in (first, second))
+    tested = (one != "not tested") & (other != "not tested")
+    return int(((one == other) & tested).sum()), int(tested.sum())
 
 
 def gains(df: pd.DataFrame, kinds: Mapping[tuple[str, str], str]) -> pd.DataFrame:

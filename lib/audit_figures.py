@@ -14,7 +14,7 @@ from .controls import Controls, read_controls
 from .figures import draw_all
 from .paper import METHODS, label
 from .params import Params
-from .results import search_rows, summary
+from .results import final_rows, search_rows, summary
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
 from .tables import backbones_of, markdown
 
@@ -157,7 +157,7 @@ def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str
 
 def remarks(rows: pd.DataFrame, controls: Controls) -> str:
     """What the rows say beyond the claims, as a Markdown list."""
-    parts = (_about_inputs, _about_norms, _about_ranks, _about_seeds, _about_epochs)
+    parts = (_about_inputs, _about_norms, _about_ranks, _about_seeds, _about_epochs, _about_size)
     lines = [*_about_kinds(rows), *_about_luck(rows)]
     return "\n".join([*lines, *(line for part in parts for line in part(rows, controls))]) + "\n"
 
@@ -187,16 +187,20 @@ def _about_luck(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _about_inputs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for name, of in audit.scalings(rows, controls.native).groupby("backbone", sort=False):
-        cells = of.set_index("method").reindex([m for m in METHODS if m in set(of["method"])])
-        parts = [
-            f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
-            for m, r in cells.iterrows()
-        ]
+    for name, of in audit.compared(rows, controls.native).groupby("backbone", sort=False):
         yield (
             f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
-            f"{', '.join(parts)}."
+            f"{_gains(of)}."
         )
+
+
+def _gains(table: pd.DataFrame) -> str:
+    """The gains of one backbone's methods, with their intervals."""
+    cells = table.set_index("method").reindex([m for m in METHODS if m in set(table["method"])])
+    return ", ".join(
+        f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
+        for m, r in cells.iterrows()
+    )
 
 
 def _about_norms(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
@@ -237,6 +241,18 @@ def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
         yield (
             "- **Last epoch or best epoch.** The best epoch's accuracy is higher than the last's by"
             f" {', '.join(parts)}, on average over methods."
+        )
+
+
+def _about_size(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for name, of in audit.compared(rows, controls.larger).groupby("backbone", sort=False):
+        small, large = (df[df["backbone"] == name] for df in (rows, controls.larger))
+        px, search = (search_rows(large)[column].iloc[0] for column in ("image_size", "epochs"))
+        same, tested = audit.same_verdicts(small, large)
+        yield (
+            f"- **{name}, larger photos and longer training.** {px} px, {search} epochs of search "
+            f"and {final_rows(large)['epochs'].iloc[0]} of final runs add to the final accuracy: "
+            f"{_gains(of)}. On this network alone, {same} of {tested} claims get the same verdict."
         )
 
 

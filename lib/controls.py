@@ -4,17 +4,18 @@ Each kind has a folder of rows of its own beside those of the profile, so that n
 paper mixes them in. The native input scaling is a profile of its own, ``cpu_native``.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
 
 from .params import Params
 from .results import read_results
-from .sweep import final, search
+from .sweep import final, methods, search
 
 SEEDS = 3  # layer-wise searches of the first backbone
 LONG = 50  # epochs of the search that tells when to stop: the paper's
+LARGER = {"image_size": 96, "epochs": 25, "final_epochs": 8}  # what smaller settings are held to
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,19 @@ class Controls:
         norms: BatchNorms alone tuned, search and final.
         blocks: every block of one backbone trained on the final slice.
         epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs.
+        larger: all of the paper's runs of one backbone with `LARGER` photos and longer training.
     """
 
     native: pd.DataFrame
     norms: pd.DataFrame
     blocks: pd.DataFrame
     epochs: pd.DataFrame
+    larger: pd.DataFrame
 
 
 def read_controls(results: str | Path) -> Controls:
     """The rows beside a folder of rows, such as results/cpu."""
-    return Controls(
-        *(read_results(f"{results}_{kind}") for kind in ("native", "norms", "blocks", "epochs"))
-    )
+    return Controls(**{f.name: read_results(f"{results}_{f.name}") for f in fields(Controls)})
 
 
 def train_controls(params: Params) -> None:
@@ -57,3 +58,5 @@ def train_controls(params: Params) -> None:
     search(beside(first, "blocks", search_split=params.final_split, epochs=epochs), "block_wise")
     long = beside(first, "epochs", epochs=max(LONG, params.epochs))
     search(long, "baseline_1", "baseline_2", "random", "block_wise")
+    if not params.thin and params.image_size < LARGER["image_size"]:
+        final(beside(first, "larger", **LARGER), *methods(params))

@@ -7,7 +7,7 @@ from rows import BACKBONES, make_rows, row
 
 from lib import audit
 from lib.paper import CLAIMS
-from lib.results import COLUMNS, pack_hits
+from lib.results import COLUMNS, pack_hits, unpack_hits
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +139,22 @@ def test_the_rank_correlation_of_a_search_with_itself_is_one():
     assert one["rho"] == pytest.approx(1) and one["place"] == 1 and one["lost"] == 0
 
 
-def test_scalings_pair_the_same_cells(df):
+def test_two_settings_are_compared_cell_by_cell(df):
     better = df.assign(hits=pack_hits(np.ones(300, bool)))
-    table = audit.scalings(df, better)
-    assert (table["native"] == 1).all() and (table["low"] > 0).all()
+    table = audit.compared(df, better)
+    assert (table["second"] == 1).all() and (table["low"] > 0).all()
+    assert np.allclose(table["second"] - table["first"], table["gain"])
     assert len(table) == 3 * 7
+    assert audit.compared(df, df.iloc[:0]).empty
+
+
+def test_the_same_rows_give_the_same_verdicts(df):
+    tested = (audit.verdicts(df)["status"] != "not tested").sum()
+    assert audit.same_verdicts(df, df) == (tested, tested)
+    assert audit.same_verdicts(df, df.iloc[:0]) == (0, 0)
+    flipped = df.assign(hits=df["hits"].map(lambda text: pack_hits(~unpack_hits(text, 300))))
+    same, of = audit.same_verdicts(df, flipped)
+    assert same < of == tested
 
 
 def test_gains_name_depth_kind_and_weights(df):

@@ -1,5 +1,7 @@
 """The audit's figures and texts, from the committed rows where there are some."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,9 +37,9 @@ def test_every_layer_is_a_point_of_its_kind(rows):
 
 def test_every_run_of_the_long_search_is_a_line():
     controls = read_controls(COMMITTED)
-    left, right = figures.audit_epochs(controls.epochs, 25).axes
+    left, right = figures.audit_epochs(controls.epochs, 8).axes
     assert len(left.lines) == len(controls.epochs) + 1  # and where the profile stops
-    assert left.lines[-1].get_xdata()[0] == 25
+    assert left.lines[-1].get_xdata()[0] == 8
     assert right.lines[0].get_ydata()[-1] == pytest.approx(1)
 
 
@@ -69,7 +71,9 @@ def test_remarks_come_from_the_rows(rows):
     text = figures.remarks(rows, controls)
     assert "one BatchNorm -0.0" in text and "(27)" in text and "200 random halvings" in text
     assert figures.remarks(rows.assign(hits="00" * 138), controls) != text
-    for part in ("inputs", "BatchNorms alone", "does 10 % predict 70 %?", "seeds against layers"):
+    parts = ("inputs", "BatchNorms alone", "does 10 % predict 70 %?", "seeds against layers")
+    for part in (*parts, "larger photos"):
         assert f"**MobileNet, {part}" in text
-    nothing = figures.remarks(rows, Controls(*[rows.iloc[:0]] * 4))
-    assert "inputs." not in nothing and "predict" not in nothing and "alone" not in nothing
+    nothing = figures.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
+    for word in ("inputs.", "predict", "alone", "larger"):
+        assert word not in nothing
