@@ -30,6 +30,7 @@ def refreshed(text: str, root: Path = ROOT) -> str:
     text = replaced(text, "rows", comparison(rows, controls.native))
     text = replaced(text, "verdicts", verdict_table(rows, controls.native))
     text = replaced(text, "remarks", remarks(rows, controls))
+    text = replaced(text, "costs", costs({PROFILE: rows, f"{PROFILE}_native": controls.native}))
     return replaced(text, "bench", speed_table(read_bench(root / "results" / "bench.csv")))
 
 
@@ -92,3 +93,14 @@ def _setting(rows: pd.DataFrame) -> str:
         f" of {repeats} repeats, {first['image_size']} px, {first['epochs']} epochs, with inputs in"
         f" [0, 1] and as each network was pre-trained with (native)."
     )
+
+
+def costs(sources: dict[str, pd.DataFrame]) -> str:
+    """How many runs the rows of each profile are, and how long training them took, as a line."""
+    parts = []
+    for profile, rows in sources.items():
+        runs = rows.drop_duplicates("key").groupby("backbone", sort=False)["seconds"]
+        hours = [f"{name} {len(of)} runs in {of.sum() / 3600:.1f} h" for name, of in runs]
+        if hours:
+            parts.append(f"`{profile}`: {', '.join(hours)}")
+    return f"The committed rows of {'; '.join(parts)}.\n"
