@@ -428,6 +428,26 @@ def same_verdicts(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int]:
     return int(((one == other) & tested).sum()), int(tested.sum())
 
 
+def by_size(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """Both baselines' final accuracy by image size, where there are rows of larger photos.
+
+    Columns: backbone, image_size (pixels), values (that a BatchNorm of the last layers sees of a
+    channel in one training step: batch size x height x width, at a 32nd of the image's),
+    baseline_1, baseline_2 (means over repeats), gap (Baseline II minus Baseline I), low, high.
+    """
+    records = []
+    both = pd.concat([rows[rows["backbone"].isin(sizes["backbone"])], sizes], ignore_index=True)
+    for (name, n), of in both.groupby(["backbone", "image_size"], sort=True):
+        runs = {method: hits(x) for method, x in final_rows(of).groupby("method")}
+        if {"baseline_1", "baseline_2"} <= runs.keys():
+            sample = Bootstrap({m: runs[m] for m in ("baseline_1", "baseline_2")})
+            gap = sample.interval(lambda a: a["baseline_2"] - a["baseline_1"])
+            values = of["batch_size"].iloc[0] * (n // 32) ** 2
+            records.append((name, n, values, *sample.point.values(), gap.value, gap.low, gap.high))
+    columns = ["backbone", "image_size", "values", "baseline_1", "baseline_2", "gap", "low", "high"]
+    return pd.DataFrame(records, columns=columns)
+
+
 def gains(df: pd.DataFrame, kinds: Mapping[tuple[str, str], str]) -> pd.DataFrame:
     """What each layer's tuning adds to Baseline I in the search, with what kind of layer it is.
 

@@ -14,7 +14,7 @@ from .controls import Controls, read_controls
 from .figures import draw_all
 from .paper import METHODS, label
 from .params import Params
-from .results import final_rows, search_rows, summary
+from .results import FINAL_SPLIT, final_rows, search_rows, summary
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
 from .tables import backbones_of, markdown
 
@@ -75,6 +75,30 @@ def audit_seeds(rows: pd.DataFrame) -> Drawing:
         ax.set_title(f"{name}: mean and range of {table.shape[1]} seeds", loc="left")
         ax.set_xlabel("layer with weights, from input to output")
         ax.set_ylabel("validation accuracy")
+    return fig
+
+
+@styled
+def audit_sizes(rows: pd.DataFrame, sizes: pd.DataFrame) -> Drawing:
+    """Both baselines' final accuracy against the size of the photos."""
+    both = pd.concat([rows[rows["backbone"].isin(sizes["backbone"])], sizes], ignore_index=True)
+    both = both[both["method"].isin(["baseline_1", "baseline_2"])]
+    shown = both[both["split"] == FINAL_SPLIT]
+    title = "Audit · Does Baseline II fail because the photos are small?"
+    fig = new_figure(title, caption(shown, "point") + ". Bars: sd.", WIDTH / 2, 3.6)
+    ax = fig.subplots()
+    for method, of in shown.groupby("method"):
+        points = of.groupby("image_size")["val_accuracy"].agg(["mean", "std"])
+        ax.errorbar(
+            points.index, points["mean"], points["std"], fmt="o-", ms=4, capsize=3,
+            color=colour(method), label=label(method),
+        )  # fmt: skip
+    table = audit.by_size(rows, sizes)
+    ticks = [f"{n}\n({v})" for n, v in zip(table["image_size"], table["values"], strict=True)]
+    ax.set_xticks(table["image_size"], ticks)
+    ax.set_xlabel("pixels (values of a channel that the last BatchNorms see in a step)")
+    ax.set_ylabel("validation accuracy")
+    ax.legend()
     return fig
 
 
@@ -157,8 +181,16 @@ def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str
 
 def remarks(rows: pd.DataFrame, controls: Controls) -> str:
     """What the rows say beyond the claims, as a Markdown list."""
-    parts = (_about_inputs, _about_norms, _about_ranks, _about_seeds, _about_epochs, _about_size)
     lines = [*_about_kinds(rows), *_about_luck(rows)]
+    parts = (
+        _about_inputs,
+        _about_norms,
+        _about_ranks,
+        _about_seeds,
+        _about_epochs,
+        _about_larger,
+        _about_sizes,
+    )
     return "\n".join([*lines, *(line for part in parts for line in part(rows, controls))]) + "\n"
 
 
@@ -244,7 +276,7 @@ def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
         )
 
 
-def _about_size(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+def _about_larger(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
     for name, of in audit.compared(rows, controls.larger).groupby("backbone", sort=False):
         small, large = (df[df["backbone"] == name] for df in (rows, controls.larger))
         px, search = (search_rows(large)[column].iloc[0] for column in ("image_size", "epochs"))
@@ -253,6 +285,20 @@ def _about_size(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
             f"- **{name}, larger photos and longer training.** {px} px, {search} epochs of search "
             f"and {final_rows(large)['epochs'].iloc[0]} of final runs add to the final accuracy: "
             f"{_gains(of)}. On this network alone, {same} of {tested} claims get the same verdict."
+        )
+
+
+def _about_sizes(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for name, of in audit.by_size(rows, controls.sizes).groupby("backbone", sort=False):
+        parts = [
+            f"{r['gap']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] at {r['image_size']} px"
+            f" ({r['values']} values)"
+            for _, r in of.iterrows()
+        ]
+        yield (
+            f"- **{name}, Baseline II and the size of the photos.** Baseline II minus Baseline I in"
+            f" the final runs: {', '.join(parts)}; in brackets, what a BatchNorm of the last layers"
+            " sees of a channel in one step."
         )
 
 
@@ -270,6 +316,8 @@ def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> li
     if len(controls.epochs):
         chosen = int(search_rows(rows)["epochs"].iloc[0])
         figures["audit_epochs"] = audit_epochs(controls.epochs, chosen)
+    if len(controls.sizes):
+        figures["audit_sizes"] = audit_sizes(rows, controls.sizes)
     paths = [path for name, fig in figures.items() for path in save(fig, folder, name)]
     texts = {
         "verdicts.md": verdict_table(rows, controls.native),

@@ -11,11 +11,12 @@ import pandas as pd
 
 from .params import Params
 from .results import read_results
-from .sweep import final, methods, search
+from .sweep import BASELINES, final, methods, search
 
 SEEDS = 3  # layer-wise searches of the first backbone
 LONG = 50  # epochs of the search that tells when to stop: the paper's
-LARGER = {"image_size": 96, "epochs": 25, "final_epochs": 8}  # what smaller settings are held to
+LARGER = {"image_size": 96, "epochs": 25, "final_epochs": 8}  # what a smaller profile is held to
+SIZES = (96, 128, 160, 224)  # pixels, up to the paper's
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Controls:
         blocks: every block of one backbone trained on the final slice.
         epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs.
         larger: all of the paper's runs of one backbone with `LARGER` photos and longer training.
+        sizes: both baselines of one backbone with larger photos, all else as in the profile.
     """
 
     native: pd.DataFrame
@@ -35,11 +37,17 @@ class Controls:
     blocks: pd.DataFrame
     epochs: pd.DataFrame
     larger: pd.DataFrame
+    sizes: pd.DataFrame
 
 
 def read_controls(results: str | Path) -> Controls:
     """The rows beside a folder of rows, such as results/cpu."""
-    return Controls(**{f.name: read_results(f"{results}_{f.name}") for f in fields(Controls)})
+    kinds = [f.name for f in fields(Controls) if f.name != "sizes"]
+    sizes = [read_results(f"{results}_{n}px") for n in SIZES]  # a folder holds one setting
+    return Controls(
+        **{kind: read_results(f"{results}_{kind}") for kind in kinds},
+        sizes=pd.concat(sizes, ignore_index=True),
+    )
 
 
 def train_controls(params: Params) -> None:
@@ -58,5 +66,10 @@ def train_controls(params: Params) -> None:
     search(beside(first, "blocks", search_split=params.final_split, epochs=epochs), "block_wise")
     long = beside(first, "epochs", epochs=max(LONG, params.epochs))
     search(long, "baseline_1", "baseline_2", "random", "block_wise")
-    if not params.thin and params.image_size < LARGER["image_size"]:
+    if params.thin:
+        return  # drawn photos have no larger original
+    for n in SIZES:
+        if n > params.image_size:
+            final(beside(first, f"{n}px", image_size=n), *BASELINES)
+    if params.image_size < LARGER["image_size"]:
         final(beside(first, "larger", **LARGER), *methods(params))

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from rows import row
 
+from lib import audit
 from lib import audit_figures as figures
 from lib.audit import STATUSES
 from lib.controls import Controls, read_controls
@@ -43,6 +44,16 @@ def test_every_run_of_the_long_search_is_a_line():
     assert right.lines[0].get_ydata()[-1] == pytest.approx(1)
 
 
+def test_the_sizes_end_at_the_papers(rows):
+    sizes = read_controls(COMMITTED).sizes
+    table = audit.by_size(rows, sizes)
+    assert table["image_size"].tolist() == [64, 96, 128, 160, 224]
+    assert table["values"].tolist() == [16, 36, 64, 100, 196]
+    (ax,) = figures.audit_sizes(rows, sizes).axes
+    one, two = (container.lines[0].get_ydata() for container in ax.containers)
+    np.testing.assert_allclose(two - one, table["gap"])
+
+
 def test_the_band_of_seeds_is_their_range():
     values = {"a": (0.5, 0.6), "b": (0.3, 0.4)}
     df = pd.DataFrame(
@@ -72,7 +83,7 @@ def test_remarks_come_from_the_rows(rows):
     assert "one BatchNorm -0.0" in text and "(27)" in text and "200 random halvings" in text
     assert figures.remarks(rows.assign(hits="00" * 138), controls) != text
     parts = ("inputs", "BatchNorms alone", "does 10 % predict 70 %?", "seeds against layers")
-    for part in (*parts, "larger photos"):
+    for part in (*parts, "larger photos", "Baseline II and the size"):
         assert f"**MobileNet, {part}" in text
     nothing = figures.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
     for word in ("inputs.", "predict", "alone", "larger"):
