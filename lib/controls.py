@@ -16,7 +16,7 @@ from .sweep import BASELINES, final, methods, search
 SEEDS = 3  # layer-wise searches of the first backbone
 LONG = 50  # epochs of the search that tells when to stop: the paper's
 LARGER = {"image_size": 96, "epochs": 25, "final_epochs": 8}  # what a smaller profile is held to
-SIZES = (96, 128, 160, 224)  # pixels, up to the paper's
+SIZES = (96, 128, 224)  # pixels, up to the paper's
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Controls:
         native: all of the paper's runs with the backbones' own input scaling.
         norms: BatchNorms alone tuned, search and final.
         blocks: every block of one backbone trained on the final slice.
-        epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs.
+        epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs with
+            photos at least as large as those of `larger`.
         larger: all of the paper's runs of one backbone with `LARGER` photos and longer training.
         sizes: both baselines of one backbone with larger photos, all else as in the profile.
     """
@@ -64,12 +65,12 @@ def train_controls(params: Params) -> None:
     final(beside(params, "norms"), "batch_norm")
     epochs = params.final_epochs or params.epochs
     search(beside(first, "blocks", search_split=params.final_split, epochs=epochs), "block_wise")
-    long = beside(first, "epochs", epochs=max(LONG, params.epochs))
+    smaller = not params.thin and params.image_size < LARGER["image_size"]  # thin: drawn at 32 px
+    pixels = LARGER["image_size"] if smaller else params.image_size
+    long = beside(first, "epochs", epochs=max(LONG, params.epochs), image_size=pixels)
     search(long, "baseline_1", "baseline_2", "random", "block_wise")
-    if params.thin:
-        return  # drawn photos have no larger original
-    for n in SIZES:
+    if smaller:
+        final(beside(first, "larger", **LARGER), *methods(params))
+    for n in () if params.thin else SIZES:
         if n > params.image_size:
             final(beside(first, f"{n}px", image_size=n), *BASELINES)
-    if params.image_size < LARGER["image_size"]:
-        final(beside(first, "larger", **LARGER), *methods(params))
