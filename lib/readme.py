@@ -59,7 +59,8 @@ def comparison(rows: pd.DataFrame, native: pd.DataFrame) -> str:
     lines = []
     for name in printed.index:
         lines.append([_network(name, rows), "paper", *map("{:.4f}".format, printed.loc[name])])
-        lines += [["", what, *_cells(of, name)] for what, of in cells.items()]
+        wanted = cells if name in load_params(PROFILE).backbones else ["ours"]  # one line says it
+        lines += [["", what, *_cells(cells[what], name)] for what in wanted]
     whole = [name for name in printed.index if all(of["n"][name].all() for of in cells.values())]
     means = {"paper": printed, **{what: of["mean"].unstack() for what, of in cells.items()}}
     for statistic, digits in (("Mean", 4), ("Variance", 6)) if len(whole) > 1 else ():
