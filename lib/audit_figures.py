@@ -111,12 +111,13 @@ def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
     text += ". Depth: 0 at the input, 1 at the output. Bars: 95 % intervals."
     fig = new_figure(title, text, WIDTH, 4.2)
     names = backbones_of(gains) or ["not run"]
+    kinds = {kind: ink for kind, ink in KINDS.items() if kind in set(gains["kind"])}
     axes = fig.subplots(2, len(names), sharey=True, squeeze=False)
     for column, name in zip(axes.T, names, strict=True):
         of = gains[gains["backbone"] == name]
         for ax, x in zip(column, ("depth", "weights"), strict=True):
             ax.axhline(0, color=GREY, lw=1)
-            for kind, ink in KINDS.items():
+            for kind, ink in kinds.items():
                 some = of[of["kind"] == kind]
                 bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
                 ax.errorbar(
@@ -128,7 +129,7 @@ def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
         column[1].set_xscale("log")
     for ax in axes[:, 0]:
         ax.set_ylabel("gain over Baseline I")
-    add_legend(fig, [Line2D([], [], marker="o", ls="", color=c, label=k) for k, c in KINDS.items()])
+    add_legend(fig, [Line2D([], [], marker="o", ls="", color=c, label=k) for k, c in kinds.items()])
     return fig
 
 
