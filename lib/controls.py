@@ -73,4 +73,5 @@ def train_controls(params: Params) -> None:
         final(beside(first, "larger", **LARGER), *methods(params))
     for n in () if params.thin else SIZES:
         if n > params.image_size:
-            final(beside(first, f"{n}px", image_size=n), *BASELINES)
+            for method in BASELINES:  # one by one: Baseline I alone has all of its trunk
+                final(beside(first, f"{n}px", image_size=n), method)
