@@ -84,8 +84,10 @@ def audit_sizes(rows: pd.DataFrame, sizes: pd.DataFrame) -> Drawing:
     both = pd.concat([rows[rows["backbone"].isin(sizes["backbone"])], sizes], ignore_index=True)
     both = both[both["method"].isin(["baseline_1", "baseline_2"])]
     shown = both[both["split"] == FINAL_SPLIT]
-    title = "Audit · Does Baseline II fail because the photos are small?"
-    fig = new_figure(title, caption(shown, "point") + ". Bars: sd.", WIDTH / 2, 3.6)
+    title = "Audit · Do small photos fail Baseline II?"
+    of_a_size = shown.assign(block=shown["image_size"].astype(str))  # repeats are counted by block
+    text = caption(of_a_size, "point")
+    fig = new_figure(title, f"{text}. Bars: sd.", WIDTH / 2, 3.6)
     ax = fig.subplots()
     for method, of in shown.groupby("method"):
         points = of.groupby("image_size")["val_accuracy"].agg(["mean", "std"])
