@@ -428,6 +428,11 @@ def same_verdicts(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int]:
     return int(((one == other) & tested).sum()), int(tested.sum())
 
 
+def of_sizes(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """The rows of larger photos and those of the profile for the same backbones, in one frame."""
+    return pd.concat([rows[rows["backbone"].isin(sizes["backbone"])], sizes], ignore_index=True)
+
+
 def by_size(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     """Both baselines' final accuracy by image size, where there are rows of larger photos.
 
@@ -436,8 +441,7 @@ def by_size(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     baseline_1, baseline_2 (means over repeats), gap (Baseline II minus Baseline I), low, high.
     """
     records = []
-    both = pd.concat([rows[rows["backbone"].isin(sizes["backbone"])], sizes], ignore_index=True)
-    for (name, n), of in both.groupby(["backbone", "image_size"], sort=True):
+    for (name, n), of in of_sizes(rows, sizes).groupby(["backbone", "image_size"], sort=True):
         runs = {method: hits(x) for method, x in final_rows(of).groupby("method")}
         if {"baseline_1", "baseline_2"} <= runs.keys():
             sample = Bootstrap({m: runs[m] for m in ("baseline_1", "baseline_2")})

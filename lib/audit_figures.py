@@ -16,6 +16,7 @@ from .paper import METHODS, label
 from .params import Params
 from .results import FINAL_SPLIT, final_rows, search_rows, summary
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
+from .sweep import BASELINES
 from .tables import backbones_of, markdown
 
 FILL = "#CFE6F5"  # of the band over seeds
@@ -81,9 +82,8 @@ def audit_seeds(rows: pd.DataFrame) -> Drawing:
 @styled
 def audit_sizes(rows: pd.DataFrame, sizes: pd.DataFrame) -> Drawing:
     """Both baselines' final accuracy against the size of the photos."""
-    both = pd.concat([rows[rows["backbone"].isin(sizes["backbone"])], sizes], ignore_index=True)
-    both = both[both["method"].isin(["baseline_1", "baseline_2"])]
-    shown = both[both["split"] == FINAL_SPLIT]
+    both = audit.of_sizes(rows, sizes)
+    shown = both[both["method"].isin(BASELINES) & (both["split"] == FINAL_SPLIT)]
     title = "Audit · Do small photos fail Baseline II?"
     of_a_size = shown.assign(block=shown["image_size"].astype(str))  # repeats are counted by block
     text = caption(of_a_size, "point")

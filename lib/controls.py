@@ -47,7 +47,8 @@ def read_controls(results: str | Path) -> Controls:
     sizes = [read_results(f"{results}_{n}px") for n in SIZES]  # a folder holds one setting
     return Controls(
         **{kind: read_results(f"{results}_{kind}") for kind in kinds},
-        sizes=pd.concat(sizes, ignore_index=True),
+        # Without those not run: an empty frame would turn numbers into objects.
+        sizes=pd.concat([df for df in sizes if len(df)] or sizes[:1], ignore_index=True),
     )
 
 
