@@ -166,7 +166,9 @@ def _folded(calls: Sequence[Call], shapes: Mapping[int, tuple]) -> Iterator[Call
             whole[id(call)] = replace(call, norm=norm.operation, outputs=norm.outputs)
             folded.add(id(norm))
             pad = makers.get(call.inputs[0])
-            if alone(pad, call) and _pads_as_same(pad.operation, call.operation, shapes, pad):
+            if alone(pad, call) and _pads_as_same(
+                pad.operation, call.operation, shapes[pad.inputs[0]]
+            ):
                 whole[id(call)] = replace(
                     whole[id(call)], pad=pad.operation, inputs=pad.inputs, arguments=pad.arguments
                 )
@@ -184,15 +186,17 @@ def _can_fold(conv: Any, norm: Any) -> bool:
     )
 
 
-def _pads_as_same(pad: Any, conv: Any, shapes: Mapping[int, tuple], call: Call) -> bool:
+def _pads_as_same(pad: Any, conv: Any, shape: tuple) -> bool:
     """Whether `conv` with "same" padding adds the zeros that `pad` adds before it.
+
+    shape: of the input of `pad`, ``(batch, height, width, channels)``.
 
     TensorFlow's padding as an operation of its own takes a quarter of an evaluation step of
     MobileNetV2's first layers, and the convolution does the same for nothing.
     """
     if type(pad) is not keras.layers.ZeroPadding2D or conv.padding != "valid":
         return False
-    sizes = shapes[call.inputs[0]][1:3]
+    sizes = shape[1:3]
     if None in sizes or tuple(conv.dilation_rate) != (1, 1):
         return False
     wanted = []
@@ -217,7 +221,8 @@ def _normalised_convolution(
     depthwise = isinstance(conv, keras.layers.DepthwiseConv2D)
     # A depthwise kernel is (height, width, inputs, multiplier), its channels inputs x multiplier.
     kernel = conv.kernel * ops.reshape(scale, conv.kernel.shape[2:] if depthwise else (-1,))
-    if not depthwise and conv.kernel_size == conv.strides == (1, 1):
+    grouped = conv.kernel.shape[2] != x.shape[-1]
+    if not depthwise and not grouped and conv.kernel_size == conv.strides == (1, 1):
         return ops.add(_pointwise(x, kernel), bias)
     convolve = ops.depthwise_conv if depthwise else ops.conv
     y = convolve(x, kernel, conv.strides, padding, conv.data_format, conv.dilation_rate)

@@ -163,12 +163,13 @@ def test_only_what_is_the_same_is_folded():
         )
         for name, zeros in pads.items()
     ]
-    model = keras.Model(image, layers.add([*kept, biased, wide, *padded]))
+    pairs = layers.BatchNormalization(name="grouped")(layers.Conv2D(4, 1, groups=2)(image))
+    model = keras.Model(image, layers.add([*kept, biased, wide, *padded, pairs]))
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(0.5, 2, w.shape) for w in model.get_weights()])
     graph = read_graph(model)
     folds = {call.norm.name: call.pad for call in graph.calls if call.norm}
-    assert set(folds) == {"bare", "wide", "around_norm", "above_norm"}
+    assert set(folds) == {"bare", "wide", "around_norm", "above_norm", "grouped"}
     assert [pad.name for pad in folds.values() if pad] == ["around"]
     x = ops.convert_to_tensor(rng.random((2, SIZE, SIZE, 4)).astype("float32"))
     folded = run_calls(graph, {graph.input: x}, 0, len(graph.calls))[graph.output]
