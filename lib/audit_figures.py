@@ -191,6 +191,7 @@ def remarks(rows: pd.DataFrame, controls: Controls) -> str:
         _about_ranks,
         _about_seeds,
         _about_epochs,
+        _about_stopping,
         _about_larger,
         _about_sizes,
     )
@@ -276,6 +277,19 @@ def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
         yield (
             "- **Last epoch or best epoch.** The best epoch's accuracy is higher than the last's by"
             f" {', '.join(parts)}, on average over methods."
+        )
+
+
+def _about_stopping(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    if rows.empty or controls.epochs.empty:
+        return
+    chosen, long = search_rows(rows)["epochs"].iloc[0], search_rows(controls.epochs)
+    table = audit.stop_early(long)
+    for _, of in table[table["epoch"] == chosen].iterrows():
+        yield (
+            f"- **{of['backbone']}, stopping the search early.** At {long['image_size'].iloc[0]} px"
+            f" the blocks' ranks after {chosen} epochs, where the profile stops, correlate"
+            f" {of['rho']:.2f} with those after {long['epochs'].iloc[0]}."
         )
 
 

@@ -84,9 +84,14 @@ def test_remarks_come_from_the_rows(rows):
     text = figures.remarks(rows, controls)
     assert "one BatchNorm -0.0" in text and "(27)" in text and "200 random halvings" in text
     assert figures.remarks(rows.assign(hits=rows["hits"].to_numpy()[::-1]), controls) != text
-    parts = ("BatchNorms alone", "does 10 % predict 70 %?", "seeds against layers")
+    parts = (
+        "BatchNorms alone",
+        "stopping the search early",
+        "does 10 % predict 70 %?",
+        "seeds against layers",
+    )
     for part in (*parts, "larger photos", "Baseline II and the size"):
         assert f"**MobileNet, {part}" in text
     nothing = figures.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
-    for word in ("inputs.", "predict", "alone", "larger"):
+    for word in ("inputs.", "predict", "alone", "larger", "stopping"):
         assert word not in nothing
