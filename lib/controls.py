@@ -13,7 +13,7 @@ from .params import Params
 from .results import read_results
 from .sweep import BASELINES, final, methods, search
 
-SEEDS = 3  # layer-wise searches of the first backbone
+SEEDS = 3  # of the layer-wise search and of the long one, both of the first backbone
 LONG = 50  # epochs of the search that tells when to stop: the paper's
 LARGER = {"image_size": 96, "epochs": 25, "final_epochs": 8}  # what a smaller profile is held to
 SIZES = (96, 128, 224)  # pixels, up to the paper's
@@ -28,7 +28,7 @@ class Controls:
         norms: BatchNorms alone tuned, search and final.
         blocks: every block of one backbone trained on the final slice.
         epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs with
-            photos at least as large as those of `larger`.
+            `SEEDS` seeds.
         larger: all of the paper's runs of one backbone with `LARGER` photos and longer training.
         sizes: both baselines of one backbone with larger photos, all else as in the profile.
     """
@@ -66,11 +66,9 @@ def train_controls(params: Params) -> None:
     final(beside(params, "norms"), "batch_norm")
     epochs = params.final_epochs or params.epochs
     search(beside(first, "blocks", search_split=params.final_split, epochs=epochs), "block_wise")
-    smaller = not params.thin and params.image_size < LARGER["image_size"]  # thin: drawn at 32 px
-    pixels = LARGER["image_size"] if smaller else params.image_size
-    long = beside(first, "epochs", epochs=max(LONG, params.epochs), image_size=pixels)
-    search(long, "baseline_1", "baseline_2", "random", "block_wise")
-    if smaller:
+    long = beside(first, "epochs", epochs=max(LONG, params.epochs))
+    search(long, "baseline_1", "baseline_2", "random", "block_wise", repeats=SEEDS)
+    if not params.thin and params.image_size < LARGER["image_size"]:  # thin: drawn at 32 px
         final(beside(first, "larger", **LARGER), *methods(params))
     for n in () if params.thin else SIZES:
         if n > params.image_size:
