@@ -10,6 +10,8 @@ RESULTS ?=
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=
+# of `make audit`: some of seeds norms blocks epochs larger sizes; empty: all
+CONTROL ?=
 # backbones run side by side
 JOBS ?= 2
 # of `make bundle`: the Python there, such as 3.12; empty: as here
@@ -46,7 +48,7 @@ help: ## this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo "Options, with their defaults:"
-	@grep -hB1 -E '^[A-Z]+ \?=' Makefile | sed -nE 's/^# (.*)/\1/;h;n;s/ *\?= */=/;G;s/\n/\t/p' | expand -t 22
+	@grep -hB1 -E '^[A-Z_]+ \?=' Makefile | sed -nE 's/^# (.*)/\1/;h;n;s/ *\?= */=/;G;s/\n/\t/p' | expand -t 22
 
 env: .venv/.ready ## make .venv from requirements.txt; once, and again when that file changes
 
@@ -121,7 +123,7 @@ bundle: env ## pack everything for a machine without a network, and say how to r
 	@NODE_PYTHON="$(NODE_PYTHON)" $(PY) -m lib bundle $(SETTINGS) backbones="$(BACKBONES)"
 
 audit: env ## train the runs that notebook 8 needs beyond the paper's, such as more seeds
-	@$(PY) -m lib audit $(SETTINGS) backbones="$(BACKBONES)"
+	@CONTROL="$(CONTROL)" $(PY) -m lib audit $(SETTINGS) backbones="$(BACKBONES)"
 
 figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)

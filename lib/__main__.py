@@ -101,10 +101,10 @@ def bench(params: Params) -> None:
 
 
 def audit(params: Params) -> None:
-    """Train the runs that the audit needs and the paper did not make."""
+    """Train the runs that the audit needs beyond the paper's: the controls in $CONTROL, or all."""
     from .controls import train_controls
 
-    train_controls(params)
+    train_controls(params, os.environ.get("CONTROL", "").split())
 
 
 def verify(params: Params) -> None:

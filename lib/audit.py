@@ -7,7 +7,7 @@ and the repeats of each group of runs.
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -301,11 +301,11 @@ def _steady(df: pd.DataFrame) -> list[Finding]:
 
 
 def layers_against_seeds(df: pd.DataFrame) -> list[Finding]:
-    """How much more the layers differ than the seeds do, for backbones searched more than once.
+    """How much more the layers differ than chance does, for backbones searched more than once.
 
-    The standard deviation over layers without the share that seeds alone would give (the variance
-    component of a one-way layout), minus the standard deviation over seeds; the interval resamples
-    the layers.
+    One search starts all its layers from the same seed, and a seed that is lucky is so for most of
+    them. What makes a layer look better than another is the rest, see `_components`. The interval
+    resamples the layers.
     """
     rng, found = np.random.default_rng(0), []
     for name, table in seeds(df).items():
@@ -313,11 +313,11 @@ def layers_against_seeds(df: pd.DataFrame) -> list[Finding]:
         draws = [
             _components(values[rng.integers(0, len(values), len(values))]) for _ in range(DRAWS)
         ]
-        between, within = _components(values)
-        low, high = np.percentile([b - w for b, w in draws], [2.5, 97.5])
-        interval = Interval(float(between - within), float(low), float(high))
-        text = f"{name}: sd over layers {between:.4f} − over {table.shape[1]} seeds {within:.4f}"
-        found.append(Finding(text, interval))
+        layers, chance = _components(values)
+        low, high = np.percentile([one - other for one, other in draws], [2.5, 97.5])
+        interval = Interval(float(layers - chance), float(low), float(high))
+        text = f"{name}: sd over layers {layers:.4f} − by chance {chance:.4f}"
+        found.append(Finding(f"{text} ({table.shape[1]} seeds)", interval))
     return found
 
 
@@ -332,10 +332,16 @@ def seeds(df: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _components(values: np.ndarray) -> tuple[float, float]:
-    """Standard deviations between the rows of a table, and within them."""
-    within = values.var(axis=1, ddof=1).mean()
-    between = values.mean(axis=1).var(ddof=1) - within / values.shape[1]
-    return float(np.sqrt(max(between, 0.0))), float(np.sqrt(within))
+    """What rows, such as layers, and chance add to a table's scatter, as standard deviations.
+
+    values: accuracies ``(rows, seeds)``. The two-way layout: value = mean + row + seed + chance.
+    What a seed adds to all rows alike is in neither number.
+    """
+    rows, seeds = values.mean(axis=1), values.mean(axis=0)
+    rest = values - rows[:, None] - seeds + values.mean()
+    chance = (rest**2).sum() / np.prod(np.subtract(values.shape, 1))
+    between = rows.var(ddof=1) - chance / values.shape[1]
+    return float(np.sqrt(max(between, 0.0))), float(np.sqrt(chance))
 
 
 # ------------------------------------------------------------------------ doubts about the method
@@ -386,13 +392,13 @@ def rank_correlation(df: pd.DataFrame, long: pd.DataFrame, method: str = "block_
         b = Bootstrap({block: full[block] for block in blocks}, seed=2)
         x, y = ([s.point[k] for k in blocks] for s in (a, b))
         drawn = [
-            spearmanr([a.drawn[k][i] for k in blocks], [b.drawn[k][i] for k in blocks]).statistic
+            _spearman([a.drawn[k][i] for k in blocks], [b.drawn[k][i] for k in blocks])
             for i in range(0, DRAWS, 4)
         ]
         low, high = np.percentile(drawn, [2.5, 97.5])
         chosen = y[int(np.argmax(x))]
         place = 1 + sum(value > chosen for value in y)
-        rho = spearmanr(x, y).statistic
+        rho = _spearman(x, y)
         records.append((name, len(blocks), rho, low, high, place, max(y) - chosen))
     return pd.DataFrame(
         records, columns=["backbone", "blocks", "rho", "low", "high", "place", "lost"]
@@ -493,20 +499,46 @@ def last_against_best(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def stop_early(df: pd.DataFrame, method: str = "block_wise") -> pd.DataFrame:
-    """How well an earlier epoch ranks the blocks as the last one does.
+    """How far a search that stops after an epoch can be trusted, where it was repeated.
 
-    Columns: backbone, epoch, rho (Spearman with the last epoch), spread (standard deviation of the
-    blocks' accuracies).
+    Ranks are compared between different seeds only, so that chance is on neither side twice.
+
+    Columns: backbone, epoch, accuracy (mean over blocks and seeds), again (Spearman correlation
+    of the blocks' accuracies with those of another seed at the same epoch, mean over pairs of
+    seeds), end (the same with those of another seed at the last epoch), spread (standard
+    deviation over blocks without chance, see `_components`), chance.
     """
     records = []
-    for name, of in search_rows(df).query("method == @method").groupby("backbone"):
-        curves = np.array([np.array(c.split(";"), int) for c in of["curve"]])
-        curves = curves / of["eval_images"].iloc[0]
-        for epoch in range(1, curves.shape[1] + 1):
-            now, end = curves[:, epoch - 1], curves[:, -1]
-            rho = spearmanr(now, end).statistic if now.std() > 0 else np.nan
-            records.append((name, epoch, rho, now.std(ddof=1)))
-    return pd.DataFrame(records, columns=["backbone", "epoch", "rho", "spread"])
+    columns = ["backbone", "epoch", "accuracy", "again", "end", "spread", "chance"]
+    for name, curves in _curves(df, method).items():
+        for epoch in range(1, curves.shape[2] + 1):
+            now = curves[:, :, epoch - 1]
+            again, end = (_between_seeds(now, other) for other in (now, curves[:, :, -1]))
+            records.append((name, epoch, now.mean(), again, end, *_components(now)))
+    return pd.DataFrame(records, columns=columns)
+
+
+def _curves(df: pd.DataFrame, method: str) -> dict[str, np.ndarray]:
+    """Accuracies ``(blocks, seeds, epochs)`` of a repeated search, by backbone."""
+    rows = df[(df["method"] == method) & (df["split"] == SEARCH_SPLIT) & (df["failed"] == "")]
+    curves = {}
+    for name, of in rows.groupby("backbone", sort=False):
+        table = of.pivot(index="block", columns="repeat", values="curve").dropna()
+        if table.shape[1] > 1 and len(table) > 2:
+            counts = [[[int(n) for n in c.split(";")] for c in seeds] for seeds in table.to_numpy()]
+            curves[name] = np.array(counts) / of["eval_images"].iloc[0]
+    return curves
+
+
+def _between_seeds(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean Spearman correlation of a column of one table with another column of the other one."""
+    pairs = permutations(range(one.shape[1]), 2)
+    return float(np.mean([_spearman(one[:, a], other[:, b]) for a, b in pairs]))
+
+
+def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Rank correlation; nan where one side is constant, as one class predicted for all is."""
+    return float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else np.nan
 
 
 def variances(df: pd.DataFrame) -> pd.DataFrame:

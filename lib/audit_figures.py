@@ -1,6 +1,5 @@
-"""The figures of the audit (notebook 8), and all of its files at once."""
+"""The figures of the audit (notebook 8), and all files of paper and audit at once."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,47 +7,57 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from . import audit
-from .backbones import layer_counts, load_backbone
+from .audit_tables import NORM, all_gains, verdict_table
+from .backbones import layer_counts
 from .captions import caption
 from .controls import Controls, read_controls
 from .figures import draw_all
-from .paper import METHODS, label
+from .paper import label
 from .params import Params
-from .results import FINAL_SPLIT, final_rows, search_rows, summary
+from .results import FINAL_SPLIT, search_rows
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
 from .sweep import BASELINES
-from .tables import backbones_of, markdown
+from .tables import backbones_of
 
 FILL = "#CFE6F5"  # of the band over seeds
 KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
     "convolution": COLOURS["block_wise"],
     "depthwise convolution": COLOURS["sliding_window"],
-    "BatchNorm": COLOURS["top_3"],
+    NORM: COLOURS["top_3"],
     "dense": COLOURS["top_5"],
 }
 
 
 @styled
 def audit_epochs(rows: pd.DataFrame, chosen: int) -> Drawing:
-    """Accuracy against epochs, and how well each epoch ranks the blocks as the last one does."""
-    rows = search_rows(rows)
+    """A long, repeated search: accuracy, ranks and their scatter against epochs."""
+    rows = rows[rows["split"] == audit.SEARCH_SPLIT]
     title = "Audit · When can the search stop?"
-    fig = new_figure(title, caption(rows, "line"), WIDTH, 4.2)
-    left, right = fig.subplots(1, 2)
-    for _, row in rows.iterrows():
-        curve = np.array(row["curve"].split(";"), int) / row["eval_images"]
-        style = {"color": colour(row["method"]), "lw": 0.7, "alpha": 0.5}
-        if row["method"] != "block_wise":
-            style |= {"lw": 2, "alpha": 1}
-        left.plot(range(1, len(curve) + 1), curve, **style)
-    for name, of in audit.stop_early(rows).groupby("backbone"):
-        right.plot(of["epoch"], of["rho"], color=colour("block_wise"), label=name)
-    for ax in (left, right):
+    fig = new_figure(title, caption(rows, "block"), WIDTH, 4.2)
+    left, middle, right = fig.subplots(1, 3)
+    for (method, _), of in rows.groupby(["method", "block"], sort=False):
+        curves = np.array([[int(n) for n in c.split(";")] for c in of["curve"]])
+        curve = curves.mean(axis=0) / of["eval_images"].iloc[0]
+        thin = method == "block_wise"
+        style = {"lw": 0.7, "alpha": 0.5} if thin else {"lw": 2}
+        left.plot(range(1, len(curve) + 1), curve, color=colour(method), **style)
+    for _, of in audit.stop_early(rows).groupby("backbone"):
+        for ax, column, ink, text in (
+            (middle, "again", "block_wise", "same epoch"),
+            (middle, "end", "sliding_window", "last epoch"),
+            (right, "spread", "block_wise", "blocks"),
+            (right, "chance", "baseline_1", "chance"),
+        ):
+            ax.plot(of["epoch"], of[column], color=colour(ink), label=text)
+    for ax in (left, middle, right):
         ax.axvline(chosen, color=GREY, ls="--", lw=1)
         ax.set_xlabel("epoch")
-    left.set_ylabel("validation accuracy")
-    right.set_ylabel("rank correlation of the blocks with the last epoch")
-    right.set_ylim(-0.2, 1.05)
+        ax.set_title(
+            {left: "Accuracy, mean over seeds", middle: "Ranks: correlation with another seed's",
+             right: "Scatter of accuracy (sd)"}[ax], loc="left",
+        )  # fmt: skip
+    middle.legend()
+    right.legend()
     shown = {"baseline_1": "Baseline I", "baseline_2": "Baseline II", "random": "Random layers"}
     handles = [Line2D([], [], color=colour(m), lw=2, label=text) for m, text in shown.items()]
     handles.append(Line2D([], [], color=colour("block_wise"), lw=1, label="blocks"))
@@ -133,194 +142,6 @@ def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
         ax.set_ylabel("gain over Baseline I")
     add_legend(fig, [Line2D([], [], marker="o", ls="", color=c, label=k) for k, c in kinds.items()])
     return fig
-
-
-def layer_kinds(name: str) -> dict[tuple[str, str], str]:
-    """Kind of each layer with weights of a backbone, one of `KINDS`, by backbone and layer."""
-    kinds = {
-        "BatchNormalization": "BatchNorm",
-        "DepthwiseConv2D": "depthwise convolution",
-        "Conv2D": "convolution",
-        "Dense": "dense",
-    }
-    backbone = load_backbone(name, image_size=32, weights="none")
-    return {(name, x.name): kinds[type(x).__name__] for x in backbone.layers if x.weights}
-
-
-def all_gains(rows: pd.DataFrame) -> pd.DataFrame:
-    """`lib.audit.gains` of all backbones, with kinds of layer."""
-    kinds = {}
-    for name in dict.fromkeys(rows["backbone"]):
-        kinds |= layer_kinds(name)
-    return audit.gains(rows, kinds)
-
-
-def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str:
-    """The verdicts as a Markdown table, with what the words mean.
-
-    native: rows with the backbones' own input scaling, which get a column of their own.
-    """
-    sources = {"ours": rows} if native is None or native.empty else {
-        "ours, inputs in [0, 1]": rows,
-        "ours, native inputs": native,
-    }  # fmt: skip
-    tables = [audit.verdicts(of) for of in sources.values()]
-    lines = []
-    for i, first in tables[0].iterrows():
-        texts = [f"“{first['claim']}”", first["where"], first["printed"]]
-        for table in tables:
-            counted = "" if table["as claimed"][i] == "–" else f" ({table['as claimed'][i]})"
-            texts.append(f"**{table['status'][i]}**{counted}")
-        lines.append(texts)
-    meanings = "; ".join(f"*{name}*: {text}" for name, text in audit.STATUSES.items())
-    settings = " ".join(_setting(of) for of in sources.values())
-    note = (
-        f"{settings} {meanings}. In brackets and under *Table I*: how many comparisons are as"
-        " claimed, whatever their intervals; the paper prints no numbers for its other figures."
-    )
-    header = ["claim of the paper", "where", "Table I", *sources]
-    return markdown(header, lines, note).replace("---:", "---")
-
-
-def remarks(rows: pd.DataFrame, controls: Controls) -> str:
-    """What the rows say beyond the claims, as a Markdown list."""
-    lines = [*_about_kinds(rows), *_about_luck(rows)]
-    parts = (
-        _about_inputs,
-        _about_norms,
-        _about_ranks,
-        _about_seeds,
-        _about_epochs,
-        _about_stopping,
-        _about_larger,
-        _about_sizes,
-    )
-    return "\n".join([*lines, *(line for part in parts for line in part(rows, controls))]) + "\n"
-
-
-def _about_kinds(rows: pd.DataFrame) -> Iterator[str]:
-    by_kind = all_gains(rows).groupby(["backbone", "kind"])["gain"].agg(["mean", "count"])
-    for name in dict.fromkeys(name for name, _ in by_kind.index):
-        parts = [
-            f"one {k} {g['mean']:+.3f} ({g['count']:.0f})" for k, g in by_kind.loc[name].iterrows()
-        ]
-        yield (
-            f"- **{name}, kind of layer.** Tuning a single layer adds to Baseline I's accuracy "
-            f"in the search by, on average over layers (their number): {', '.join(parts)}."
-        )
-
-
-def _about_luck(rows: pd.DataFrame) -> Iterator[str]:
-    for name, of in audit.optimism(rows).groupby("backbone", sort=False):
-        best = of.set_index("method")
-        parts = [f"{label(m)} {r['optimism']:.3f}" for m, r in best.iterrows()]
-        gains = [f"{label(m)} {r['gain']:+.3f}" for m, r in best.iterrows()]
-        yield (
-            f"- **{name}, the winner's luck.** Selected on one half of the evaluation photos, the "
-            f"winner scores less on the other half by {', '.join(parts)}; there it differs from "
-            f"Baseline I by {', '.join(gains)} (200 random halvings)."
-        )
-
-
-def _about_inputs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for name, of in audit.compared(rows, controls.native).groupby("backbone", sort=False):
-        yield (
-            f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
-            f"{_gains(of)}."
-        )
-
-
-def _gains(table: pd.DataFrame) -> str:
-    """The gains of one backbone's methods, with their intervals."""
-    cells = table.set_index("method").reindex([m for m in METHODS if m in set(table["method"])])
-    return ", ".join(
-        f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
-        for m, r in cells.iterrows()
-    )
-
-
-def _about_norms(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    means = summary(pd.concat([rows, controls.norms], ignore_index=True))
-    table = means.pivot(index="backbone", columns="method", values="mean")
-    for name, of in table.iterrows():
-        if of.get("batch_norm", np.nan) == of.get("batch_norm", np.nan):
-            yield (
-                f"- **{name}, BatchNorms alone.** All BatchNorms tuned and nothing else of the "
-                f"backbone: {of['batch_norm']:.4f} in the final runs, beside Baseline I's "
-                f"{of['baseline_1']:.4f} and Baseline II's {of['baseline_2']:.4f}."
-            )
-
-
-def _about_ranks(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for _, of in audit.rank_correlation(rows, controls.blocks).iterrows():
-        yield (
-            f"- **{of['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
-            f"{of['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
-            f"{of['rho']:.2f} [{of['low']:.2f}, {of['high']:.2f}]; the search's winner is number "
-            f"{of['place']} of them on 70 %, {of['lost']:.3f} below the best."
-        )
-
-
-def _about_seeds(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for finding in audit.layers_against_seeds(rows):
-        name, _, numbers = finding.text.partition(": ")
-        yield (
-            f"- **{name}, seeds against layers.** Of Figure 4's scatter: {numbers}; the difference"
-            f" is {finding.interval}."
-        )
-
-
-def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    gap = audit.last_against_best(rows)
-    parts = [f"{of['mean'].mean():.3f} after {split}" for split, of in gap.groupby("split")]
-    if parts:
-        yield (
-            "- **Last epoch or best epoch.** The best epoch's accuracy is higher than the last's by"
-            f" {', '.join(parts)}, on average over methods."
-        )
-
-
-def _about_stopping(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    if rows.empty or controls.epochs.empty:
-        return
-    chosen, long = search_rows(rows)["epochs"].iloc[0], search_rows(controls.epochs)
-    table = audit.stop_early(long)
-    for _, of in table[table["epoch"] == chosen].iterrows():
-        yield (
-            f"- **{of['backbone']}, stopping the search early.** At {long['image_size'].iloc[0]} px"
-            f" the blocks' ranks after {chosen} epochs, where the profile stops, correlate"
-            f" {of['rho']:.2f} with those after {long['epochs'].iloc[0]}."
-        )
-
-
-def _about_larger(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for name, of in audit.compared(rows, controls.larger).groupby("backbone", sort=False):
-        small, large = (df[df["backbone"] == name] for df in (rows, controls.larger))
-        px, search = (search_rows(large)[column].iloc[0] for column in ("image_size", "epochs"))
-        same, tested = audit.same_verdicts(small, large)
-        yield (
-            f"- **{name}, larger photos and longer training.** {px} px, {search} epochs of search "
-            f"and {final_rows(large)['epochs'].iloc[0]} of final runs add to the final accuracy: "
-            f"{_gains(of)}. On this network alone, {same} of {tested} claims get the same verdict."
-        )
-
-
-def _about_sizes(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for name, of in audit.by_size(rows, controls.sizes).groupby("backbone", sort=False):
-        parts = [
-            f"{r['gap']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] at {r['image_size']} px"
-            f" ({r['values']} values)"
-            for _, r in of.iterrows()
-        ]
-        yield (
-            f"- **{name}, Baseline II and the size of the photos.** Baseline II minus Baseline I in"
-            f" the final runs: {', '.join(parts)}; in brackets, what a BatchNorm of the last layers"
-            " sees of a channel in one step."
-        )
-
-
-def _setting(rows: pd.DataFrame) -> str:
-    return f"Rows: {', '.join(dict.fromkeys(rows['backbone']))}; {caption(search_rows(rows))}."
 
 
 def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> list[Path]:

@@ -4,16 +4,17 @@ Each kind has a folder of rows of its own beside those of the profile, so that n
 paper mixes them in. The native input scaling is a profile of its own, ``cpu_native``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
 
-from .params import Params
+from .params import InputError, Params
 from .results import read_results
 from .sweep import BASELINES, final, methods, search
 
-SEEDS = 3  # of the layer-wise search and of the long one, both of the first backbone
+SEEDS = 3  # of the layer-wise search and of the long one
 LONG = 50  # epochs of the search that tells when to stop: the paper's
 LARGER = {"image_size": 96, "epochs": 25, "final_epochs": 8}  # what a smaller profile is held to
 SIZES = (96, 128, 224)  # pixels, up to the paper's
@@ -52,25 +53,68 @@ def read_controls(results: str | Path) -> Controls:
     )
 
 
-def train_controls(params: Params) -> None:
+def train_controls(params: Params, names: Sequence[str] = ()) -> None:
     """Train what is missing of the rows that `read_controls` reads, but for the native ones.
 
-    Cheap ones first. All backbones tune their BatchNorms; the rest is done with the first one.
+    names: some of `CONTROLS`; none for all of them, cheap ones first.
+
+    Raises InputError for another name.
     """
-    first = replace(params, backbones=params.backbones[:1])
+    for name in names:
+        if name not in CONTROLS:
+            raise InputError(f"control: {name!r} is unknown; allowed: {', '.join(CONTROLS)}")
+    for name, train in CONTROLS.items():
+        if name in names or not names:
+            train(params)
 
-    def beside(of: Params, kind: str, **changes) -> Params:
-        return replace(of, results=f"{params.results_dir}_{kind}", **changes)
 
-    search(first, "layer_wise", repeats=SEEDS)
-    final(beside(params, "norms"), "batch_norm")
+def _beside(params: Params, kind: str, **changes) -> Params:
+    """The profile with a folder of rows of its own, and other changes."""
+    return replace(params, results=f"{params.results_dir}_{kind}", **changes)
+
+
+def _first(params: Params) -> Params:
+    """The profile with its first backbone only."""
+    return replace(params, backbones=params.backbones[:1])
+
+
+def _seeds(params: Params) -> None:
+    search(params, "layer_wise", repeats=SEEDS)
+
+
+def _norms(params: Params) -> None:
+    final(_beside(params, "norms"), "batch_norm")
+
+
+def _blocks(params: Params) -> None:
     epochs = params.final_epochs or params.epochs
-    search(beside(first, "blocks", search_split=params.final_split, epochs=epochs), "block_wise")
-    long = beside(first, "epochs", epochs=max(LONG, params.epochs))
-    search(long, "baseline_1", "baseline_2", "random", "block_wise", repeats=SEEDS)
+    split = params.final_split
+    search(_beside(_first(params), "blocks", search_split=split, epochs=epochs), "block_wise")
+
+
+def _epochs(params: Params) -> None:
+    long = _beside(_first(params), "epochs", epochs=max(LONG, params.epochs))
+    search(long, *BASELINES, "random", "block_wise", repeats=SEEDS)
+
+
+def _larger(params: Params) -> None:
     if not params.thin and params.image_size < LARGER["image_size"]:  # thin: drawn at 32 px
-        final(beside(first, "larger", **LARGER), *methods(params))
+        final(_beside(_first(params), "larger", **LARGER), *methods(params))
+
+
+def _sizes(params: Params) -> None:
     for n in () if params.thin else SIZES:
         if n > params.image_size:
             for method in BASELINES:  # one by one: Baseline I alone has all of its trunk
-                final(beside(first, f"{n}px", image_size=n), method)
+                final(_beside(_first(params), f"{n}px", image_size=n), method)
+
+
+# What each trains; `seeds` and `norms` all backbones of the profile, the others the first one.
+CONTROLS = {
+    "seeds": _seeds,
+    "norms": _norms,
+    "blocks": _blocks,
+    "epochs": _epochs,
+    "larger": _larger,
+    "sizes": _sizes,
+}

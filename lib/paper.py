@@ -172,7 +172,7 @@ CLAIMS = (
         "layers_differ",
         "the classifier accuracy varies significantly between different layers",
         "Section VI, Figure 4",
-        "search: the spread of layer_wise over layers exceeds the spread over seeds",
+        "search: the spread of layer_wise over layers exceeds what chance, other seeds, gives it",
     ),
     Claim(
         "few_layers_beat_both",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .audit_figures import remarks, verdict_table
+from .audit_tables import gain_table, remarks, verdict_table
 from .controls import read_controls
 from .paper import ABBREVIATIONS, METHODS, accuracies, compare, statistics
 from .params import ROOT, load_params
@@ -29,6 +29,7 @@ def refreshed(text: str, root: Path = ROOT) -> str:
     controls = read_controls(root / "results" / PROFILE)
     text = replaced(text, "rows", comparison(rows, controls.native))
     text = replaced(text, "verdicts", verdict_table(rows, controls.native))
+    text = replaced(text, "gains", gain_table(rows, controls))
     text = replaced(text, "remarks", remarks(rows, controls))
     text = replaced(text, "costs", costs({PROFILE: rows, f"{PROFILE}_native": controls.native}))
     return replaced(text, "bench", speed_table(read_bench(root / "results" / "bench.csv")))

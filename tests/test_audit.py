@@ -92,16 +92,21 @@ def _layer_rows(accuracies):
     )
 
 
-def test_layers_that_differ_more_than_seeds_are_told_from_noise():
+def test_layers_that_differ_more_than_by_chance_are_told_from_noise():
     rng = np.random.default_rng(0)
-    layers = rng.normal(0.5, 0.08, (30, 1))
-    real = _layer_rows(layers + rng.normal(0, 0.01, (30, 3)))
-    noise = _layer_rows(0.5 + rng.normal(0, 0.02, (30, 3)))
+    layers, lucky = rng.normal(0.5, 0.08, (30, 1)), np.array([-0.1, 0.0, 0.1])
+    real = _layer_rows(layers + lucky + rng.normal(0, 0.01, (30, 3)))
+    noise = _layer_rows(0.5 + lucky + rng.normal(0, 0.02, (30, 3)))
     assert audit.status(audit.layers_against_seeds(real)) == "holds"
     assert audit.status(audit.layers_against_seeds(noise)) == "does not hold"
-    between, within = audit._components(layers + rng.normal(0, 0.01, (30, 400)))
+
+
+def test_components_are_those_that_were_put_in():
+    rng = np.random.default_rng(0)
+    layers, seeds = rng.normal(0.5, 0.08, (30, 1)), rng.normal(0, 0.2, 400)
+    between, chance = audit._components(layers + seeds + rng.normal(0, 0.01, (30, 400)))
     assert between == pytest.approx(layers.std(ddof=1), rel=0.05)
-    assert within == pytest.approx(0.01, rel=0.05)
+    assert chance == pytest.approx(0.01, rel=0.05)
 
 
 def _blocks(rng, n, p, images=1000):
@@ -170,13 +175,35 @@ def test_variances_leave_each_backbone_out_in_turn(df):
     assert len(audit.variances(make_rows(["VGG16"]))) == 0
 
 
-def test_early_epochs_rank_as_the_last_does_when_nothing_crosses():
-    rows = pd.DataFrame(
-        [row(block=f"b{i}", curve=f"{10 * i};{20 * i};{30 * i}", epochs=3) for i in range(1, 5)]
+def _repeated(counts):
+    """A repeated block-wise search; counts: images got right ``(blocks, seeds, epochs)``."""
+    return pd.DataFrame(
+        [
+            row(block=f"b{i}", repeat=r, seed=r, curve=";".join(map(str, curve)), epochs=len(curve))
+            for i, seeds in enumerate(counts)
+            for r, curve in enumerate(seeds)
+        ]
     )
-    table = audit.stop_early(rows)
+
+
+def test_early_epochs_rank_as_the_last_does_when_nothing_crosses():
+    table = audit.stop_early(_repeated([[[i, 2 * i, 3 * i]] * 2 for i in (10, 20, 30, 40)]))
     assert table["epoch"].tolist() == [1, 2, 3]
-    np.testing.assert_allclose(table["rho"], 1)
+    np.testing.assert_allclose(table[["again", "end"]], 1)
+    np.testing.assert_allclose(table["accuracy"], np.array([25, 50, 75]) / 300)
+    np.testing.assert_allclose(table["chance"], 0, atol=1e-12)
+
+
+def test_ranks_are_compared_between_seeds_and_never_within_one():
+    """Two seeds that rank the blocks the other way round, each the same way in both epochs."""
+    up, down = [10, 20, 30], [30, 20, 10]
+    table = audit.stop_early(_repeated([[[a] * 2, [b] * 2] for a, b in zip(up, down, strict=True)]))
+    np.testing.assert_allclose(table[["again", "end"]], -1)
+    np.testing.assert_allclose(table["spread"], 0)
+
+
+def test_a_search_with_one_seed_says_nothing_about_stopping(df):
+    assert audit.stop_early(df).empty
 
 
 def test_the_last_epoch_is_compared_with_the_best(df):

@@ -36,12 +36,17 @@ def test_every_layer_is_a_point_of_its_kind(rows):
         assert sorted(shown) == sorted(gains[column])
 
 
-def test_every_run_of_the_long_search_is_a_line():
-    controls = read_controls(COMMITTED)
-    left, right = figures.audit_epochs(controls.epochs, 8).axes
-    assert len(left.lines) == len(controls.epochs) + 1  # and where the profile stops
+def test_every_block_of_the_long_search_is_a_line():
+    long = read_controls(COMMITTED).epochs
+    left, middle, right = figures.audit_epochs(long, 8).axes
+    assert len(left.lines) == long["block"].nunique() + 1  # and where the profile stops
     assert left.lines[-1].get_xdata()[0] == 8
-    assert right.lines[0].get_ydata()[-1] == pytest.approx(1)
+    (block,) = [x for x in left.lines if x.get_color() == figures.COLOURS["baseline_1"]]
+    mean = long[long["method"] == "baseline_1"]["val_accuracy"].mean()
+    assert block.get_ydata()[-1] == pytest.approx(mean)
+    again, end = (line.get_ydata() for line in middle.lines[:2])
+    assert again[-1] == end[-1] and len(again) == long["epochs"].iloc[0]
+    assert [x.get_text() for x in right.get_legend().texts] == ["blocks", "chance"]
 
 
 def test_a_point_for_each_size_and_baseline(rows):
@@ -88,7 +93,7 @@ def test_remarks_come_from_the_rows(rows):
         "BatchNorms alone",
         "stopping the search early",
         "does 10 % predict 70 %?",
-        "seeds against layers",
+        "chance against layers",
     )
     for part in (*parts, "larger photos", "Baseline II and the size"):
         assert f"**MobileNet, {part}" in text

@@ -1,0 +1,225 @@
+"""The tables and remarks of the audit, as Markdown: for the README and notebook 8."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from . import audit
+from .backbones import load_backbone
+from .captions import caption
+from .controls import Controls
+from .paper import METHODS, label
+from .results import EXTRA_METHODS, final_rows, search_rows
+from .tables import backbones_of, markdown
+
+NORM = "BatchNorm"
+
+
+def layer_kinds(name: str) -> dict[tuple[str, str], str]:
+    """Kind of each layer with weights of a backbone, one of `KINDS`, by backbone and layer."""
+    kinds = {
+        "BatchNormalization": NORM,
+        "DepthwiseConv2D": "depthwise convolution",
+        "Conv2D": "convolution",
+        "Dense": "dense",
+    }
+    backbone = load_backbone(name, image_size=32, weights="none")
+    return {(name, x.name): kinds[type(x).__name__] for x in backbone.layers if x.weights}
+
+
+def all_gains(rows: pd.DataFrame) -> pd.DataFrame:
+    """`lib.audit.gains` of all backbones, with kinds of layer."""
+    kinds = {}
+    for name in dict.fromkeys(rows["backbone"]):
+        kinds |= layer_kinds(name)
+    return audit.gains(rows, kinds)
+
+
+def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str:
+    """The verdicts as a Markdown table, with what the words mean.
+
+    native: rows with the backbones' own input scaling, which get a column of their own.
+    """
+    sources = {"ours": rows} if native is None or native.empty else {
+        "ours, inputs in [0, 1]": rows,
+        "ours, native inputs": native,
+    }  # fmt: skip
+    tables = [audit.verdicts(of) for of in sources.values()]
+    lines = []
+    for i, first in tables[0].iterrows():
+        texts = [f"“{first['claim']}”", first["where"], first["printed"]]
+        for table in tables:
+            counted = "" if table["as claimed"][i] == "–" else f" ({table['as claimed'][i]})"
+            texts.append(f"**{table['status'][i]}**{counted}")
+        lines.append(texts)
+    meanings = "; ".join(f"*{name}*: {text}" for name, text in audit.STATUSES.items())
+    settings = " ".join(_setting(of) for of in sources.values())
+    note = (
+        f"{settings} {meanings}. In brackets and under *Table I*: how many comparisons are as"
+        " claimed, whatever their intervals; the paper prints no numbers for its other figures."
+    )
+    header = ["claim of the paper", "where", "Table I", *sources]
+    return markdown(header, lines, note).replace("---:", "---")
+
+
+def gain_table(rows: pd.DataFrame, controls: Controls) -> str:
+    """What tuning adds to Baseline I, by network and input scaling, as a Markdown table.
+
+    With 95 % intervals, bold where they leave zero out.
+    """
+    sources = {"[0, 1]": rows, "native": controls.native}
+    columns = {
+        f"{name}, {inputs}": _column(of[of["backbone"] == name], controls, inputs)
+        for name in backbones_of(rows)
+        for inputs, of in sources.items()
+        if name in set(of["backbone"])
+    }
+    table = pd.DataFrame(columns).fillna("–")
+    lines = [[name, *cells] for name, cells in table.iterrows()]
+    note = (
+        "Accuracy minus that of Baseline I. *Final*: trained on 70 %. *Search*: trained on 10 %;"
+        " of one layer, mean over layers (their number); of the best one, selected on one half of"
+        " the evaluation photos and scored on the other, mean of 200 random halvings, and in"
+        " brackets how much better it seems on the half that selected it."
+    )
+    return markdown(["", *table.columns], lines, note)
+
+
+def _column(of: pd.DataFrame, controls: Controls, inputs: str) -> dict[str, str]:
+    """`gain_table` for one network and input scaling: text by name of the line."""
+    cells, norms = {}, controls.norms[controls.norms["backbone"].isin(of["backbone"])]
+    alike = inputs == "[0, 1]"  # as in the control
+    sample = audit.final_sample(pd.concat([of, norms], ignore_index=True) if alike else of)
+    groups = {method: (method, name) for method, name in sample.point}
+    for method in (*METHODS[1:], *EXTRA_METHODS):
+        if {method, "baseline_1"} <= groups.keys():
+            ours, base = groups[method], groups["baseline_1"]
+            gain = sample.interval(lambda a, x=ours, y=base: a[x] - a[y])
+            cells[f"final: {label(method)}"] = _bold(gain)
+    by_kind = all_gains(of).groupby("kind")["gain"].agg(["mean", "count"])
+    for kind, gain in by_kind.iterrows():
+        cells[f"search: one {kind}"] = f"{gain['mean']:+.3f} ({gain['count']:.0f})"
+    for best in audit.optimism(of).to_dict("records"):
+        name = f"search: best, {label(best['method'])}"
+        cells[name] = f"{best['gain']:+.3f} ({best['optimism']:.3f})"
+    return cells
+
+
+def _bold(gain: audit.Interval) -> str:
+    text = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"**{text}**" if gain.low > 0 or gain.high < 0 else text
+
+
+def remarks(rows: pd.DataFrame, controls: Controls) -> str:
+    """What the controls say, as a Markdown list."""
+    parts = (
+        _about_inputs,
+        _about_ranks,
+        _about_seeds,
+        _about_stopping,
+        _about_epochs,
+        _about_larger,
+        _about_sizes,
+    )
+    return "\n".join(line for part in parts for line in part(rows, controls)) + "\n"
+
+
+def _about_inputs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for name, of in audit.compared(rows, controls.native).groupby("backbone", sort=False):
+        yield (
+            f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
+            f"{_gains(of)}."
+        )
+
+
+def _gains(table: pd.DataFrame) -> str:
+    """The gains of one backbone's methods, with their intervals."""
+    cells = table.set_index("method").reindex([m for m in METHODS if m in set(table["method"])])
+    return ", ".join(
+        f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
+        for m, r in cells.iterrows()
+    )
+
+
+def _about_ranks(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for _, of in audit.rank_correlation(rows, controls.blocks).iterrows():
+        yield (
+            f"- **{of['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
+            f"{of['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
+            f"{of['rho']:.2f} [{of['low']:.2f}, {of['high']:.2f}]; the search's winner is number "
+            f"{of['place']} of them on 70 %, {of['lost']:.3f} below the best."
+        )
+
+
+def _about_seeds(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for finding in audit.layers_against_seeds(rows):
+        name, _, numbers = finding.text.partition(": ")
+        kinds = layer_kinds(name)
+        norms = rows["block"].map(lambda block, of=kinds, n=name: of.get((n, block)) == NORM)
+        parts = [
+            f"among {what}, {f.text.partition(': ')[2]}: {f.interval}"
+            for what, some in (("BatchNorms", norms), ("the other layers", ~norms))
+            for f in audit.layers_against_seeds(rows[some & (rows["backbone"] == name)])
+        ]
+        yield (
+            f"- **{name}, chance against layers.** Of Figure 4's scatter, {numbers}: "
+            f"{finding.interval}; {'; '.join(parts)}."
+        )
+
+
+def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    gap = audit.last_against_best(rows)
+    parts = [f"{of['mean'].mean():.3f} after {split}" for split, of in gap.groupby("split")]
+    if parts:
+        yield (
+            "- **Last epoch or best epoch.** The best epoch's accuracy is higher than the last's by"
+            f" {', '.join(parts)}, on average over methods."
+        )
+
+
+def _about_stopping(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    if rows.empty or controls.epochs.empty:
+        return
+    chosen, last = search_rows(rows)["epochs"].iloc[0], controls.epochs["epochs"].iloc[0]
+    table = audit.stop_early(controls.epochs).set_index(["backbone", "epoch"])
+    for name in dict.fromkeys(controls.epochs["backbone"]):
+        now, end = table.loc[name, chosen], table.loc[name, last]
+        yield (
+            f"- **{name}, stopping the search early.** After {chosen} epochs, where the profile"
+            f" stops, the blocks' ranks correlate {now['again']:.2f} with those of another seed and"
+            f" {now['end']:.2f} with those of another seed after {last}; after {last} epochs two"
+            f" seeds' ranks correlate {end['again']:.2f}. Sd over blocks, and by chance:"
+            f" {now['spread']:.3f} and {now['chance']:.3f} after {chosen}, {end['spread']:.3f} and"
+            f" {end['chance']:.3f} after {last}; accuracy, mean over blocks, {now['accuracy']:.3f}"
+            f" and {end['accuracy']:.3f}."
+        )
+
+
+def _about_larger(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for name, of in audit.compared(rows, controls.larger).groupby("backbone", sort=False):
+        small, large = (df[df["backbone"] == name] for df in (rows, controls.larger))
+        px, search = (search_rows(large)[column].iloc[0] for column in ("image_size", "epochs"))
+        same, tested = audit.same_verdicts(small, large)
+        yield (
+            f"- **{name}, larger photos and longer training.** {px} px, {search} epochs of search "
+            f"and {final_rows(large)['epochs'].iloc[0]} of final runs add to the final accuracy: "
+            f"{_gains(of)}. On this network alone, {same} of {tested} claims get the same verdict."
+        )
+
+
+def _about_sizes(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for name, of in audit.by_size(rows, controls.sizes).groupby("backbone", sort=False):
+        parts = [
+            f"{r['gap']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] at {r['image_size']} px"
+            f" ({r['values']} values)"
+            for _, r in of.iterrows()
+        ]
+        yield (
+            f"- **{name}, Baseline II and the size of the photos.** Baseline II minus Baseline I in"
+            f" the final runs: {', '.join(parts)}; in brackets, what a BatchNorm of the last layers"
+            " sees of a channel in one step."
+        )
+
+
+def _setting(rows: pd.DataFrame) -> str:
+    return f"Rows: {', '.join(dict.fromkeys(rows['backbone']))}; {caption(search_rows(rows))}."

@@ -1,0 +1,51 @@
+"""The controls: each trains its own runs, into rows that the audit reads."""
+
+import pytest
+
+from lib import audit, controls
+from lib.audit_figures import audit_epochs
+from lib.params import InputError, load_params
+from lib.results import read_results
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory):
+    results = tmp_path_factory.mktemp("controls") / "rows"
+    params = load_params("smoke", results=str(results), backbones=["VGG16"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(controls, "LONG", 2)
+        controls.train_controls(params, ["epochs", "seeds", "blocks"])
+    return params
+
+
+def test_the_search_is_repeated_layer_by_layer(params):
+    rows = read_results(params.results_dir)
+    (table,) = audit.seeds(rows).values()
+    assert table.shape == (13, controls.SEEDS)
+    assert len(audit.layers_against_seeds(rows)) == 1
+
+
+def test_the_long_search_has_every_seed_and_epoch(params):
+    long = controls.read_controls(params.results_dir).epochs
+    assert long.groupby("method").size().to_dict() == {
+        method: n * controls.SEEDS
+        for method, n in {"baseline_1": 1, "baseline_2": 1, "random": 1, "block_wise": 5}.items()
+    }
+    assert audit.stop_early(long)["epoch"].tolist() == [1, 2]
+    assert len(audit_epochs(long, 1).axes) == 3
+
+
+def test_every_block_is_trained_on_the_final_slice(params):
+    rows = controls.read_controls(params.results_dir).blocks
+    assert set(rows["split"]) == {params.final_split} and len(rows) == 5
+
+
+def test_what_was_not_asked_for_is_not_trained(params):
+    made = controls.read_controls(params.results_dir)
+    assert made.norms.empty and made.larger.empty and made.sizes.empty
+    assert set(read_results(params.results_dir)["method"]) == {"layer_wise"}
+
+
+def test_an_unknown_control_is_refused(params):
+    with pytest.raises(InputError, match=r"control: 'sed' is unknown; allowed: seeds, norms"):
+        controls.train_controls(params, ["sed"])
