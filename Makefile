@@ -10,7 +10,7 @@ RESULTS ?=
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=
-# of `make audit`: some of seeds norms blocks epochs larger sizes; empty: all
+# of `make audit`: some of seeds norms blocks epochs larger sizes longer; empty: all
 CONTROL ?=
 # backbones run side by side
 JOBS ?= 2

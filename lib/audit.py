@@ -458,6 +458,20 @@ def by_size(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=columns)
 
 
+def final_gains(df: pd.DataFrame) -> pd.DataFrame:
+    """What each method adds to Baseline I in the final runs.
+
+    Columns: backbone, method, gain, low, high.
+    """
+    sample, records = final_sample(df), []
+    for method, name in sample.point:
+        ours, base = (method, name), ("baseline_1", name)
+        if ours != base and base in sample.point:
+            gain = sample.interval(lambda a, x=ours, y=base: a[x] - a[y])
+            records.append((name, method, gain.value, gain.low, gain.high))
+    return pd.DataFrame(records, columns=["backbone", "method", "gain", "low", "high"])
+
+
 def gains(df: pd.DataFrame, kinds: Mapping[tuple[str, str], str]) -> pd.DataFrame:
     """What each layer's tuning adds to Baseline I in the search, with what kind of layer it is.
 

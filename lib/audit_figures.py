@@ -12,9 +12,9 @@ from .backbones import layer_counts
 from .captions import caption
 from .controls import Controls, read_controls
 from .figures import draw_all
-from .paper import label
+from .paper import METHODS, accuracies, label
 from .params import Params
-from .results import FINAL_SPLIT, search_rows
+from .results import FINAL_SPLIT, final_rows, search_rows
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
 from .sweep import BASELINES
 from .tables import backbones_of
@@ -26,6 +26,43 @@ KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
     NORM: COLOURS["top_3"],
     "dense": COLOURS["top_5"],
 }
+
+
+@styled
+def audit_gains(rows: pd.DataFrame, native: pd.DataFrame) -> Drawing:
+    """What each method adds to Baseline I in the final runs: the paper, and ours with intervals."""
+    names, shown = backbones_of(final_rows(rows)), METHODS[1:]
+    title = "What fine-tuning adds to tuning the classifier alone: the paper and ours"
+    both = pd.concat([final_rows(of) for of in (rows, native) if len(of)] or [rows])
+    text = caption(
+        both.assign(block=both["input_scaling"]), "point"
+    )  # repeats are counted by block
+    fig = new_figure(title, f"{text}. Bars: 95 % intervals; the paper has one run.", WIDTH, 3.8)
+    axes = fig.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0]
+    printed, places = accuracies(), np.arange(len(shown))
+    ours = {"unit": (rows, "block_wise", -0.13), "native": (native, "sliding_window", 0.13)}
+    for ax, name in zip(axes, names, strict=False):
+        ax.axvline(0, color=GREY, lw=1)
+        if name in printed.index:
+            paper = printed.loc[name, list(shown)] - printed.loc[name, "baseline_1"]
+            ax.plot(paper, places, "D", ms=5, mfc="none", color=GREY)
+        for of, ink, shift in ours.values():
+            some = audit.final_gains(of[of["backbone"] == name]).set_index("method")
+            some = some.reindex(shown)
+            bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
+            y = places + shift
+            ax.errorbar(some["gain"], y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour(ink))
+        ax.set_title(name, loc="left")
+        ax.set_xlabel("accuracy minus Baseline I's")
+    axes[0].set_yticks(places, [label(method) for method in shown])
+    axes[0].invert_yaxis()
+    handles = [
+        Line2D([], [], marker="D", mfc="none", ls="", color=GREY, label="paper, inputs in [0, 1]"),
+        Line2D([], [], marker="o", color=colour("block_wise"), label="ours, inputs in [0, 1]"),
+        Line2D([], [], marker="o", color=colour("sliding_window"), label="ours, native inputs"),
+    ]
+    add_legend(fig, handles)
+    return fig
 
 
 @styled
@@ -148,7 +185,10 @@ def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> li
     """Write the verdicts (CSV, Markdown) and the audit's figures; the paths of all files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"audit_depth": audit_depth(all_gains(rows), rows)}
+    figures = {
+        "audit_gains": audit_gains(rows, controls.native),
+        "audit_depth": audit_depth(all_gains(rows), rows),
+    }
     if audit.seeds(rows):
         figures["audit_seeds"] = audit_seeds(rows)
     if len(controls.epochs):

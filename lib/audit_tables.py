@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from . import audit
 from .backbones import load_backbone
 from .captions import caption
 from .controls import Controls
-from .paper import METHODS, label
+from .paper import METHODS, accuracies, label
 from .results import EXTRA_METHODS, final_rows, search_rows
 from .tables import backbones_of, markdown
 
@@ -89,13 +90,10 @@ def _column(of: pd.DataFrame, controls: Controls, inputs: str) -> dict[str, str]
     """`gain_table` for one network and input scaling: text by name of the line."""
     cells, norms = {}, controls.norms[controls.norms["backbone"].isin(of["backbone"])]
     alike = inputs == "[0, 1]"  # as in the control
-    sample = audit.final_sample(pd.concat([of, norms], ignore_index=True) if alike else of)
-    groups = {method: (method, name) for method, name in sample.point}
-    for method in (*METHODS[1:], *EXTRA_METHODS):
-        if {method, "baseline_1"} <= groups.keys():
-            ours, base = groups[method], groups["baseline_1"]
-            gain = sample.interval(lambda a, x=ours, y=base: a[x] - a[y])
-            cells[f"final: {label(method)}"] = _bold(gain)
+    final = audit.final_gains(pd.concat([of, norms], ignore_index=True) if alike else of)
+    for gain in final.set_index("method").reindex([*METHODS[1:], *EXTRA_METHODS]).itertuples():
+        if not np.isnan(gain.gain):
+            cells[f"final: {label(gain.Index)}"] = _bold(gain)
     by_kind = all_gains(of).groupby("kind")["gain"].agg(["mean", "count"])
     for kind, gain in by_kind.iterrows():
         cells[f"search: one {kind}"] = f"{gain['mean']:+.3f} ({gain['count']:.0f})"
@@ -105,14 +103,15 @@ def _column(of: pd.DataFrame, controls: Controls, inputs: str) -> dict[str, str]
     return cells
 
 
-def _bold(gain: audit.Interval) -> str:
-    text = f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+def _bold(gain: tuple) -> str:
+    text = f"{gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     return f"**{text}**" if gain.low > 0 or gain.high < 0 else text
 
 
 def remarks(rows: pd.DataFrame, controls: Controls) -> str:
     """What the controls say, as a Markdown list."""
     parts = (
+        _about_the_paper,
         _about_inputs,
         _about_ranks,
         _about_seeds,
@@ -122,6 +121,21 @@ def remarks(rows: pd.DataFrame, controls: Controls) -> str:
         _about_sizes,
     )
     return "\n".join(line for part in parts for line in part(rows, controls)) + "\n"
+
+
+def _about_the_paper(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    printed = accuracies()
+    for name, of in audit.final_gains(rows).groupby("backbone", sort=False):
+        if name not in printed.index:
+            continue
+        ours = of[of["method"].isin(METHODS)].set_index("method")
+        gains = printed.loc[name, ours.index] - printed.loc[name, "baseline_1"]
+        inside = ours.index[(ours["low"] <= gains) & (gains <= ours["high"])]
+        names = f" ({', '.join(map(label, inside))})" if len(inside) else ""
+        yield (
+            f"- **{name}, the paper's gains.** Of the {len(ours)} methods' gains over Baseline I"
+            f" that the paper prints, {len(inside)} lie in our intervals{names}."
+        )
 
 
 def _about_inputs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:

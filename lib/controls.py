@@ -16,7 +16,8 @@ from .sweep import BASELINES, final, methods, search
 
 SEEDS = 3  # of the layer-wise search and of the long one
 LONG = 50  # epochs of the search that tells when to stop: the paper's
-LARGER = {"image_size": 96, "epochs": 25, "final_epochs": 8}  # what a smaller profile is held to
+LONGER = {"epochs": 25, "final_epochs": 8}  # what a shorter profile is held to
+LARGER = {"image_size": 96, **LONGER}  # and one with smaller photos
 SIZES = (96, 128, 224)  # pixels, up to the paper's
 
 
@@ -26,6 +27,7 @@ class Controls:
 
     Attributes:
         native: all of the paper's runs with the backbones' own input scaling.
+        longer, native_longer: all of the paper's runs, trained longer, see `LONGER`.
         norms: BatchNorms alone tuned, search and final.
         blocks: every block of one backbone trained on the final slice.
         epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs with
@@ -35,6 +37,8 @@ class Controls:
     """
 
     native: pd.DataFrame
+    longer: pd.DataFrame
+    native_longer: pd.DataFrame
     norms: pd.DataFrame
     blocks: pd.DataFrame
     epochs: pd.DataFrame
@@ -97,6 +101,11 @@ def _epochs(params: Params) -> None:
     search(long, *BASELINES, "random", "block_wise", repeats=SEEDS)
 
 
+def _longer(params: Params) -> None:
+    if params.epochs < LONGER["epochs"] and not params.thin:  # thin: a rate of its own
+        final(_beside(params, "longer", **LONGER), *methods(params))
+
+
 def _larger(params: Params) -> None:
     if not params.thin and params.image_size < LARGER["image_size"]:  # thin: drawn at 32 px
         final(_beside(_first(params), "larger", **LARGER), *methods(params))
@@ -109,7 +118,7 @@ def _sizes(params: Params) -> None:
                 final(_beside(_first(params), f"{n}px", image_size=n), method)
 
 
-# What each trains; `seeds` and `norms` all backbones of the profile, the others the first one.
+# What each trains. `seeds`, `norms` and `longer`: all backbones of the profile; others: the first.
 CONTROLS = {
     "seeds": _seeds,
     "norms": _norms,
@@ -117,4 +126,5 @@ CONTROLS = {
     "epochs": _epochs,
     "larger": _larger,
     "sizes": _sizes,
+    "longer": _longer,
 }

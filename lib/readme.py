@@ -11,7 +11,7 @@ from .controls import read_controls
 from .paper import ABBREVIATIONS, METHODS, accuracies, compare, statistics
 from .params import ROOT, load_params
 from .results import final_rows, read_results
-from .speed import read_bench, speed_table
+from .speed import read_bench, speed_table, speed_words
 from .tables import markdown
 
 PROFILE = "cpu"  # the profile whose committed rows the README shows
@@ -32,7 +32,9 @@ def refreshed(text: str, root: Path = ROOT) -> str:
     text = replaced(text, "gains", gain_table(rows, controls))
     text = replaced(text, "remarks", remarks(rows, controls))
     text = replaced(text, "costs", costs({PROFILE: rows, f"{PROFILE}_native": controls.native}))
-    return replaced(text, "bench", speed_table(read_bench(root / "results" / "bench.csv")))
+    bench = read_bench(root / "results" / "bench.csv")
+    text = replaced(text, "bench", speed_table(bench))
+    return replaced(text, "bench-words", speed_words(bench))
 
 
 def refresh(root: Path = ROOT) -> None:

@@ -49,6 +49,38 @@ def _note(df: pd.DataFrame) -> str:
     return f"All {len(df)} cases together: {plain / fused:.1f} times. Measured on {machines}."
 
 
+def speed_words(df: pd.DataFrame) -> str:
+    """Where the advantage grows and where it ends, in words; only of cases that were measured."""
+    by_runs, by_size = (
+        df[df["case"].str.fullmatch(rf"\w+/\d+ {unit}")].sort_values(column)
+        for unit, column in (("runs", "runs"), ("px", "image_size"))
+    )
+    final = df[df["case"].str.endswith("/final")]["speedup"]
+    sentences = []
+    if len(by_runs):
+        sentences.append(
+            f"With {_listed(by_runs['runs'])} runs it is {_listed(by_runs['speedup'], '.1f')} times"
+            " faster, because the graph is traced once; one run alone has nothing to share."
+        )
+    if len(by_size):
+        sentences.append(
+            f"At {_listed(by_size['image_size'])} px it is {_listed(by_size['speedup'], '.1f')}"
+            " times, because the arithmetic, which both must do, takes over."
+        )
+    if len(final):
+        sentences.append(
+            "Final runs are few and have little in common:"
+            f" {final.min():.1f} to {final.max():.1f} times."
+        )
+    return " ".join(sentences) + "\n"
+
+
+def _listed(values: pd.Series, form: str = "") -> str:
+    """'1, 4 and 16'"""
+    texts = [format(value, form) for value in values]
+    return " and ".join(part for part in (", ".join(texts[:-1]), texts[-1]) if part)
+
+
 @styled
 def bench_figure(df: pd.DataFrame) -> Drawing:
     """How many times faster each case is; time against the number of runs and the image size."""

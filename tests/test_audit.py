@@ -169,6 +169,16 @@ def test_gains_name_depth_kind_and_weights(df):
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
 
 
+def test_a_method_gains_what_it_is_above_baseline_1(df):
+    table = audit.final_gains(df).set_index(["backbone", "method"])
+    assert len(table) == 3 * 7  # the paper's other methods, and random
+    means = df[df["split"] == "train[:70%]"].groupby(["backbone", "method"])["val_accuracy"].mean()
+    expected = means["VGG16", "top_3"] - means["VGG16", "baseline_1"]
+    assert table.loc[("VGG16", "top_3"), "gain"] == pytest.approx(expected)
+    assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
+    assert audit.final_gains(df[df["method"] != "baseline_1"]).empty
+
+
 def test_variances_leave_each_backbone_out_in_turn(df):
     table = audit.variances(df)
     assert table.index.tolist()[0] == "all" and len(table) == 4

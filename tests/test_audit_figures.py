@@ -9,9 +9,10 @@ from rows import row
 
 from lib import audit
 from lib import audit_figures as figures
+from lib import audit_tables as tables
 from lib.audit import STATUSES
 from lib.controls import Controls, read_controls
-from lib.paper import CLAIMS
+from lib.paper import CLAIMS, METHODS
 from lib.params import ROOT
 from lib.results import read_results
 
@@ -24,7 +25,7 @@ def rows():
 
 
 def test_every_layer_is_a_point_of_its_kind(rows):
-    gains = figures.all_gains(rows)
+    gains = tables.all_gains(rows)
     assert gains["kind"].value_counts().to_dict() == {
         "BatchNorm": 27,
         "convolution": 14,
@@ -47,6 +48,34 @@ def test_every_block_of_the_long_search_is_a_line():
     again, end = (line.get_ydata() for line in middle.lines[:2])
     assert again[-1] == end[-1] and len(again) == long["epochs"].iloc[0]
     assert [x.get_text() for x in right.get_legend().texts] == ["blocks", "chance"]
+
+
+def test_gains_are_drawn_beside_the_papers(rows):
+    native = read_controls(COMMITTED).native
+    native = native[native["backbone"] == "MobileNet"]
+    (ax,) = figures.audit_gains(rows, native).axes
+    shown = [line.get_xdata() for line in ax.lines if line.get_marker() in ("D", "o")]
+    paper, *ours = (np.asarray(x, float) for x in shown)
+    assert paper[0] == pytest.approx(0.875568 - 0.828338)  # Table I, MobileNet, Baseline II
+    for x, df in zip(ours, (rows, native), strict=True):
+        gains = audit.final_gains(df).set_index("method")["gain"]
+        np.testing.assert_allclose(x, gains[list(METHODS[1:])])
+
+
+def test_networks_that_lack_an_input_scaling_are_drawn(rows):
+    assert len(figures.audit_gains(rows, rows.iloc[:0]).axes) == 1
+
+
+def test_the_table_of_gains_has_a_column_a_network_and_scaling(rows):
+    controls = read_controls(COMMITTED)
+    lines = [line.split(" | ") for line in tables.gain_table(rows, controls).splitlines()]
+    header = next(line for line in lines if line[0] == "| ")
+    assert header[1:] == ["MobileNet, [0, 1]", "MobileNet, native |"]
+    (best,) = [line for line in lines if line[0] == "| final: Top 3"]
+    gain = audit.final_gains(rows).set_index("method").loc["top_3"]
+    assert best[1] == f"**{gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]**"
+    (norm,) = [line for line in lines if line[0] == "| search: one BatchNorm"]
+    assert norm[1].startswith("-0.0") and norm[1].endswith("(27)")
 
 
 def test_a_point_for_each_size_and_baseline(rows):
@@ -77,26 +106,27 @@ def test_the_band_of_seeds_is_their_range():
 
 
 def test_verdicts_name_every_claim_and_define_every_word(rows):
-    text = figures.verdict_table(rows)
+    text = tables.verdict_table(rows)
     assert all(claim.text in text for claim in CLAIMS)
     assert all(f"*{name}*: {meaning}" in text for name, meaning in STATUSES.items())
-    both = figures.verdict_table(rows, rows.assign(profile="other"))
+    both = tables.verdict_table(rows, rows.assign(profile="other"))
     assert "native inputs" in both and "native inputs" not in text and "profile other" in both
 
 
 def test_remarks_come_from_the_rows(rows):
-    controls = read_controls(ROOT / "results" / "cpu")
-    text = figures.remarks(rows, controls)
-    assert "one BatchNorm -0.0" in text and "(27)" in text and "200 random halvings" in text
-    assert figures.remarks(rows.assign(hits=rows["hits"].to_numpy()[::-1]), controls) != text
-    parts = (
-        "BatchNorms alone",
-        "stopping the search early",
+    controls = read_controls(COMMITTED)
+    text = tables.remarks(rows, controls)
+    flipped = rows.assign(hits=rows["hits"].to_numpy()[::-1])
+    assert tables.remarks(flipped, controls) != text
+    for part in (
+        "inputs.",
         "does 10 % predict 70 %?",
         "chance against layers",
-    )
-    for part in (*parts, "larger photos", "Baseline II and the size"):
+        "stopping the search early",
+        "larger photos",
+        "Baseline II and the size",
+    ):
         assert f"**MobileNet, {part}" in text
-    nothing = figures.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
-    for word in ("inputs.", "predict", "alone", "larger", "stopping"):
+    nothing = tables.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
+    for word in ("inputs.", "predict", "larger", "stopping", "size"):
         assert word not in nothing

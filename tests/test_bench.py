@@ -7,7 +7,7 @@ import pytest
 from lib import bench
 from lib.cost import check_room, estimate
 from lib.params import InputError, load_params
-from lib.speed import bench_figure, read_bench, speed_table
+from lib.speed import bench_figure, read_bench, speed_table, speed_words
 from lib.sweep import studies
 
 
@@ -98,3 +98,18 @@ def test_there_is_room_for_what_fits(params):
 
 def test_a_convolution_takes_time():
     assert np.isfinite(bench.conv_throughput(0.2)) and bench.conv_throughput(0.2) > 1e8
+
+
+def test_the_words_name_the_cases_that_were_measured():
+    df = pd.DataFrame(
+        {
+            "case": ["X/4 runs", "X/1 runs", "X/64 px", "X/final", "Y/final"],
+            "runs": [4, 1, 16, 8, 8],
+            "image_size": [32, 32, 64, 32, 32],
+            "speedup": [6.0, 2.0, 11.0, 3.5, 6.5],
+        }
+    )
+    text = speed_words(df)
+    assert "With 1 and 4 runs it is 2.0 and 6.0 times" in text
+    assert "At 64 px it is 11.0 times" in text and "3.5 to 6.5 times" in text
+    assert speed_words(df[df["case"] == "X/final"]).startswith("Final runs")

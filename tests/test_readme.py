@@ -12,7 +12,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_tables_are_made_from_the_committed_rows():
     assert list(readme.outdated()) == []
-    for name in ("rows", "verdicts", "remarks", "costs", "bench"):
+    for name in ("rows", "gains", "verdicts", "remarks", "costs", "bench", "bench-words"):
         assert readme.replaced(TEXT, name, "something else\n") != TEXT
 
 
