@@ -1,8 +1,7 @@
 """The tables and remarks of the audit, as Markdown: for the README and notebook 8."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import numpy as np
 import pandas as pd
 
 from . import audit
@@ -63,37 +62,48 @@ def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str
     return markdown(header, lines, note).replace("---:", "---")
 
 
-def gain_table(rows: pd.DataFrame, controls: Controls) -> str:
-    """What tuning adds to Baseline I, by network and input scaling, as a Markdown table.
+def gain_table(sources: Iterable[pd.DataFrame], norms: pd.DataFrame) -> str:
+    """What tuning adds to Baseline I, by network and setting, as a Markdown table.
 
     With 95 % intervals, bold where they leave zero out.
+
+    Args:
+        sources: rows, each frame of one setting.
+        norms: rows of BatchNorms alone, shown beside those of the same setting.
     """
-    sources = {"[0, 1]": rows, "native": controls.native}
-    columns = {
-        f"{name}, {inputs}": _column(of[of["backbone"] == name], controls, inputs)
-        for name in backbones_of(rows)
-        for inputs, of in sources.items()
-        if name in set(of["backbone"])
-    }
-    table = pd.DataFrame(columns).fillna("–")
-    lines = [[name, *cells] for name, cells in table.iterrows()]
+    columns, sources = {}, list(sources)
+    for name in backbones_of(pd.concat(sources, ignore_index=True)):
+        for of in (rows[rows["backbone"] == name] for rows in sources):
+            if len(of):
+                columns[f"{name}<br>{_inputs_and_epochs(of)}"] = _column(of, norms)
+    lines = list(dict.fromkeys(line for column in columns.values() for line in column))
+    table = [[line, *(column.get(line, "–") for column in columns.values())] for line in lines]
     note = (
         "Accuracy minus that of Baseline I. *Final*: trained on 70 %. *Search*: trained on 10 %;"
         " of one layer, mean over layers (their number); of the best one, selected on one half of"
         " the evaluation photos and scored on the other, mean of 200 random halvings, and in"
         " brackets how much better it seems on the half that selected it."
     )
-    return markdown(["", *table.columns], lines, note)
+    return markdown(["", *columns], table, note)
 
 
-def _column(of: pd.DataFrame, controls: Controls, inputs: str) -> dict[str, str]:
-    """`gain_table` for one network and input scaling: text by name of the line."""
-    cells, norms = {}, controls.norms[controls.norms["backbone"].isin(of["backbone"])]
-    alike = inputs == "[0, 1]"  # as in the control
-    final = audit.final_gains(pd.concat([of, norms], ignore_index=True) if alike else of)
-    for gain in final.set_index("method").reindex([*METHODS[1:], *EXTRA_METHODS]).itertuples():
-        if not np.isnan(gain.gain):
-            cells[f"final: {label(gain.Index)}"] = _bold(gain)
+def _inputs_and_epochs(of: pd.DataFrame) -> str:
+    """Such as "[0, 1], 64 px, 8 / 3 epochs" of search and final runs."""
+    search, final = search_rows(of).iloc[0], final_rows(of).iloc[0]
+    inputs = {"unit": "[0, 1]"}.get(search["input_scaling"], search["input_scaling"])
+    return f"{inputs}, {search['image_size']} px, {search['epochs']} / {final['epochs']} epochs"
+
+
+def _column(of: pd.DataFrame, norms: pd.DataFrame) -> dict[str, str]:
+    """`gain_table` for one network and setting: text by name of the line."""
+    same = ["backbone", "image_size", "input_scaling", "epochs"]
+    norms = norms.merge(of[same].drop_duplicates(), on=same)
+    final = audit.final_gains(pd.concat([of, norms], ignore_index=True) if len(norms) else of)
+    base = final_rows(of).query("method == 'baseline_1'")["val_accuracy"].mean()
+    cells = {"final: Baseline I, accuracy": f"{base:.3f}"}
+    shown = [m for m in (*METHODS[1:], *EXTRA_METHODS) if m in set(final["method"])]
+    for gain in final.set_index("method").loc[shown].itertuples():
+        cells[f"final: {label(gain.Index)}"] = _bold(gain)
     by_kind = all_gains(of).groupby("kind")["gain"].agg(["mean", "count"])
     for kind, gain in by_kind.iterrows():
         cells[f"search: one {kind}"] = f"{gain['mean']:+.3f} ({gain['count']:.0f})"
@@ -117,7 +127,7 @@ def remarks(rows: pd.DataFrame, controls: Controls) -> str:
         _about_seeds,
         _about_stopping,
         _about_epochs,
-        _about_larger,
+        _about_costlier,
         _about_sizes,
     )
     return "\n".join(line for part in parts for line in part(rows, controls)) + "\n"
@@ -209,16 +219,19 @@ def _about_stopping(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
         )
 
 
-def _about_larger(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for name, of in audit.compared(rows, controls.larger).groupby("backbone", sort=False):
-        small, large = (df[df["backbone"] == name] for df in (rows, controls.larger))
-        px, search = (search_rows(large)[column].iloc[0] for column in ("image_size", "epochs"))
-        same, tested = audit.same_verdicts(small, large)
-        yield (
-            f"- **{name}, larger photos and longer training.** {px} px, {search} epochs of search "
-            f"and {final_rows(large)['epochs'].iloc[0]} of final runs add to the final accuracy: "
-            f"{_gains(of)}. On this network alone, {same} of {tested} claims get the same verdict."
-        )
+def _about_costlier(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
+    for long in controls.costlier:
+        native = "native" in set(long["input_scaling"])
+        short = controls.native if native else rows
+        for name in backbones_of(long):
+            one, other = (of[of["backbone"] == name] for of in (short, long))
+            if len(one):
+                same, tested = audit.same_verdicts(one, other)
+                yield (
+                    f"- **{name}, {_inputs_and_epochs(other)}** instead of"
+                    f" {_inputs_and_epochs(one)}: on this network alone, {same} of {tested} claims"
+                    " get the same verdict."
+                )
 
 
 def _about_sizes(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:

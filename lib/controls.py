@@ -18,7 +18,7 @@ SEEDS = 3  # of the layer-wise search and of the long one
 LONG = 50  # epochs of the search that tells when to stop: the paper's
 LONGER = {"epochs": 25, "final_epochs": 8}  # what a shorter profile is held to
 LARGER = {"image_size": 96, **LONGER}  # and one with smaller photos
-SIZES = (96, 128, 224)  # pixels, up to the paper's
+SIZES = (96, 128, 224)  # pixels; the last is the paper's, and trains all methods
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Controls:
         epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs with
             `SEEDS` seeds.
         larger: all of the paper's runs of one backbone with `LARGER` photos and longer training.
-        sizes: both baselines of one backbone with larger photos, all else as in the profile.
+        sizes: both baselines of one backbone with larger photos, all else as in the profile; at
+            the paper's size all methods.
     """
 
     native: pd.DataFrame
@@ -44,6 +45,13 @@ class Controls:
     epochs: pd.DataFrame
     larger: pd.DataFrame
     sizes: pd.DataFrame
+
+    @property
+    def costlier(self) -> list[pd.DataFrame]:
+        """All of the paper's runs under settings that cost more than the profile's, if run."""
+        settings = (self.longer, self.native_longer, self.larger)
+        full = self.sizes[self.sizes["image_size"] == SIZES[-1]]
+        return [of for of in (*settings, full) if "layer_wise" in set(of["method"])]
 
 
 def read_controls(results: str | Path) -> Controls:
@@ -114,8 +122,11 @@ def _larger(params: Params) -> None:
 def _sizes(params: Params) -> None:
     for n in () if params.thin else SIZES:
         if n > params.image_size:
+            of = _beside(_first(params), f"{n}px", image_size=n)
             for method in BASELINES:  # one by one: Baseline I alone has all of its trunk
-                final(_beside(_first(params), f"{n}px", image_size=n), method)
+                final(of, method)
+            if n == SIZES[-1]:
+                final(of, *methods(of))
 
 
 # What each trains. `seeds`, `norms` and `longer`: all backbones of the profile; others: the first.

@@ -26,6 +26,7 @@ LABELS = {
     "top_3": "Top 3",
     "top_5": "Top 5",
     "sliding_window": "Sliding window",
+    "batch_norm": "BatchNorms alone",  # not the paper's
 }
 ABBREVIATIONS = {
     "baseline_1": "Baseline I",

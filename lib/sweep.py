@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm  # tqdm.auto warns in every notebook that ipywidgets is missing
 
 from . import partition
 from .backbones import load_backbone, scale_inputs, weights_digest

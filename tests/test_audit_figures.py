@@ -68,14 +68,19 @@ def test_networks_that_lack_an_input_scaling_are_drawn(rows):
 
 def test_the_table_of_gains_has_a_column_a_network_and_scaling(rows):
     controls = read_controls(COMMITTED)
-    lines = [line.split(" | ") for line in tables.gain_table(rows, controls).splitlines()]
+    native = controls.native[controls.native["backbone"] == "MobileNet"]
+    text = tables.gain_table([rows, native], controls.norms)
+    lines = [line.split(" | ") for line in text.splitlines()]
     header = next(line for line in lines if line[0] == "| ")
-    assert header[1:] == ["MobileNet, [0, 1]", "MobileNet, native |"]
+    epochs = "64 px, 8 / 3 epochs"
+    assert header[1:] == [f"MobileNet<br>[0, 1], {epochs}", f"MobileNet<br>native, {epochs} |"]
     (best,) = [line for line in lines if line[0] == "| final: Top 3"]
     gain = audit.final_gains(rows).set_index("method").loc["top_3"]
     assert best[1] == f"**{gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]**"
     (norm,) = [line for line in lines if line[0] == "| search: one BatchNorm"]
     assert norm[1].startswith("-0.0") and norm[1].endswith("(27)")
+    (alone,) = [line for line in lines if line[0] == "| final: BatchNorms alone"]
+    assert alone[1].startswith("**-") and alone[2] == "– |"  # the control has the paper's inputs
 
 
 def test_a_point_for_each_size_and_baseline(rows):
@@ -123,10 +128,10 @@ def test_remarks_come_from_the_rows(rows):
         "does 10 % predict 70 %?",
         "chance against layers",
         "stopping the search early",
-        "larger photos",
+        "[0, 1], 96 px, 25 / 8 epochs** instead of [0, 1], 64 px, 8 / 3 epochs",
         "Baseline II and the size",
     ):
         assert f"**MobileNet, {part}" in text
     nothing = tables.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
-    for word in ("inputs.", "predict", "larger", "stopping", "size"):
+    for word in ("inputs.", "predict", "instead", "stopping", "size"):
         assert word not in nothing
