@@ -90,8 +90,14 @@ def gain_table(sources: Iterable[pd.DataFrame], norms: pd.DataFrame) -> str:
 def _inputs_and_epochs(of: pd.DataFrame) -> str:
     """Such as "[0, 1], 64 px, 8 / 3 epochs" of search and final runs."""
     search, final = search_rows(of).iloc[0], final_rows(of).iloc[0]
-    inputs = {"unit": "[0, 1]"}.get(search["input_scaling"], search["input_scaling"])
-    return f"{inputs}, {search['image_size']} px, {search['epochs']} / {final['epochs']} epochs"
+    size = f"{search['image_size']} px"
+    return f"{_inputs(of)}, {size}, {search['epochs']} / {final['epochs']} epochs"
+
+
+def _inputs(of: pd.DataFrame) -> str:
+    """The input scaling of rows that share one: "[0, 1]" or "native"."""
+    scaling = of["input_scaling"].iloc[0]
+    return "[0, 1]" if scaling == "unit" else scaling
 
 
 def _column(of: pd.DataFrame, norms: pd.DataFrame) -> dict[str, str]:
@@ -176,19 +182,20 @@ def _about_ranks(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
 
 
 def _about_seeds(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for finding in audit.layers_against_seeds(rows):
-        name, _, numbers = finding.text.partition(": ")
-        kinds = layer_kinds(name)
-        norms = rows["block"].map(lambda block, of=kinds, n=name: of.get((n, block)) == NORM)
-        parts = [
-            f"among {what}, {f.text.partition(': ')[2]}: {f.interval}"
-            for what, some in (("BatchNorms", norms), ("the other layers", ~norms))
-            for f in audit.layers_against_seeds(rows[some & (rows["backbone"] == name)])
-        ]
-        yield (
-            f"- **{name}, chance against layers.** Of Figure 4's scatter, {numbers}: "
-            f"{finding.interval}; {'; '.join(parts)}."
-        )
+    for of in (rows, controls.native):
+        for finding in audit.layers_against_seeds(of):
+            name, _, numbers = finding.text.partition(": ")
+            kinds = layer_kinds(name)
+            norms = of["block"].map(lambda block, k=kinds, n=name: k.get((n, block)) == NORM)
+            parts = [
+                f"among {what}, {f.text.partition(': ')[2]}: {f.interval}"
+                for what, some in (("BatchNorms", norms), ("the other layers", ~norms))
+                for f in audit.layers_against_seeds(of[some & (of["backbone"] == name)])
+            ]
+            yield (
+                f"- **{name}, chance against layers, {_inputs(of)} inputs.** Of Figure 4's scatter,"
+                f" {numbers}: {finding.interval}; {'; '.join(parts)}."
+            )
 
 
 def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:

@@ -7,12 +7,13 @@ from lib import readme
 from lib.params import ROOT
 from lib.results import read_results
 
+PLACES = ("rows", "gains", "verdicts", "costlier", "remarks", "costs", "bench", "bench-words")
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_tables_are_made_from_the_committed_rows():
     assert list(readme.outdated()) == []
-    for name in ("rows", "gains", "verdicts", "remarks", "costs", "bench", "bench-words"):
+    for name in PLACES:
         assert readme.replaced(TEXT, name, "something else\n") != TEXT
 
 
