@@ -7,6 +7,7 @@ and the repeats of each group of runs.
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, permutations
 
 import numpy as np
@@ -89,6 +90,12 @@ def hits(rows: pd.DataFrame) -> np.ndarray:
     return np.array([unpack_hits(text, n) for text, n in pairs], float)
 
 
+@cache
+def _resampled(n: int, seed: int) -> np.ndarray:
+    """How often each of n images is drawn, over n, float64 ``(DRAWS, n)``."""
+    return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), DRAWS) / n
+
+
 class Bootstrap:
     """Accuracies of groups of runs, as they are and resampled `DRAWS` times.
 
@@ -103,8 +110,7 @@ class Bootstrap:
         self.drawn: dict[Hashable, np.ndarray] = {}
         if not groups:
             return
-        n = next(iter(groups.values())).shape[1]
-        images = rng.multinomial(n, np.full(n, 1 / n), DRAWS) / n
+        images = _resampled(next(iter(groups.values())).shape[1], seed)
         for key, runs in groups.items():
             r = len(runs)
             weights = rng.multinomial(r, np.full(r, 1 / r), DRAWS) / r

@@ -1,6 +1,7 @@
 """The tables and remarks of the audit, as Markdown: for the README and notebook 8."""
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from .tables import backbones_of, markdown
 NORM = "BatchNorm"
 
 
+@cache
 def layer_kinds(name: str) -> dict[tuple[str, str], str]:
     """Kind of each layer with weights of a backbone, one of `KINDS`, by backbone and layer."""
     kinds = {

@@ -133,5 +133,5 @@ def test_remarks_come_from_the_rows(rows):
     ):
         assert f"**MobileNet, {part}" in text
     nothing = tables.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
-    for word in ("inputs.", "predict", "instead", "stopping", "size"):
+    for word in ("MobileNet, inputs", "predict", "instead", "stopping", "size"):
         assert word not in nothing
