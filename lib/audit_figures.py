@@ -34,9 +34,8 @@ def audit_gains(rows: pd.DataFrame, native: pd.DataFrame) -> Drawing:
     names, shown = backbones_of(final_rows(rows)), METHODS[1:]
     title = "What fine-tuning adds to tuning the classifier alone: the paper and ours"
     both = pd.concat([final_rows(of) for of in (rows, native) if len(of)] or [rows])
-    text = caption(
-        both.assign(block=both["input_scaling"]), "point"
-    )  # repeats are counted by block
+    of_an_input = both.assign(block=both["input_scaling"])  # repeats are counted by block
+    text = caption(of_an_input, "point")
     fig = new_figure(title, f"{text}. Bars: 95 % intervals; the paper has one run.", WIDTH, 3.8)
     axes = fig.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0]
     printed, places = accuracies(), np.arange(len(shown))
@@ -86,13 +85,14 @@ def audit_epochs(rows: pd.DataFrame, chosen: int) -> Drawing:
             (right, "chance", "baseline_1", "chance"),
         ):
             ax.plot(of["epoch"], of[column], color=colour(ink), label=text)
-    for ax in (left, middle, right):
+    for ax, text in (
+        (left, "Accuracy, mean over seeds"),
+        (middle, "Ranks: correlation with another seed's"),
+        (right, "Scatter of accuracy (sd)"),
+    ):
         ax.axvline(chosen, color=GREY, ls="--", lw=1)
         ax.set_xlabel("epoch")
-        ax.set_title(
-            {left: "Accuracy, mean over seeds", middle: "Ranks: correlation with another seed's",
-             right: "Scatter of accuracy (sd)"}[ax], loc="left",
-        )  # fmt: skip
+        ax.set_title(text, loc="left")
     middle.legend()
     right.legend()
     shown = {"baseline_1": "Baseline I", "baseline_2": "Baseline II", "random": "Random layers"}

@@ -126,19 +126,13 @@ def _bold(gain: tuple) -> str:
     return f"**{text}**" if gain.low > 0 or gain.high < 0 else text
 
 
-def remarks(rows: pd.DataFrame, controls: Controls) -> str:
-    """What the controls say, as a Markdown list."""
-    parts = (
-        _about_the_paper,
-        _about_inputs,
-        _about_ranks,
-        _about_seeds,
-        _about_stopping,
-        _about_epochs,
-        _about_costlier,
-        _about_sizes,
-    )
-    return "\n".join(line for part in parts for line in part(rows, controls)) + "\n"
+def remarks(rows: pd.DataFrame, controls: Controls, *topics: str) -> str:
+    """What the rows and the controls say, as a Markdown list; empty where nothing was run.
+
+    topics: some of `REMARKS`; none for all of them.
+    """
+    parts = [about for topic, about in REMARKS.items() if topic in topics or not topics]
+    return "".join(f"{line}\n" for part in parts for line in part(rows, controls))
 
 
 def _about_the_paper(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
@@ -259,3 +253,15 @@ def _about_sizes(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
 
 def _setting(rows: pd.DataFrame) -> str:
     return f"Rows: {', '.join(dict.fromkeys(rows['backbone']))}; {caption(search_rows(rows))}."
+
+
+REMARKS = {
+    "paper": _about_the_paper,
+    "inputs": _about_inputs,
+    "ranks": _about_ranks,
+    "seeds": _about_seeds,
+    "stopping": _about_stopping,
+    "epochs": _about_epochs,
+    "costlier": _about_costlier,
+    "sizes": _about_sizes,
+}
