@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from . import audit
-from .audit_tables import NORM, all_gains, verdict_table
+from .audit_tables import NORM, all_gains, inputs_of, verdict_table
 from .backbones import layer_counts
 from .captions import caption
 from .controls import Controls, read_controls
@@ -104,24 +104,33 @@ def audit_epochs(rows: pd.DataFrame, chosen: int) -> Drawing:
 
 
 @styled
-def audit_seeds(rows: pd.DataFrame) -> Drawing:
-    """Figure 4 with the search repeated: each layer's mean and range over seeds."""
-    tables = audit.seeds(rows)
-    first = rows[(rows["method"] == "layer_wise") & rows["backbone"].isin(list(tables))]
+def audit_seeds(*sources: pd.DataFrame) -> Drawing:
+    """Figure 4 with the search repeated: each layer's mean, and its range over seeds.
+
+    sources: rows, each frame of one setting; those of repeated searches are shown. What a seed adds
+    to all layers alike is taken off first, as in `lib.audit.layers_against_seeds`.
+    """
+    tables = [(of, *pair) for of in sources for pair in audit.seeds(of).items()]
+    shown = [
+        of[(of["method"] == "layer_wise") & (of["backbone"] == name)] for of, name, _ in tables
+    ]
+    shown = pd.concat(shown, ignore_index=True)
+    shown["block"] += shown["input_scaling"]  # repeats are counted by block
+    text = caption(shown[shown["split"] == audit.SEARCH_SPLIT], "layer")
     title = "Audit · How much of Figure 4 is noise?"
-    fig = new_figure(
-        title, caption(first[first["split"] == audit.SEARCH_SPLIT], "layer"), WIDTH, 3.6
-    )
-    axes = fig.subplots(max(1, len(tables)), 1, squeeze=False)[:, 0]
-    for ax, (name, table) in zip(axes, tables.items(), strict=False):
-        order = search_rows(rows).query("method == 'layer_wise' and backbone == @name")["block"]
+    fig = new_figure(title, text, WIDTH, 1.2 + 2.4 * len(tables))
+    axes = fig.subplots(len(tables), 1, squeeze=False)[:, 0]
+    for ax, (of, name, table) in zip(axes, tables, strict=True):
+        order = search_rows(of).query("method == 'layer_wise' and backbone == @name")["block"]
         table = table.reindex([block for block in order if block in table.index])
+        table = table - table.mean() + table.to_numpy().mean()
         places, mean = np.arange(1, len(table) + 1), table.mean(axis=1)
         ax.fill_between(places, table.min(axis=1), table.max(axis=1), color=FILL, lw=0)
         ax.plot(places, mean, "o-", ms=3, lw=0.8, color=colour("layer_wise"))
-        ax.set_title(f"{name}: mean and range of {table.shape[1]} seeds", loc="left")
-        ax.set_xlabel("layer with weights, from input to output")
-        ax.set_ylabel("validation accuracy")
+        what = f"mean and range of {table.shape[1]} seeds, each seed's own level taken off"
+        ax.set_title(f"{name}, {inputs_of(of)} inputs: {what}", loc="left")
+    axes[-1].set_xlabel("layer with weights, from input to output")
+    fig.supylabel("validation accuracy", size=9)
     return fig
 
 
@@ -190,7 +199,7 @@ def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> li
         "audit_depth": audit_depth(all_gains(rows), rows),
     }
     if audit.seeds(rows):
-        figures["audit_seeds"] = audit_seeds(rows)
+        figures["audit_seeds"] = audit_seeds(rows, controls.native)
     if len(controls.epochs):
         chosen = int(search_rows(rows)["epochs"].iloc[0])
         figures["audit_epochs"] = audit_epochs(controls.epochs, chosen)

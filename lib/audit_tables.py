@@ -93,10 +93,10 @@ def _inputs_and_epochs(of: pd.DataFrame) -> str:
     """Such as "[0, 1], 64 px, 8 / 3 epochs" of search and final runs."""
     search, final = search_rows(of).iloc[0], final_rows(of).iloc[0]
     size = f"{search['image_size']} px"
-    return f"{_inputs(of)}, {size}, {search['epochs']} / {final['epochs']} epochs"
+    return f"{inputs_of(of)}, {size}, {search['epochs']} / {final['epochs']} epochs"
 
 
-def _inputs(of: pd.DataFrame) -> str:
+def inputs_of(of: pd.DataFrame) -> str:
     """The input scaling of rows that share one: "[0, 1]" or "native"."""
     scaling = of["input_scaling"].iloc[0]
     return "[0, 1]" if scaling == "unit" else scaling
@@ -189,8 +189,8 @@ def _about_seeds(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
                 for f in audit.layers_against_seeds(of[some & (of["backbone"] == name)])
             ]
             yield (
-                f"- **{name}, chance against layers, {_inputs(of)} inputs.** Of Figure 4's scatter,"
-                f" {numbers}: {finding.interval}; {'; '.join(parts)}."
+                f"- **{name}, chance against layers, {inputs_of(of)} inputs.** Of Figure 4's"
+                f" scatter, {numbers}: {finding.interval}; {'; '.join(parts)}."
             )
 
 
