@@ -440,6 +440,18 @@ def same_verdicts(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int]:
     return int(((one == other) & tested).sum()), int(tested.sum())
 
 
+def same_ranks(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
+    """Spearman correlation of one backbone's blocks between two searches, by method."""
+    scores = []
+    for df in (first, second):
+        rows = search_rows(df)
+        rows = rows[rows["method"].isin(SEARCHES)].set_index(["method", "block"])
+        scores.append(rows["val_accuracy"])
+    both = pd.concat(scores, axis=1, join="inner", keys=["first", "second"])
+    groups = both.groupby("method", sort=False)
+    return {method: _spearman(of["first"], of["second"]) for method, of in groups}
+
+
 def of_sizes(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     """The rows of larger photos and those of the profile for the same backbones, in one frame."""
     return pd.concat([rows[rows["backbone"].isin(sizes["backbone"])], sizes], ignore_index=True)

@@ -169,6 +169,13 @@ def test_gains_name_depth_kind_and_weights(df):
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
 
 
+def test_ranks_of_two_searches_are_compared_block_by_block(df):
+    vgg = df[df["backbone"] == "VGG16"]
+    upside_down = vgg.assign(val_accuracy=1 - vgg["val_accuracy"]).iloc[::-1]
+    assert audit.same_ranks(vgg, vgg) == dict.fromkeys(audit.SEARCHES, pytest.approx(1))
+    assert audit.same_ranks(vgg, upside_down) == dict.fromkeys(audit.SEARCHES, pytest.approx(-1))
+
+
 def test_a_method_gains_what_it_is_above_baseline_1(df):
     table = audit.final_gains(df).set_index(["backbone", "method"])
     assert len(table) == 3 * 7  # the paper's other methods, and random
