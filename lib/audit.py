@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, permutations
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -105,14 +106,14 @@ class Bootstrap:
     """
 
     def __init__(self, groups: Mapping[Hashable, np.ndarray], seed: int = 0):
-        rng = np.random.default_rng(seed)
         self.point = {key: runs.mean() for key, runs in groups.items()}
         self.drawn: dict[Hashable, np.ndarray] = {}
         if not groups:
             return
         images = _resampled(next(iter(groups.values())).shape[1], seed)
         for key, runs in groups.items():
-            r = len(runs)
+            # Each group's own draws: the same interval, whatever groups are beside it.
+            rng, r = np.random.default_rng([seed, crc32(str(key).encode())]), len(runs)
             weights = rng.multinomial(r, np.full(r, 1 / r), DRAWS) / r
             self.drawn[key] = ((images @ runs.T) * weights).sum(axis=1)
 

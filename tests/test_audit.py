@@ -81,6 +81,14 @@ def test_runs_that_agree_image_by_image_do_not_differ():
     assert np.abs(sample.drawn["a"] - sample.drawn["b"]).max() < 1e-12
 
 
+def test_an_interval_does_not_depend_on_the_groups_beside_it(df):
+    alone = audit.final_gains(df[df["backbone"] == "MobileNet"])
+    beside = audit.final_gains(df)
+    beside = beside[beside["backbone"] == "MobileNet"].set_index("method").loc[alone["method"]]
+    bounds = ["low", "high"]
+    np.testing.assert_allclose(alone[bounds].to_numpy(), beside[bounds].to_numpy(), atol=1e-12)
+
+
 def _layer_rows(accuracies):
     """A repeated layer-wise search: accuracy by layer and seed."""
     return pd.DataFrame(
