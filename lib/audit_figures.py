@@ -39,27 +39,29 @@ def audit_gains(rows: pd.DataFrame, native: pd.DataFrame) -> Drawing:
     fig = new_figure(title, f"{text}. Bars: 95 % intervals; the paper has one run.", WIDTH, 3.8)
     axes = fig.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0]
     printed, places = accuracies(), np.arange(len(shown))
-    ours = {"unit": (rows, "block_wise", -0.13), "native": (native, "sliding_window", 0.13)}
+    handles = [
+        Line2D([], [], marker="D", mfc="none", ls="", color=GREY, label="paper, inputs in [0, 1]")
+    ]
+    ours = [(rows, "block_wise", -0.13), (native, "sliding_window", 0.13)]
+    for of, ink, _ in ours:
+        if len(of):
+            text = f"ours, {inputs_of(of)} inputs"
+            handles.append(Line2D([], [], marker="o", color=colour(ink), label=text))
     for ax, name in zip(axes, names, strict=False):
         ax.axvline(0, color=GREY, lw=1)
         if name in printed.index:
             paper = printed.loc[name, list(shown)] - printed.loc[name, "baseline_1"]
             ax.plot(paper, places, "D", ms=5, mfc="none", color=GREY)
-        for of, ink, shift in ours.values():
+        for of, ink, shift in ours:
             some = audit.final_gains(of[of["backbone"] == name]).set_index("method")
             some = some.reindex(shown)
             bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
             y = places + shift
             ax.errorbar(some["gain"], y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour(ink))
         ax.set_title(name, loc="left")
-        ax.set_xlabel("accuracy minus Baseline I's")
+        ax.set_xlabel("gain in accuracy")
     axes[0].set_yticks(places, [label(method) for method in shown])
     axes[0].invert_yaxis()
-    handles = [
-        Line2D([], [], marker="D", mfc="none", ls="", color=GREY, label="paper, inputs in [0, 1]"),
-        Line2D([], [], marker="o", color=colour("block_wise"), label="ours, inputs in [0, 1]"),
-        Line2D([], [], marker="o", color=colour("sliding_window"), label="ours, native inputs"),
-    ]
     add_legend(fig, handles)
     return fig
 
