@@ -32,7 +32,9 @@ def refreshed(text: str, root: Path = ROOT) -> str:
     text = replaced(text, "gains", gain_table([rows, controls.native], controls.norms))
     text = replaced(text, "costlier", gain_table(controls.costlier, controls.norms))
     text = replaced(text, "remarks", remarks(rows, controls))
-    text = replaced(text, "costs", costs({PROFILE: rows, f"{PROFILE}_native": controls.native}))
+    sources = {"": rows, "_native": controls.native}
+    sources |= {"_native_longer": controls.native_longer, "_larger": controls.larger}
+    text = replaced(text, "costs", costs({PROFILE + kind: of for kind, of in sources.items()}))
     bench = read_bench(root / "results" / "bench.csv")
     text = replaced(text, "bench", speed_table(bench))
     return replaced(text, "bench-words", speed_words(bench))
