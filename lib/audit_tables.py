@@ -18,7 +18,7 @@ NORM = "BatchNorm"
 
 @cache
 def layer_kinds(name: str) -> dict[tuple[str, str], str]:
-    """Kind of each layer with weights of a backbone, one of `KINDS`, by backbone and layer."""
+    """Kind of each layer with weights of a backbone, such as `NORM`, by backbone and layer."""
     kinds = {
         "BatchNormalization": NORM,
         "DepthwiseConv2D": "depthwise convolution",
@@ -91,9 +91,9 @@ def gain_table(sources: Iterable[pd.DataFrame], norms: pd.DataFrame) -> str:
 
 def _inputs_and_epochs(of: pd.DataFrame) -> str:
     """Such as "[0, 1], 64 px, 8 / 3 epochs" of search and final runs."""
-    search, final = search_rows(of).iloc[0], final_rows(of).iloc[0]
-    size = f"{search['image_size']} px"
-    return f"{inputs_of(of)}, {size}, {search['epochs']} / {final['epochs']} epochs"
+    parts = [rows["epochs"].iloc[0] for rows in (search_rows(of), final_rows(of)) if len(rows)]
+    epochs = " / ".join(map(str, parts))
+    return f"{inputs_of(of)}, {of['image_size'].iloc[0]} px, {epochs} epochs"
 
 
 def inputs_of(of: pd.DataFrame) -> str:
@@ -107,8 +107,8 @@ def _column(of: pd.DataFrame, norms: pd.DataFrame) -> dict[str, str]:
     same = ["backbone", "image_size", "input_scaling", "epochs"]
     norms = norms.merge(of[same].drop_duplicates(), on=same)
     final = audit.final_gains(pd.concat([of, norms], ignore_index=True) if len(norms) else of)
-    base = final_rows(of).query("method == 'baseline_1'")["val_accuracy"].mean()
-    cells = {"final: Baseline I, accuracy": f"{base:.3f}"}
+    base = final_rows(of).query("method == 'baseline_1'")["val_accuracy"]
+    cells = {"final: Baseline I, accuracy": f"{base.mean():.3f}" if len(base) else "–"}
     shown = [m for m in (*METHODS[1:], *EXTRA_METHODS) if m in set(final["method"])]
     for gain in final.set_index("method").loc[shown].itertuples():
         cells[f"final: {label(gain.Index)}"] = _bold(gain)

@@ -14,7 +14,7 @@ from lib.audit import STATUSES
 from lib.controls import Controls, read_controls
 from lib.paper import CLAIMS, METHODS
 from lib.params import ROOT
-from lib.results import read_results
+from lib.results import SEARCH_SPLIT, read_results
 
 COMMITTED = ROOT / "results" / "cpu"
 
@@ -81,6 +81,14 @@ def test_the_table_of_gains_has_a_column_a_network_and_scaling(rows):
     assert norm[1].startswith("-0.0") and norm[1].endswith("(27)")
     (alone,) = [line for line in lines if line[0] == "| final: BatchNorms alone"]
     assert alone[1].startswith("**-") and alone[2] == "– |"  # the control has the paper's inputs
+
+
+def test_a_search_without_final_runs_has_gains_of_its_own(rows):
+    search = rows[rows["split"] == SEARCH_SPLIT]
+    text = tables.gain_table([search], rows.iloc[:0])
+    assert "64 px, 8 epochs" in text and "| final: Baseline I, accuracy | – |" in text
+    assert "final: Top 3" not in text and "search: one BatchNorm" in text
+    assert figures.audit_gains(search, rows.iloc[:0]).axes
 
 
 def test_a_point_for_each_size_and_baseline(rows):
