@@ -209,7 +209,7 @@ def _about_stopping(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
         return
     chosen, last = search_rows(rows)["epochs"].iloc[0], controls.epochs["epochs"].iloc[0]
     table = audit.stop_early(controls.epochs).set_index(["backbone", "epoch"])
-    for name in dict.fromkeys(controls.epochs["backbone"]):
+    for name in table.index.unique("backbone"):
         now, end = table.loc[name, chosen], table.loc[name, last]
         yield (
             f"- **{name}, stopping the search early.** After {chosen} epochs, where the profile"

@@ -1,6 +1,6 @@
 """The audit's figures and texts, from the committed rows where there are some."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +89,13 @@ def test_a_search_without_final_runs_has_gains_of_its_own(rows):
     assert "64 px, 8 epochs" in text and "| final: Baseline I, accuracy | – |" in text
     assert "final: Top 3" not in text and "search: one BatchNorm" in text
     assert figures.audit_gains(search, rows.iloc[:0]).axes
+
+
+def test_a_long_search_with_one_seed_says_nothing_about_stopping(rows):
+    controls = read_controls(COMMITTED)
+    once = replace(controls, epochs=controls.epochs[controls.epochs["repeat"] == 0])
+    assert "stopping" in tables.remarks(rows, controls, "stopping")
+    assert tables.remarks(rows, once, "stopping") == ""
 
 
 def test_a_point_for_each_size_and_baseline(rows):
