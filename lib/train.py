@@ -144,7 +144,7 @@ def fit_plain(
         validation_data=(task.eval_images, task.eval_targets),
         validation_batch_size=EVAL_BATCH,
         epochs=task.epochs,
-        callbacks=[_plateau(p), clock],
+        callbacks=[plateau(p), clock],
         verbose=0,
     ).history
     probabilities = model.predict(task.eval_images, batch_size=EVAL_BATCH, verbose=0)
@@ -174,7 +174,8 @@ def _fractions(accuracies: Sequence[float], images: int) -> list[float]:
     return [round(a * images) / images for a in accuracies]
 
 
-def _plateau(params: Params) -> keras.callbacks.ReduceLROnPlateau:
+def plateau(params: Params) -> keras.callbacks.ReduceLROnPlateau:
+    """The callback of one run, on validation accuracy."""
     return keras.callbacks.ReduceLROnPlateau(
         monitor="val_accuracy",
         mode="max",
@@ -187,23 +188,29 @@ def _plateau(params: Params) -> keras.callbacks.ReduceLROnPlateau:
 class LanePlateau:
     """`keras.callbacks.ReduceLROnPlateau` on validation accuracy, one learning rate a lane.
 
+    Keras' arithmetic, too: accuracies and rates are float32 there, and an accuracy that is better
+    by the minimum alone may round to either side.
+
     Attributes:
-        rates: float64 ``(lanes,)``, the learning rates of the next epoch.
+        rates: float32 ``(lanes,)``, the learning rates of the next epoch.
     """
 
     def __init__(self, lanes: int, params: Params):
         self.params = params
-        self.rates = np.full(lanes, params.learning_rate)
-        self.best = np.full(lanes, -np.inf)
+        self.rates = np.full(lanes, params.learning_rate, "float32")
+        self.best = np.full(lanes, -np.inf, "float32")
         self.wait = np.zeros(lanes, int)
 
     def update(self, accuracies: np.ndarray) -> None:
         """Take the lanes' validation accuracies of the epoch that has just ended."""
-        better = accuracies > self.best + self.params.plateau_min_delta
+        p, accuracies = self.params, accuracies.astype("float32")
+        gained = accuracies.astype("float64") - p.plateau_min_delta
+        better = gained.astype("float32") > self.best
         self.best = np.where(better, accuracies, self.best)
         self.wait = np.where(better, 0, self.wait + 1)
-        stuck = self.wait >= self.params.plateau_patience
-        self.rates = np.where(stuck, self.rates * self.params.plateau_factor, self.rates)
+        stuck = ~better & (self.wait >= p.plateau_patience)  # a patience of 0 waits for a miss, too
+        lowered = (self.rates.astype("float64") * p.plateau_factor).astype("float32")
+        self.rates = np.where(stuck, lowered, self.rates)
         self.wait = np.where(stuck, 0, self.wait)
 
 

@@ -1,9 +1,12 @@
 """The plain engine, and the parts of a training that both engines share."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 
+from lib import train
 from lib.backbones import load_backbone, weights_digest
 from lib.params import Params
 from lib.partition import Block
@@ -82,29 +85,41 @@ def test_train_plain_leaves_the_backbone_as_it_was(mobilenet):
     assert {round(a * 6, 9) % 1 for a in history.val_accuracy} == {0}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_lane_plateau_is_keras_rule(seed):
-    params = Params("test", learning_rate=0.1, plateau_patience=2, plateau_min_delta=0.02)
-    rng = np.random.default_rng(seed)
-    accuracies = np.round(rng.random((12, 3)) * 0.1 + np.linspace(0, 0.2, 12)[:, None], 2)
-    ours, theirs = LanePlateau(3, params), []
-    for lane in range(3):
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        model.compile(keras.optimizers.SGD(0.1), "mse")
-        callback = keras.callbacks.ReduceLROnPlateau(
-            monitor="val_accuracy", mode="max", factor=0.1, patience=2, min_delta=0.02
-        )
-        callback.set_model(model)
-        callback.on_train_begin()
-        rates = []
-        for epoch, accuracy in enumerate(accuracies[:, lane]):
-            callback.on_epoch_end(epoch, {"val_accuracy": accuracy})
-            rates.append(float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)))
-        theirs.append(rates)
-    for epoch, row in enumerate(accuracies):
-        ours.update(row)
-        np.testing.assert_allclose(ours.rates, [rates[epoch] for rates in theirs], rtol=1e-5)
-    assert ours.rates.min() < 0.1  # the rule was put to use
+class Schedule:
+    """Keras' own callback on a made-up model, epoch by epoch."""
+
+    def __init__(self, params):
+        self.optimizer = keras.optimizers.SGD(params.learning_rate)
+        self.callback = train.plateau(params)
+        self.callback.set_model(self)
+        self.callback.on_train_begin()
+
+    def update(self, accuracy: float) -> np.float32:
+        """The rate after an epoch with this accuracy, which `fit` reports as a float32."""
+        self.callback.on_epoch_end(0, {"val_accuracy": float(np.float32(accuracy))})
+        return np.float32(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+
+def accuracies(images: int, rng) -> np.ndarray:
+    """Of twelve epochs and three lanes: often equal, often one or two images apart."""
+    steps = rng.integers(-1, 3, (12, 3)).cumsum(axis=0) + images // 3
+    return steps.clip(0, images) / images
+
+
+@pytest.mark.parametrize("images", [12, 50, 300, 1101])
+@pytest.mark.parametrize("patience", range(11))
+def test_lane_plateau_is_keras_rule_to_the_bit(patience, images):
+    rng = np.random.default_rng([patience, images])
+    for delta in (0.0, 1e-4, 1 / images, 2 / images, 0.02, 0.1):
+        params = Params("test", plateau_patience=patience, plateau_min_delta=delta)
+        params = replace(params, learning_rate=0.1, plateau_factor=1 / 3)
+        ours, theirs = LanePlateau(3, params), [Schedule(params) for _ in range(3)]
+        for epoch in accuracies(images, rng):
+            ours.update(epoch)
+            keras_rates = [lane.update(a) for lane, a in zip(theirs, epoch, strict=True)]
+            np.testing.assert_array_equal(ours.rates, keras_rates)
+        if patience < 2 and delta >= 2 / images:
+            assert ours.rates.min() < np.float32(0.1)  # the rule was put to use
 
 
 def test_score():
