@@ -40,7 +40,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check paper bundle audit figures verify torture bench test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check paper bundle audit figures verify migrate torture bench test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -133,6 +133,9 @@ torture: env ## kill a sweep 200 times at random moments and compare its rows wi
 
 verify: env ## check all committed rows, and that every figure and table is what they give
 	@$(PY) -m lib verify
+
+migrate: env ## give the rows of RESULTS that an earlier version wrote their new keys; trains nothing
+	@$(PY) -m lib migrate $(SETTINGS)
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
 	@CASE="$(CASE)" $(PY) -m lib bench $(SETTINGS) backbones="$(BACKBONES)"

@@ -14,7 +14,8 @@ def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
     commands = {
-        f.__name__: f for f in (check, backbones, train, audit, figures, bench, bundle, verify)
+        f.__name__: f
+        for f in (check, backbones, train, audit, figures, bench, bundle, verify, migrate)
     }
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
@@ -53,10 +54,12 @@ def parse_settings(settings: list[str]) -> Params:
 
 def check(params: Params) -> None:
     """Read the data and build every backbone, so that nothing that is wrong waits for its turn."""
+    from .backend import check_keras
     from .cost import check_room, estimate, report
     from .data import load_data
     from .sweep import studies
 
+    check_keras()
     check_room(params)
     dataset = load_data(params)
     size = f"{len(dataset)} images of {params.image_size} px"
@@ -117,6 +120,14 @@ def verify(params: Params) -> None:
     if problems:
         raise InputError(f"verify: {len(problems)} problems; allowed: none")
     print("every row, figure and table is as it should be")
+
+
+def migrate(params: Params) -> None:
+    """Give rows that an earlier version wrote their new keys."""
+    from .migrate import migrate
+
+    for path, changed in migrate(params.results_dir).items():
+        print(f"{path}: {changed} rows have new keys")
 
 
 def figures(params: Params) -> None:

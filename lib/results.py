@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,17 +113,18 @@ SETTINGS = (
     "learning_rate",
     "dropout",
     "plateau",
+    "backend",
 )
 HEADER = (*COLUMNS, "check")  # of the file: a checksum ends each line
 
 
-def run_key(row: Mapping[str, object]) -> str:
-    """The key of a run, 16 hex digits: a hash of its row's values of `SETTINGS`.
+def run_key(row: Mapping[str, object], settings: Sequence[str] = SETTINGS) -> str:
+    """The key of a run, 16 hex digits: a hash of its row's values of `settings`.
 
     A run whose key is in a ledger is not trained again.
     """
     texts = [
-        _to_text(column, row[column.name], "run") for column in SCHEMA if column.name in SETTINGS
+        _to_text(column, row[column.name], "run") for column in SCHEMA if column.name in settings
     ]
     return _hash(texts, 16)
 
@@ -220,9 +221,21 @@ def _checked(row: Mapping[str, object], path: Path) -> list[str]:
             f" {sorted(unknown)}; it must have exactly the columns of lib.results.COLUMNS"
         )
     texts = [_to_text(column, row[column.name], path) for column in SCHEMA]
-    for column, text in zip(SCHEMA, texts, strict=True):
-        _from_text(column, text, str(path))
+    _values(texts, str(path))
     return texts
+
+
+def _values(texts: Sequence[str], where: str) -> list:
+    """A row's values from their texts; raises InputError where they are not those of one run."""
+    values = [_from_text(column, text, where) for column, text in zip(SCHEMA, texts, strict=True)]
+    row = dict(zip(COLUMNS, values, strict=True))
+    counts = row["curve"].split(";")
+    if len(counts) != row["epochs"] or not all(count.isdecimal() for count in counts):
+        raise InputError(
+            f"{where}: curve is {row['curve'][:60]!r}, must be {row['epochs']} whole numbers, one "
+            "for each of its epochs"
+        )
+    return values
 
 
 def _to_text(column: Column, value: object, path: Path | str) -> str:
@@ -245,6 +258,18 @@ def _line(texts: Iterable[str]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(texts)
     return buffer.getvalue().encode()
+
+
+def rewrite_ledger(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Replace a ledger by these rows at one stroke: whole or not at all.
+
+    Raises InputError where a row is not valid.
+    """
+    checked = [_checked(row, path) for row in rows]
+    lines = [_line(HEADER), *(_line([*texts, _hash(texts, 12)]) for texts in checked)]
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(b"".join(lines))
+    os.replace(draft, path)
 
 
 def _cut_torn_tail(file: io.FileIO, path: Path) -> int:
@@ -320,7 +345,7 @@ def _read_row(line: bytes, where: str) -> list:
     if len(texts) != len(HEADER):
         raise InputError(f"{where}: {len(texts)} values, must be {len(HEADER)}")
     *texts, check = texts
-    row = [_from_text(column, text, where) for column, text in zip(SCHEMA, texts, strict=True)]
+    row = _values(texts, where)
     if check != _hash(texts, 12):
         raise InputError(
             f"{where}: check is {check!r}, must be {_hash(texts, 12)!r}: a value was altered"

@@ -24,6 +24,7 @@ from tqdm import tqdm  # tqdm.auto warns in every notebook that ipywidgets is mi
 
 from . import partition
 from .backbones import load_backbone, scale_inputs, weights_digest
+from .backend import check_keras
 from .data import Dataset, check_splits, load_data
 from .params import ROOT, InputError, Params
 from .partition import Block
@@ -116,7 +117,8 @@ def final(params: Params, *names: str) -> pd.DataFrame:
 
 
 def studies(params: Params) -> Iterator["Study"]:
-    """One `Study` a backbone, after the data have been checked."""
+    """One `Study` a backbone, after Keras' settings and the data have been checked."""
+    check_keras()
     dataset = load_data(params)
     check_splits(dataset, params)
     if params.deterministic:
@@ -238,7 +240,8 @@ class Study:
             "epochs": epochs,
             "learning_rate": p.learning_rate,
             "dropout": p.dropout,
-            "plateau": f"{p.plateau_factor:g}, {p.plateau_patience}, {p.plateau_min_delta:g}",
+            "plateau": f"{p.plateau_factor}, {p.plateau_patience}, {p.plateau_min_delta}",
+            "backend": keras.backend.backend(),
         }
 
     def train(self, runs: Sequence[Run]) -> None:
@@ -412,7 +415,6 @@ class Study:
             "train_accuracy": history.train_accuracy[-1],
             "seconds": history.seconds,
             "lanes": lanes,
-            "backend": keras.backend.backend(),
             "versions": versions(),
             "git_sha": git_sha(),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),

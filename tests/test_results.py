@@ -121,6 +121,8 @@ def test_a_torn_header_is_written_anew(ledger):
         (",0.5,1.25,", ",0.5,", "37 values, must be 38"),
         (",8,5e-05,", ",many,5e-05,", "epochs is 'many'"),
         (",8,5e-05,", ",0,5e-05,", r"epochs is '0', must be a whole number in \[1, inf\]"),
+        (";150,aa", ",aa", "curve is '90;150;150;150;150;150;150', must be 8 whole numbers"),
+        (";150,aa", ";1.5,aa", "curve is '90;150;150;150;150;150;150;1.5', must be 8 whole"),
         ("block_wise", "blockwise", "method is 'blockwise', must be one of baseline_1,"),
         ("VGG16", "", "backbone is ''"),
         ("VGG16", '"VGG16', "not a CSV row"),
@@ -168,6 +170,7 @@ def test_another_table_is_neither_read_nor_appended_to(ledger):
     ("change", "message"),
     [
         ({"val_accuracy": 1.01}, "val_accuracy is '1.01'"),
+        ({"curve": "90"}, "curve is '90', must be 8 whole numbers, one for each of its epochs"),
         ({"epochs": 2.5}, "epochs is '2.5'"),
         ({"alpha": 0.25}, "alpha is 0.25, must be text"),
         ({"block": "two\nlines"}, "must be text on one line"),
@@ -214,8 +217,8 @@ def test_search_and_final_rows():
 )
 def test_rows_of_two_settings_are_not_mixed(tmp_path, rows, split):
     append_row(tmp_path / "a-b.csv", row(key="1", split=split))
-    append_row(tmp_path / "a-b.csv", row(key="2", split=split, epochs=9))
-    with pytest.raises(InputError, match="2 runs of method block_wise.* differ in key, epochs;"):
+    append_row(tmp_path / "a-b.csv", row(key="2", split=split, batch_size=9))
+    with pytest.raises(InputError, match="2 runs of method block_wise.* differ in key, batch_size;"):
         rows(read_results(tmp_path))
 
 
