@@ -88,12 +88,12 @@ def train(params: Params) -> None:
 
 def bundle(params: Params) -> None:
     """Pack the project for a machine without a network."""
-    from .bundle import bundle, download_wheels
+    from .bundle import bundle, download_wheels, folder_for
 
     parts = bundle(params, ROOT / "build" / "bundle", download_wheels)
     print(*parts, sep="\n")
     print(f"there: cat {params.profile}.tar.* | tar x && sh {params.profile}/run.sh")
-    print(f"back:  copy {params.profile}/results/*.csv to {params.results_dir}")
+    print(f"back:  copy {params.profile}/results/*.csv to {folder_for(params)}")
 
 
 def bench(params: Params) -> None:

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 
 from .params import InputError, Params
+from .provenance import git_sha, versions
 from .quiet import import_quietly
 from .speed import FILE, read_bench
-from .sweep import Run, Study, final, git_sha, studies, versions
+from .sweep import Run, Study, final, studies
 from .train import History, Task, train_plain
 
 PLAIN_RUNS = 4  # runs of a case that the plain loop trains

@@ -1,7 +1,7 @@
 """The project for a machine without a network, such as a cluster's compute node: ``make bundle``.
 
 One tar archive, in parts that are easy to carry: the code, the parameters, the photos decoded and
-packed into one file, the weights, the rows so far, and the wheels of what the engine needs beside
+packed into one file, the weights, JAX's rows so far, and the wheels of what the engine needs beside
 JAX. Unpacked, `RUN` trains what ``make paper`` would. It needs no TensorFlow and no notebook.
 """
 
@@ -22,7 +22,8 @@ from packaging.requirements import Requirement
 from .backbones import file_names, load_backbone
 from .data import load_data, pack
 from .params import ROOT, InputError, Params
-from .sweep import COMMIT, git_sha
+from .provenance import pack_commit
+from .results import read_ledger, read_results, rewrite_ledger
 
 PART_BYTES = 50 * 2**20
 # What training imports; pip knows what these need in turn.
@@ -85,7 +86,7 @@ def bundle(params: Params, folder: Path, fetch: Callable[[Path], None]) -> list[
 
 def _copy_code(tree: Path) -> None:
     shutil.copytree(ROOT / "lib", tree / "lib", ignore=shutil.ignore_patterns("__pycache__"))
-    (tree / COMMIT).write_text(git_sha(), encoding="utf-8")
+    pack_commit(ROOT, tree)
 
 
 def _copy_inputs(params: Params, tree: Path) -> None:
@@ -98,9 +99,16 @@ def _copy_inputs(params: Params, tree: Path) -> None:
             name, image_size=32, alpha=alpha, weights=params.weights, thin=params.thin
         )
         backbone.save_weights(tree / "weights" / file_names(name, alpha, params.thin)[0])
-    (tree / "results").mkdir()
-    for ledger in params.results_dir.glob("*.csv"):
-        shutil.copy(ledger, tree / "results")
+    _copy_rows(params.results_dir, tree / "results")
+
+
+def _copy_rows(source: Path, target: Path) -> None:
+    """The rows of JAX so far: those of another backend are other runs, and refused beside them."""
+    target.mkdir()
+    for path in source.glob("*-*.csv"):
+        rows = read_ledger(path).query("backend == 'jax'")
+        if len(rows):
+            rewrite_ledger(target / path.name, rows.to_dict("records"))
 
 
 def _write_settings(params: Params, tree: Path) -> None:
@@ -156,6 +164,12 @@ def download_wheels(tree: Path) -> None:
             f"bundle: NODE_PYTHON {python!r}: pip cannot have the wheels: {reason}; "
             "allowed: a network, and a version such as 3.12 that has wheels of all"
         )
+
+
+def folder_for(params: Params) -> Path:
+    """Where the rows that come back belong: beside those of another backend, never among them."""
+    beside = set(read_results(params.results_dir)["backend"]) - {"jax"}
+    return params.results_dir.with_name(params.results_dir.name + "_jax" * bool(beside))
 
 
 def _cut(archive: Path, stem: Path) -> list[Path]:

@@ -6,15 +6,12 @@ rows, and both may be called again at any time: what the ledgers hold is not tra
 """
 
 import gc
-import subprocess
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
 import keras
@@ -26,8 +23,9 @@ from . import partition
 from .backbones import load_backbone, scale_inputs, weights_digest
 from .backend import check_keras
 from .data import Dataset, check_splits, load_data
-from .params import ROOT, InputError, Params
+from .params import InputError, Params
 from .partition import Block
+from .provenance import git_sha, versions
 from .results import (
     append_row,
     best_block,
@@ -50,7 +48,6 @@ from .train import (
 from .trunk import Graph, Trunk, choose_cut, read_graph
 
 BASELINES = ("baseline_1", "baseline_2")
-COMMIT = "COMMIT"  # file beside lib/ that holds the commit where there is no git, see lib/bundle.py
 
 
 @dataclass(frozen=True)
@@ -422,29 +419,3 @@ class Study:
             "curve": ";".join(str(round(a * n_eval)) for a in history.val_accuracy),
             "hits": pack_hits(history.probabilities.argmax(-1) == task.eval_targets.argmax(-1)),
         }
-
-
-def versions() -> str:
-    """Python, Keras and backend with their versions, such as ``python 3.11.7; keras 3.15.1``."""
-    backend = keras.backend.backend()
-    return f"python {python_version()}; keras {keras.__version__}; {backend} {version(backend)}"
-
-
-def git_sha() -> str:
-    """The commit of the project, with ``-dirty`` where its code differs; empty where none is known.
-
-    Rows that a sweep writes into a folder under version control are no difference in code.
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("-dirty" if git("status", "--porcelain", "--", "lib", "params") else "")
-    except (OSError, subprocess.CalledProcessError):
-        beside = ROOT / COMMIT
-        return beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""

@@ -6,16 +6,22 @@ import sys
 import tarfile
 
 import pytest
+from rows import row
 
 from lib import bundle
 from lib.data import load_data, pack
 from lib.params import InputError, load_params
-from lib.results import read_results
+from lib.provenance import git_sha
+from lib.results import append_row, read_results, run_key
 from lib.sweep import Study, methods
 
 
 def params_of(tmp_path, **changes):
     return load_params("smoke", backbones=("VGG16",), results=str(tmp_path / "rows"), **changes)
+
+
+def on_jax(run):
+    return run_key({**run.settings, "backend": "jax"})
 
 
 def unpack(parts, folder):
@@ -45,18 +51,30 @@ def test_a_bundle_trains_what_the_project_would(tmp_path, monkeypatch):
     rows = read_results(tree / "results")
     study = Study(params, "VGG16", load_data(params))
     searched = [m for m in methods(params) if not m.startswith("top_")]
-    assert {r.key for m in searched for r in study.search_runs(m)} <= set(rows["key"])
+    assert {on_jax(r) for m in searched for r in study.search_runs(m)} <= set(rows["key"])
     assert (rows["split"] == params.final_split).sum() == params.repeats * len(set(rows["method"]))
-    assert set(rows["backend"]) == {"jax"} and set(rows["git_sha"]) == {bundle.git_sha()}
+    assert set(rows["backend"]) == {"jax"} and set(rows["git_sha"]) == {git_sha()}
 
 
-def test_rows_so_far_go_along(tmp_path):
+def test_rows_of_jax_so_far_go_along_and_no_others(tmp_path):
     params = params_of(tmp_path)
-    params.results_dir.mkdir()
-    (params.results_dir / "baseline_1-VGG16.csv").write_text("as it is")
+    for number, backend in enumerate(("tensorflow", "jax")):
+        some = row(key=str(number), backend=backend)
+        append_row(params.results_dir / "block_wise-VGG16.csv", some)
+        append_row(params.results_dir / f"{backend}-VGG16.csv", some)
     parts = bundle.bundle(params, tmp_path / "parts", lambda tree: None)
-    copied = unpack(parts, tmp_path) / "results" / "baseline_1-VGG16.csv"
-    assert copied.read_text() == "as it is"
+    packed = unpack(parts, tmp_path) / "results"
+    assert {path.name for path in packed.iterdir()} == {"block_wise-VGG16.csv", "jax-VGG16.csv"}
+    assert read_results(packed)["key"].tolist() == ["1"]
+
+
+def test_rows_that_come_back_stay_apart_from_those_of_another_backend(tmp_path):
+    params = params_of(tmp_path)
+    assert bundle.folder_for(params) == params.results_dir
+    append_row(params.results_dir / "block_wise-VGG16.csv", row(backend="jax"))
+    assert bundle.folder_for(params) == params.results_dir
+    append_row(params.results_dir / "block_wise-VGG16.csv", row(backend="tensorflow"))
+    assert bundle.folder_for(params) == params.results_dir.with_name("rows_jax")
 
 
 def test_wheels_are_what_training_imports():

@@ -218,7 +218,7 @@ def test_search_and_final_rows():
 def test_rows_of_two_settings_are_not_mixed(tmp_path, rows, split):
     append_row(tmp_path / "a-b.csv", row(key="1", split=split))
     append_row(tmp_path / "a-b.csv", row(key="2", split=split, batch_size=9))
-    with pytest.raises(InputError, match="2 runs of method block_wise.* differ in key, batch_size;"):
+    with pytest.raises(InputError, match="2 runs of method block_wise.* in key, batch_size;"):
         rows(read_results(tmp_path))
 
 

@@ -1,0 +1,69 @@
+"""What made a row: the versions of the software and the commit of the project."""
+
+import hashlib
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+
+import keras
+
+from .params import ROOT
+
+COMMIT = "COMMIT"  # file beside lib/ of a bundle: the commit, then `code_digest`
+
+
+def versions() -> str:
+    """Python, Keras and backend with their versions, such as ``python 3.11.7; keras 3.15.1``."""
+    backend = keras.backend.backend()
+    return f"python {python_version()}; keras {keras.__version__}; {backend} {version(backend)}"
+
+
+def git_sha(root: Path = ROOT) -> str:
+    """The commit of the project, with ``-dirty`` where its code differs; empty where none is known.
+
+    Only a repository whose top is the project itself is asked: one that the project was unpacked
+    into knows nothing of its code. A bundle has no repository; its file `COMMIT` tells.
+    Rows that a sweep writes into a folder under version control are no difference in code.
+    """
+    try:
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() == root.resolve():
+            commit = _git(root, "rev-parse", "--short=12", "HEAD")
+            changed = _git(root, "status", "--porcelain", "--", "lib", "params")
+            return commit + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        pass  # no git here, or no repository
+    return _packed_commit(root)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    # Inside a hook of another repository, GIT_DIR and its like would point there.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", *arguments], cwd=root, env=own, capture_output=True, check=True, encoding="utf-8"
+    )
+    return done.stdout.strip()
+
+
+def pack_commit(source: Path, target: Path) -> None:
+    """Write the commit of the project at `source` into its copy at `target`."""
+    (target / COMMIT).write_text(f"{git_sha(source)}\n{code_digest(target)}\n", encoding="utf-8")
+
+
+def _packed_commit(root: Path) -> str:
+    path = root / COMMIT
+    if not path.is_file():
+        return ""
+    commit, digest = (path.read_text(encoding="utf-8").splitlines() + ["", ""])[:2]
+    changed = commit and not commit.endswith("-dirty") and digest != code_digest(root)
+    return commit + ("-dirty" if changed else "")
+
+
+def code_digest(root: Path) -> str:
+    """SHA-256, 16 hex digits, of the names and contents of all Python files in ``lib/``."""
+    digest = hashlib.sha256()
+    for path in sorted((root / "lib").rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
