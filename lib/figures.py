@@ -17,6 +17,7 @@ from .results import (
     METHODS,
     SEARCH_SPLIT,
     best_block,
+    check_winners,
     final_rows,
     in_order,
     search_rows,
@@ -373,7 +374,10 @@ def draw_all(
     df: rows as `read_results` gives them, of any backbones and methods. counts: for Figure 2,
     (layer name, number of weights) of every layer of VGG16. select_on: the accuracy of the
     search that is shown and maximised. Returns the paths of all files.
+
+    Raises InputError for final runs of a block that did not win its search.
     """
+    check_winners(df, select_on, search_split, final_split)
     search, final = {"select_on": select_on, "split": search_split}, {"split": final_split}
     note = f"profile {' / '.join(dict.fromkeys(df['profile']))}" if len(df) else ""
     figures = {

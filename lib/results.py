@@ -488,6 +488,30 @@ def best_block(
     return rows.loc[rows[select_on].idxmax()]
 
 
+def check_winners(
+    df: pd.DataFrame,
+    select_on: str = "val_accuracy",
+    search_split: str = SEARCH_SPLIT,
+    final_split: str = FINAL_SPLIT,
+) -> None:
+    """Refuse final runs of a block that did not win its method's search.
+
+    Such rows are of two plans, such as of another `select_on`. Raises InputError.
+    """
+    finals = final_rows(df, final_split).drop_duplicates(["method", "backbone", "layers"])
+    searched = search_rows(df, search_split).groupby(["method", "backbone"]).groups
+    for row in finals.to_dict("records"):
+        method, backbone = row["method"], row["backbone"]
+        if (method, backbone) in searched:
+            best = best_block(df, method, backbone, select_on, search_split)
+            if best["layers"] != row["layers"]:
+                raise InputError(
+                    f"results: final runs of {method} on {backbone} are of {row['block']}, and by "
+                    f"{select_on} the search's best is {best['block']}; allowed: rows of one plan "
+                    "in a folder"
+                )
+
+
 def summary(
     df: pd.DataFrame, value: str = "val_accuracy", split: str = FINAL_SPLIT
 ) -> pd.DataFrame:

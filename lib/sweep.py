@@ -173,7 +173,13 @@ class Study:
             self.train(runs)
 
     def final(self, names: Iterable[str]) -> None:
-        """Train what the final runs of these methods still lack."""
+        """Train what the final runs of these methods still lack. Raises InputError."""
+        p = self.params
+        if p.search_split == p.final_split:
+            raise InputError(
+                f"final_split: {p.final_split!r} is search_split too, and rows of both could not "
+                "be told apart; allowed: another slice"
+            )
         self.search(names)
         self.train([run for n in names for run in self.final_runs(n)])
 
@@ -261,27 +267,75 @@ class Study:
             self._train_split({k: s for k, s in todo.items() if s[0].split == split})
 
     def check(self) -> None:
-        """Refuse what would end the sweep later. Raises InputError."""
-        self.check_rows([run for m in BASELINES for run in self.search_runs(m)])
-        for k in self.params.top_k:
+        """Refuse what would end the sweep later, as far as it is known now. Raises InputError."""
+        p = self.params
+        for k in p.top_k:
             partition.check_count("top_k", k, partition.weighted_layers(self.backbone))
+        searched = [m for m in methods(p) if not m.startswith("top_")]
+        if self._is_complete("layer_wise"):
+            searched += [m for m in methods(p) if m.startswith("top_")]
+        self.check_rows([run for m in searched for run in self.search_runs(m)])
+        done = [m for m in searched if self._is_complete(m)]
+        self.check_rows([run for m in done for run in self.final_runs(m)])
+
+    def _is_complete(self, method: str) -> bool:
+        """Whether every run of a method's search has its row."""
+        there = set(read_ledger(self._ledger(method))["key"])
+        return all(run.key in there for run in self.search_runs(method))
 
     def check_rows(self, runs: Sequence[Run]) -> None:
-        """Refuse a folder that holds rows of these runs made with other settings.
+        """Refuse a folder that holds rows of other runs than this profile's.
+
+        runs: all of a method's search, or all of its final ones; of one or more methods.
 
         Raises InputError. Figures refuse such a mixture too, but only after all the training.
         """
-        records = self.rows().to_dict("records")
-        rows = {(r["method"], r["block"], r["split"], r["repeat"]): r for r in records}
+        rows = self.rows()
+        self._check_splits(rows)
+        of_block = {(run.method, run.split, run.block.name, run.repeat): run for run in runs}
+        planned = {(run.method, run.split): set() for run in runs}
         for run in runs:
-            row = rows.get((run.method, run.block.name, run.split, run.repeat))
-            if row is not None and row["key"] != run.key:
-                other = [n for n, value in run.settings.items() if row[n] != value]
-                raise InputError(
-                    f"results: {self._ledger(run.method)} has {run.block.name} with "
-                    + ", ".join(f"{n} {row[n]!r}, not {run.settings[n]!r}" for n in other)
-                    + "; allowed: the same settings, or another folder of rows"
-                )
+            planned[run.method, run.split].add(run.block.name)
+        for row in rows.to_dict("records"):
+            of_method = row["method"], row["split"]
+            if row["block"] not in planned.get(of_method, {row["block"]}):
+                self._refuse_block(row, planned[of_method])
+            run = of_block.get((*of_method, row["block"], row["repeat"]))
+            if run is not None and row["key"] != run.key:
+                self._refuse_settings(row, run)
+
+    def _check_splits(self, rows: pd.DataFrame) -> None:
+        """Refuse rows that were trained on a slice which this profile does not have."""
+        p = self.params
+        for row in rows[~rows["split"].isin([p.search_split, p.final_split])].to_dict("records"):
+            raise InputError(
+                f"results: {self._ledger(row['method'])} has {row['block']} with split "
+                f"{row['split']!r}; allowed: search_split {p.search_split!r} and final_split "
+                f"{p.final_split!r}, or another folder of rows"
+            )
+
+    def _refuse_block(self, row: Mapping, planned: set[str]) -> None:
+        final = row["split"] == self.params.final_split
+        stage = "final runs" if final else "search"
+        shown = ", ".join(sorted(planned)[:3]) + ", ..." * (len(planned) > 3)
+        raise InputError(
+            f"results: {self._ledger(row['method'])} has {row['block']}, and the {stage} of this "
+            f"profile would be of {shown}; allowed: rows of the same settings, or another folder "
+            "of rows"
+        )
+
+    def _refuse_settings(self, row: Mapping, run: Run) -> None:
+        other = [n for n, value in run.settings.items() if row[n] != value]
+        if not other:
+            raise InputError(
+                f"results: {self._ledger(run.method)} has {run.block.name} with a key of an "
+                "earlier version; make migrate gives it the new one"
+            )
+        raise InputError(
+            f"results: {self._ledger(run.method)} has {run.block.name} with "
+            + ", ".join(f"{n} {row[n]!r}, not {run.settings[n]!r}" for n in other)
+            + "; allowed: the same settings, or another folder of rows"
+        )
 
     def _missing(self, runs: Sequence[Run]) -> dict[str, list[Run]]:
         """The runs whose rows are missing by key, one of each method."""

@@ -73,7 +73,7 @@ def test_rows_that_come_back_stay_apart_from_those_of_another_backend(tmp_path):
     assert bundle.folder_for(params) == params.results_dir
     append_row(params.results_dir / "block_wise-VGG16.csv", row(backend="jax"))
     assert bundle.folder_for(params) == params.results_dir
-    append_row(params.results_dir / "block_wise-VGG16.csv", row(backend="tensorflow"))
+    append_row(params.results_dir / "block_wise-VGG16.csv", row(key="2", backend="tensorflow"))
     assert bundle.folder_for(params) == params.results_dir.with_name("rows_jax")
 
 

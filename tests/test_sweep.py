@@ -5,8 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lib.migrate import EARLIER, migrate
 from lib.params import InputError, load_params
-from lib.results import COLUMNS, read_ledger, run_key, search_rows, unpack_hits
+from lib.results import (
+    COLUMNS,
+    check_winners,
+    read_ledger,
+    read_results,
+    rewrite_ledger,
+    run_key,
+    search_rows,
+    unpack_hits,
+)
 from lib.sweep import Study, final, methods, search, studies
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
@@ -17,6 +27,15 @@ def params(tmp_path):
     return load_params(
         "smoke", backbones=("VGG16",), n_images=60, epochs=2, results=str(tmp_path / "rows")
     )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study with all of its rows; tests leave them as they are."""
+    folder = tmp_path_factory.mktemp("whole") / "rows"
+    params = load_params("smoke", backbones=("VGG16",), n_images=60, epochs=2, results=str(folder))
+    final(params, *methods(params))
+    return params, read_results(folder)
 
 
 def ledger(params, method):
@@ -104,6 +123,87 @@ def test_rows_of_other_settings_are_refused_before_anything_is_trained(params):
         search(replace(params, epochs=3), "baseline_1", "block_wise")
     assert (params.results_dir / "baseline_1-VGG16.csv").read_bytes() == before
     assert not (params.results_dir / "block_wise-VGG16.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"random_layers": 6},
+            "random-VGG16.csv has random_3, and the search of this profile would be of random_6;",
+        ),
+        (
+            {"search_split": "train[:20%]"},
+            r"has \w+ with split 'train\[:10%\]'; allowed: search_split 'train\[:20%\]'",
+        ),
+        ({"window": 4}, r"sliding_window-VGG16.csv has window_001 with layers 'block1_conv1;block"),
+        ({"final_split": "train[:60%]"}, r"with split 'train\[:70%\]'; allowed: search_split"),
+        ({"plateau_factor": 1 / 3}, "with plateau '0.1, 10, 0.0001', not '0.3333333333333333, 10"),
+    ],
+)
+def test_rows_of_another_plan_are_refused_before_anything_is_trained(whole, change, message):
+    params, rows = whole
+    with pytest.raises(InputError, match=message):
+        next(studies(replace(params, **change))).check()
+    for again in (search, final):
+        with pytest.raises(InputError, match=message):
+            again(replace(params, **change), *methods(params))
+    assert read_results(params.results_dir).equals(rows)
+
+
+def test_final_runs_of_a_block_that_another_score_picked_are_refused(whole):
+    params, rows = whole
+    other = replace(params, select_on="best_val_accuracy")
+    ledger_of = params.results_dir / "block_wise-VGG16.csv"
+    kept = ledger_of.read_bytes()
+    best, second = (
+        rows[(rows["method"] == "block_wise") & (rows["split"] == "train[:10%]")]
+        .sort_values("val_accuracy", ascending=False)
+        .to_dict("records")[:2]
+    )
+    changed = read_ledger(ledger_of).to_dict("records")
+    for row in changed:  # the best epoch of another block was better still
+        if row["key"] == second["key"]:
+            row["best_val_accuracy"] = 1.0
+    rewrite_ledger(ledger_of, changed)
+    try:
+        message = f"has {best['block']}, and the final runs of this profile would be of"
+        with pytest.raises(InputError, match=f"{message} {second['block']};"):
+            next(studies(other)).check()
+        with pytest.raises(InputError, match=f"{message} {second['block']};"):
+            final(other, "block_wise")
+        seen = read_results(params.results_dir)
+        with pytest.raises(InputError, match="of block_wise on VGG16 are of"):
+            check_winners(seen, "best_val_accuracy")
+        check_winners(seen)
+    finally:
+        ledger_of.write_bytes(kept)
+
+
+def test_winners_are_blocks_that_the_search_proposes(whole):
+    params, rows = whole
+    check_winners(rows)
+    study = next(studies(params))
+    study.check()
+    for method in methods(params):
+        proposed = {block.name for block in study.blocks(method)}
+        assert {run.block.name for run in study.final_runs(method)} <= proposed
+
+
+def test_slices_of_search_and_final_runs_must_differ(params):
+    with pytest.raises(InputError, match="final_split: 'train.:10%.' is search_split too"):
+        final(replace(params, final_split="train[:10%]"), "baseline_1")
+
+
+def test_an_earlier_versions_rows_say_how_to_keep_them(params):
+    search(params, "baseline_1")
+    path = params.results_dir / "baseline_1-VGG16.csv"
+    (row,) = read_ledger(path).to_dict("records")
+    rewrite_ledger(path, [row | {"key": run_key(row, EARLIER)}])
+    with pytest.raises(InputError, match="baseline_1 with a key of an earlier version; make mig"):
+        search(params, "baseline_1")
+    migrate(params.results_dir)
+    assert search(params, "baseline_1")["key"].tolist() == [row["key"]]
 
 
 def test_all_batch_norms_can_be_tuned_together(params):
