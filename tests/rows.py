@@ -135,15 +135,15 @@ def _search(method: str, backbone: str, rng: np.random.Generator) -> Iterator[di
         )
 
 
-def _final(method: str, backbone: str, repeat: int, rng: np.random.Generator) -> dict:
-    block, layers = next(blocks_of(method, backbone))
+def _final(winner: dict, repeat: int, rng: np.random.Generator) -> dict:
+    method, backbone = winner["method"], winner["backbone"]
     accuracy = _accuracy(LEVEL[backbone] + GAINS[method][1] + rng.normal(0, 0.012), 300)
     return row(
         key=f"{method}-{backbone}-{repeat}-final",
         method=method,
         backbone=backbone,
-        block=block,
-        layers=";".join(layers),
+        block=winner["block"],
+        layers=winner["layers"],
         split=FINAL_SPLIT,
         train_images=700,
         repeat=repeat,
@@ -165,6 +165,7 @@ def make_rows(
     rows = []
     for backbone in backbones:
         for method in methods:
-            rows += _search(method, backbone, rng)
-            rows += [_final(method, backbone, repeat, rng) for repeat in range(repeats)]
+            searched = list(_search(method, backbone, rng))
+            winner = max(searched, key=lambda run: run["val_accuracy"])  # the first of equals
+            rows += searched + [_final(winner, repeat, rng) for repeat in range(repeats)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
