@@ -204,6 +204,9 @@ class Params:
 
     # Final runs of each method, each with its own seed; 1 to 1000.
     repeats: int = _param(_whole(1, 1000), default=4)
+    # own: the photos come in another order in each repeat, the same for all methods, so that
+    # differences between methods are paired; shared: all repeats have the first one's.
+    repeat_order: str = _param(_one_of("own", "shared"), default="own")
     # Root of all random numbers; 0 to 2147483647.
     seed: int = _param(_whole(0, 2**31 - 1), default=0)
     # The score that picks a method's block: of the last epoch, or of the best one.

@@ -8,7 +8,7 @@ rows, and both may be called again at any time: what the ledgers hold is not tra
 import gc
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +78,10 @@ class Run:
     @property
     def seed(self) -> int:
         return self.settings["seed"]
+
+    @property
+    def order_seed(self) -> int:
+        return self.settings["order_seed"]
 
 
 def methods(params: Params) -> tuple[str, ...]:
@@ -220,11 +224,10 @@ class Study:
         return getattr(partition, method)(self.backbone)
 
     def _run(self, method: str, block: Block, split: str, epochs: int, repeat: int) -> Run:
-        seed = self.params.seed + repeat
-        settings = self._settings(block, split, epochs, seed)
+        settings = self._settings(block, split, epochs, repeat)
         return Run(method, block, repeat, settings, run_key(settings))
 
-    def _settings(self, block: Block, split: str, epochs: int, seed: int) -> dict:
+    def _settings(self, block: Block, split: str, epochs: int, repeat: int) -> dict:
         """What determines a run's result, as its row says it."""
         p = self.params
         return {
@@ -237,8 +240,8 @@ class Study:
             "layers": ";".join(block.layers),
             "split": split,
             "eval_split": p.eval_split,
-            "seed": seed,
-            "order_seed": p.seed,
+            "seed": p.seed + repeat,
+            "order_seed": p.seed + repeat * (p.repeat_order == "own"),
             "batch_size": p.batch_size,
             "epochs": epochs,
             "learning_rate": p.learning_rate,
@@ -360,7 +363,8 @@ class Study:
 
     def _plain(self, runs: Sequence[Run], task: Task, bar: tqdm):
         for run in runs:
-            yield run, train_plain(self.backbone, run.block, run.seed, task), 1
+            ordered = replace(task, order_seed=run.order_seed)
+            yield run, train_plain(self.backbone, run.block, run.seed, ordered), 1
             bar.update(task.epochs)
             keras.utils.clear_session()
 

@@ -37,6 +37,7 @@ class Task:
             expects; the fused engine reads a `Trunk` instead and leaves them None.
         train_targets, eval_targets: one-hot float32 ``(images, classes)``.
         epochs: passes over the training images.
+        order_seed: of the order in which the training images come.
     """
 
     train_images: np.ndarray | None
@@ -45,6 +46,7 @@ class Task:
     eval_targets: np.ndarray
     epochs: int
     params: Params
+    order_seed: int = 0
 
     @property
     def n_classes(self) -> int:
@@ -72,8 +74,7 @@ class History:
 def batch_order(images: int, epoch: int, seed: int) -> np.ndarray:
     """The order in which the training images come in one epoch, int ``(images,)``.
 
-    It depends on the profile's seed and not on the run's, so that runs with different seeds can
-    be lanes of one model.
+    Lanes of one model share it, so runs of different orders are lanes of different models.
     """
     return np.random.default_rng([seed, epoch]).permutation(images)
 
@@ -86,7 +87,7 @@ def batches(task: Task) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """
     p = task.params
     for epoch in itertools.count():
-        order = batch_order(len(task.train_images), epoch, p.seed)
+        order = batch_order(len(task.train_images), epoch, task.order_seed)
         for start in range(0, len(order), p.batch_size):
             rows = order[start : start + p.batch_size]
             yield task.train_images[rows], task.train_targets[rows]
@@ -255,7 +256,7 @@ def train_fused(
     start, p, n = time.perf_counter(), task.params, len(steps.model.lanes)
     plateau, histories, ended = LanePlateau(n, p), [History() for _ in range(n)], []
     for epoch in range(task.epochs):
-        order = batch_order(len(task.train_targets), epoch, p.seed)
+        order = batch_order(len(task.train_targets), epoch, task.order_seed)
         train_accuracies = steps.train_epoch(order, plateau.rates)
         probabilities = steps.predict()
         accuracies, losses = score(probabilities, task.eval_targets)

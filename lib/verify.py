@@ -21,24 +21,37 @@ from .results import read_results, run_key, unpack_hits
 from .speed import read_bench, save_bench
 from .sweep import methods
 
+UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
+
 
 def verify(root: Path = ROOT) -> Iterator[str]:
     """One line for each thing that is wrong in ``results/``, ``figures/`` and ``README.md``."""
+    yield from results_wrong(root)
+    for folder in sorted(path for path in (root / "figures").glob("*") if path.is_dir()):
+        try:
+            rows = read_results(root / "results" / folder.name)
+        except InputError:
+            continue  # said above
+        yield from files_wrong(rows, folder, _profile(folder.name))
+    if (root / "results" / "bench.csv").exists():
+        bench = read_bench(root / "results" / "bench.csv")
+        yield from _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
+    yield from readme.outdated(root)
+
+
+def results_wrong(root: Path) -> Iterator[str]:
+    """One line for each thing that is wrong with the rows of ``results/``."""
     for folder in sorted(path for path in (root / "results").glob("*") if path.is_dir()):
-        name = folder.relative_to(root)
         try:
             rows = read_results(folder)
         except InputError as error:
             yield str(error)
             continue
-        for problem in (*rows_wrong(rows), *rows_lacking(rows, _profile(folder.name))):
-            yield f"{name}: {problem}"
-        if (root / "figures" / folder.name).is_dir():
-            yield from files_wrong(rows, root / "figures" / folder.name, _profile(folder.name))
-    if (root / "results" / "bench.csv").exists():
-        bench = read_bench(root / "results" / "bench.csv")
-        yield from _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
-    yield from readme.outdated(root)
+        lacking = list(rows_lacking(rows, _profile(folder.name)))
+        if (folder / UNFINISHED).exists():
+            lacking = [] if lacking else [f"lacks nothing; remove the file {UNFINISHED}"]
+        for problem in (*rows_wrong(rows), *lacking):
+            yield f"{folder.relative_to(root)}: {problem}"
 
 
 def rows_wrong(rows: pd.DataFrame) -> Iterator[str]:
@@ -67,8 +80,6 @@ def _row_wrong(row: pd.Series) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    if len(curve) != row["epochs"]:
-        yield f"curve has {len(curve)} epochs of {row['epochs']}"
     n = row["eval_images"]
     counts = (round(row["val_accuracy"] * n), round(row["best_val_accuracy"] * n))
     if (curve[-1], max(curve)) != counts or right != curve[-1]:
@@ -93,9 +104,19 @@ def rows_lacking(rows: pd.DataFrame, params: Params | None) -> Iterator[str]:
                 yield f"{method}-{name}: {len(lacking)} blocks lack a run, such as {min(lacking)!r}"
             elif search.empty:
                 yield f"{method}-{name}: the search lacks its run"
-            repeats = sorted(mine[mine["split"] == params.final_split]["repeat"]) if params else []
-            if params and repeats != list(range(params.repeats)):
-                yield f"{method}-{name}: final repeats are {repeats}, wanted {params.repeats}"
+            if params:
+                finals = mine[mine["split"] == params.final_split]
+                yield from (f"{method}-{name}: {w}" for w in _repeats_wrong(finals, params))
+
+
+def _repeats_wrong(finals: pd.DataFrame, params: Params) -> Iterator[str]:
+    """What is wrong with the repeats of one method's final runs on one backbone."""
+    repeats = sorted(finals["repeat"])
+    if repeats != list(range(params.repeats)):
+        yield f"final repeats are {repeats}, wanted {params.repeats}"
+    own = params.repeat_order == "own"
+    if (finals["order_seed"] != params.seed + finals["repeat"] * own).any():
+        yield f"orders are {list(finals['order_seed'])}, wanted {params.repeat_order}"
 
 
 @cache
