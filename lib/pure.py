@@ -201,8 +201,8 @@ def _fault(node: Any) -> str:
 
     with _frozen(layer), keras.StatelessScope(collect_losses=True) as scope:
         first, second, inferred = run(True), run(True), run(False)
-        changed = _changed(layer, scope)
         single = [run(False, slice(i, i + 1)) for i in range(2)]
+    changed = _changed(layer, scope)
     if changed:
         return f"changes its {changed[0].name} though it is frozen"
     if not _near(first, second):
@@ -262,7 +262,7 @@ def _frozen(operation: Any) -> Iterator[None]:
 
 
 def _changed(layer: Any, scope: keras.StatelessScope) -> list:
-    """The weights that the calls within a scope have given other values."""
+    """The weights that the calls within a scope, now left, have given other values."""
     found = [(v, scope.get_current_value(v)) for v in getattr(layer, "weights", ())]
     to_numpy = ops.convert_to_numpy
     return [
