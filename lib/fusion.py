@@ -12,7 +12,6 @@ The loss is the sum over the lanes and Adam works weight by weight, so no lane's
 another: training fused equals training alone.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from keras import ops
 
 from .params import InputError
+from .pure import infer
 from .trunk import Call, Graph
 
 
@@ -231,11 +231,9 @@ class FusedModel:
         layers = {layer.name: layer for call in graph.calls for layer in call.operations}
         for j, lane in enumerate(lanes):
             for name in lane.layers:
-                layer = layers[name]
-                self.slots[j, name] = (
-                    self.tuned.add(j, layer.trainable_variables),
-                    self.statistics.add(j, layer.non_trainable_variables),
-                )
+                layers[name].trainable = True  # whatever plain training has left there
+                tuned, statistics = lane_variables(layers[name])
+                self.slots[j, name] = self.tuned.add(j, tuned), self.statistics.add(j, statistics)
                 self.tuners.setdefault(name, []).append(j)
 
     def initial_weights(self) -> list[np.ndarray]:
@@ -323,14 +321,26 @@ class _Walk:
 
     def _layer(self, layer: Any, lane: int, args: tuple, kwargs: dict) -> Any:
         if (lane, layer.name) not in self.model.slots:
-            return layer(*args, **kwargs)
+            return infer(layer, args, kwargs)
         t, s = self.model.slots[lane, layer.name]
-        if "training" in inspect.signature(layer.call).parameters:
-            kwargs = {**kwargs, "training": self.step is not None}
-        outputs, self.statistics[s] = layer.stateless_call(
-            self.tuned[t], self.statistics[s], *args, **kwargs
-        )
+        tuned, statistics = lane_variables(layer)
+        values = [*zip(tuned, self.tuned[t], strict=True)]
+        values += zip(statistics, self.statistics[s], strict=True)
+        # Called, not `stateless_call`: that one does not tell the layers inside of the training.
+        with keras.StatelessScope(values) as scope:
+            outputs = layer(*args, **{**kwargs, "training": self.step is not None})
+        self.statistics[s] = [scope.get_current_value(v) for v in statistics]
         return outputs
+
+
+def lane_variables(layer: keras.Layer) -> tuple[list, list]:
+    """What a lane that tunes `layer` has of its own: trainable variables, and statistics.
+
+    A seed or a count is no statistic: no dropout is left that draws, and `prepare_backbone`
+    refuses a layer whose count changes.
+    """
+    statistics = [v for v in layer.non_trainable_weights if v.dtype == "float32"]
+    return layer.trainable_weights, statistics
 
 
 def _in_order(inputs: Sequence[Value], lanes: set[int]) -> tuple[int, ...]:

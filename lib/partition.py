@@ -1,7 +1,9 @@
 """The paper's methods as pure functions: a backbone in, a list of named blocks out (Figure 1).
 
 A block names the backbone layers that are tuned together with the classifier. Only layers with
-weights can be tuned, so only they are named, always in the order of `backbone.layers`.
+weights that training moves can be tuned, so only they are named, always in the order of
+`backbone.layers`. "Layers with weights" are these below: the constants of a Normalization, or the
+statistics of a BatchNorm that neither scales nor shifts, are no weights in this sense.
 """
 
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ import keras
 import numpy as np
 
 from .params import InputError
+from .pure import tunable_variables
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,12 @@ class Block:
 
 def weighted_layers(backbone):
     """Names of the layers with weights, in the order of `backbone.layers`."""
-    return [layer.name for layer in backbone.layers if layer.weights]
+    return [layer.name for layer in backbone.layers if has_weights(layer)]
+
+
+def has_weights(layer):
+    """Whether training can move a weight of this layer, be it frozen now or not."""
+    return bool(tunable_variables(layer))
 
 
 def baseline_1(backbone):
@@ -58,7 +66,8 @@ def batch_norm(backbone):
 
     Raises InputError if the backbone has none.
     """
-    norms = [x.name for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)]
+    kind = keras.layers.BatchNormalization
+    norms = [x.name for x in backbone.layers if isinstance(x, kind) and has_weights(x)]
     if not norms:
         raise InputError(
             f"batch_norm: {backbone.name} has no BatchNorm; allowed: a backbone that has"
@@ -74,8 +83,8 @@ def block_wise(backbone):
     side. Operations that are no layers, such as the sum inside MobileNetV3's hard sigmoid, are
     not in that list and delimit nothing. Blocks are named block_01, block_02, ... from the input.
     """
-    runs = groupby(backbone.layers, key=lambda layer: bool(layer.weights))
-    tuned = [tuple(layer.name for layer in run) for has_weights, run in runs if has_weights]
+    runs = groupby(backbone.layers, key=has_weights)
+    tuned = [tuple(layer.name for layer in run) for with_weights, run in runs if with_weights]
     return [Block(f"block_{i:02}", names) for i, names in enumerate(tuned, start=1)]
 
 
@@ -91,7 +100,7 @@ def sliding_window(backbone, length):
     check_count("window", length, layers)
     windows = (layers[i : i + length] for i in range(len(layers) - length + 1))
     return [
-        Block(f"window_{i:03}", tuple(layer.name for layer in window if layer.weights))
+        Block(f"window_{i:03}", tuple(layer.name for layer in window if has_weights(layer)))
         for i, window in enumerate(windows, start=1)
     ]
 

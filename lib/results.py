@@ -443,7 +443,9 @@ def layer_order(df: pd.DataFrame, backbone: str) -> list[str]:
     """
     rows = df[df["backbone"] == backbone]
     for method in ("baseline_2", "block_wise"):
-        blocks = rows[rows["method"] == method].sort_values("block")["layers"].unique()
+        of = rows[rows["method"] == method]
+        place = of["block"].str.extract(r"(\d+)$", expand=False).fillna(0).astype(int)
+        blocks = of.iloc[place.argsort(kind="stable")]["layers"].unique()
         if len(blocks):
             return ";".join(blocks[:1] if method == "baseline_2" else blocks).split(";")
     return []

@@ -18,6 +18,7 @@ from .backbones import classifier
 from .fusion import FusedModel, Lane
 from .params import Params
 from .partition import Block
+from .pure import prepare_backbone
 from .steps import make_steps
 from .trunk import Trunk
 
@@ -129,7 +130,10 @@ def fit_plain(
 
     Returns:
         The trained model, of which `backbone` is the lower part, and the run's history.
+
+    Raises InputError for a backbone that `prepare_backbone` refuses.
     """
+    prepare_backbone(backbone)
     start, p = time.perf_counter(), task.params
     freeze_except(backbone, block.layers)
     head = classifier(backbone.output.shape[1:], task.n_classes, dropout=p.dropout, seed=seed)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .params import InputError
+from .pure import infer, prepare_backbone
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Call:
         if self.norm is not None:
             padding = "same" if self.pad else self.operation.padding
             return [_normalised_convolution(self.operation, self.norm, padding, *args)]
-        # No `training` given: Keras infers.
-        return keras.tree.flatten(self.operation(*args, **kwargs))
+        return keras.tree.flatten(infer(self.operation, args, kwargs))
 
 
 @dataclass(frozen=True)
@@ -91,24 +90,12 @@ class Graph:
 def read_graph(backbone: keras.Model) -> Graph:
     """The calls of a functional Keras model, in Keras' own order of execution.
 
-    The only function of the project that reads private attributes of Keras: the nodes of a
-    functional model have no public name (`tests/test_trunk.py` watches that they keep working).
+    The backbone is prepared first: `prepare_backbone` says what that changes and refuses.
 
-    Raises InputError for a model that is not functional or has not one input and one output.
+    Raises InputError for a model that is not functional or has not one input and one output, and
+    for a layer that lanes could not train as plain Keras does.
     """
-    if not hasattr(backbone, "_nodes_by_depth"):
-        raise InputError(
-            f"backbone {backbone.name!r} is a {type(backbone).__name__}: allowed is a functional "
-            "Keras model, such as those of keras.applications"
-        )
-    if len(backbone.inputs) != 1 or len(backbone.outputs) != 1:
-        raise InputError(
-            f"backbone {backbone.name!r} has {len(backbone.inputs)} inputs and "
-            f"{len(backbone.outputs)} outputs: allowed is one of each"
-        )
-    by_depth = backbone._nodes_by_depth
-    nodes = [n for depth in sorted(by_depth, reverse=True) for n in by_depth[depth]]
-    nodes = [n for n in nodes if not n.is_input]
+    nodes = prepare_backbone(backbone)
     tensors = [*backbone.inputs, *(t for n in nodes for t in n.outputs)]
     number = {id(t): i for i, t in enumerate(tensors)}
     return Graph(
@@ -162,7 +149,11 @@ def _folded(calls: Sequence[Call], shapes: Mapping[int, tuple]) -> Iterator[Call
     folded, whole = set(), {}
     for call in calls:
         norm = next(iter(readers.get(call.outputs[0], ())), None)
-        if alone(call, norm) and _can_fold(call.operation, norm.operation):
+        if (
+            alone(call, norm)
+            and norm.inputs == call.outputs
+            and _can_fold(call.operation, norm.operation)
+        ):
             whole[id(call)] = replace(call, norm=norm.operation, outputs=norm.outputs)
             folded.add(id(norm))
             pad = makers.get(call.inputs[0])
