@@ -1,12 +1,13 @@
 """The commands behind the Makefile: ``python -m lib COMMAND KEY=VALUE ...``."""
 
 import argparse
+import io
 import os
 import sys
 
 import yaml
 
-from .params import ROOT, InputError, Params, load_params
+from .params import ROOT, InputError, Params, load_params, readable
 from .quiet import import_quietly
 
 
@@ -18,7 +19,9 @@ def main(arguments: list[str]) -> int:
     }
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args([readable(argument) for argument in arguments])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     import_quietly()
     try:
         commands[options.command](parse_settings(options.settings))
@@ -54,13 +57,14 @@ def parse_settings(settings: list[str]) -> Params:
 def check(params: Params) -> None:
     """Read the data and build every backbone, so that nothing that is wrong waits for its turn."""
     from .cost import check_room, estimate, report
-    from .data import load_data
+    from .data import describe_classes, load_data
     from .sweep import studies
 
     check_room(params)
     dataset = load_data(params)
     size = f"{len(dataset)} images of {params.image_size} px"
     print(f"profile {params.profile}: {dataset.source}, {size}")
+    print(*describe_classes(dataset), sep="\n")
     print(f"  rows go to {params.results_dir}")
     costs = []
     for study in studies(params):

@@ -36,7 +36,21 @@ class InputError(ValueError):
     """Input that the project refuses. Its message is one line that says what is allowed."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.splitlines()))  # a name in it may hold line ends
+        line = " ".join(message.splitlines())  # a name in it may hold line ends
+        super().__init__(readable(line))
+
+
+def readable(text: str) -> str:
+    """Return text with undecoded bytes read as UTF-8, or written as ``\\xe9`` where they are not.
+
+    Python keeps such bytes of file names as single surrogates, which cannot be printed or saved; in
+    a locale that is not UTF-8 these are all letters beyond ASCII.
+    """
+    return re.sub("[\udc80-\udcff]+", _decoded, text)
+
+
+def _decoded(escaped: re.Match) -> str:
+    return escaped[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -256,8 +270,18 @@ _FLOATS = frozenset(f.name for f in fields(Params) if f.type in (float, "float")
 
 
 def resolve_path(text: str) -> Path:
-    """Return the path that a parameter names: ``~`` expanded, relative to the project's root."""
-    return ROOT / Path(text).expanduser()
+    """Return the path that a parameter names: ``~`` expanded, relative to the project's root.
+
+    Raises InputError for the home of a user that is not there.
+    """
+    path = Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))  # whatever the locale
+    try:
+        return ROOT / path.expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"path: {text!r}: no user has the home {path.parts[0]}; allowed: ~ for your own, "
+            f"./{path.parts[0]} for a folder of that name, or a full path"
+        ) from error
 
 
 def profiles() -> list[str]:

@@ -437,7 +437,7 @@ def git_sha() -> str:
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=True
+            command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=True
         ).stdout.strip()
 
     try:
