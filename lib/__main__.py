@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     }
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
-    options = parser.parse_args([readable(argument) for argument in arguments])
+    # As UTF-8, whatever the locale: what is no text then, is refused as no YAML.
+    decoded = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments]
+    options = parser.parse_args(decoded)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     import_quietly()
@@ -65,7 +67,7 @@ def check(params: Params) -> None:
     size = f"{len(dataset)} images of {params.image_size} px"
     print(f"profile {params.profile}: {dataset.source}, {size}")
     print(*describe_classes(dataset), sep="\n")
-    print(f"  rows go to {params.results_dir}")
+    print(f"  rows go to {readable(str(params.results_dir))}")
     costs = []
     for study in studies(params):
         study.check()

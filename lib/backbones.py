@@ -8,7 +8,6 @@ import hashlib
 import re
 import zlib
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import h5py
 import keras
@@ -281,7 +280,7 @@ def _load_file(backbone, name, path, names):
 
 
 def _misnamed(path, names):
-    """Say how to rename a file whose name is of Keras 3 and whose layout of Keras 2, or the reverse.
+    """Say how to rename a file whose name is Keras 3's and its layout Keras 2's, or the reverse.
 
     Keras goes by the name alone. None where the two agree, or the layout is neither.
     """

@@ -128,8 +128,9 @@ def photo_grid(images: np.ndarray, labels: np.ndarray, names: Sequence[str], n: 
     images: uint8 (N, H, W, 3). labels: int (N,), indices into names.
     """
     size, shown = WIDTH / (n + 1), names[:GRID_CLASSES]
-    which = "each class" if shown == names else f"the first {len(shown)} of {len(names)} classes"
-    text = f"the first {n} of {which} in these {len(images):,} photos, {images.shape[1]} px"
+    text = f"the first {n} of each class in these {len(images):,} photos, {images.shape[1]} px"
+    if len(shown) < len(names):
+        text += f"; the first {len(shown)} of {len(names)} classes"
     fig = new_figure("The photos", text, WIDTH, size * len(shown) + 0.6)
     for label, row in enumerate(fig.subplots(len(shown), n, squeeze=False)):
         found = images[labels == label][:n]
@@ -138,7 +139,8 @@ def photo_grid(images: np.ndarray, labels: np.ndarray, names: Sequence[str], n: 
             ax.spines[:].set_visible(False)
             if image is not None:
                 ax.imshow(image, interpolation="nearest")
-        row[0].set_ylabel(shown[label], rotation=0, ha="right", va="center")
+        look = {"rotation": 0, "ha": "right", "va": "center", "parse_math": False}  # "$" is a "$"
+        row[0].set_ylabel(shown[label], **look)
     return fig
 
 

@@ -46,7 +46,6 @@ STYLE = {
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.7,
     "hatch.linewidth": 1.0,
-    "text.parse_math": False,  # a "$" in a class's name is a dollar
     "svg.hashsalt": "figures",  # the ids inside an SVG are random without it
 }
 
