@@ -290,13 +290,10 @@ def _misnamed(path, names):
     is_3 = path.name.endswith(".weights.h5")
     if not (keras_2 if is_3 else keras_3):
         return None
-    stem, ending = path.name.removesuffix(".weights.h5").removesuffix(".h5"), ".h5"
-    if not is_3:
-        ending = ".weights.h5"
-    known = [n for n in names if n.endswith(".weights.h5") != is_3 and path.name in names]
-    return (
-        f"it is laid out as by Keras {2 if is_3 else 3}; rename it to {[*known, stem + ending][0]}"
-    )
+    known = [n for n in names if path.name in names and n.endswith(".weights.h5") != is_3]
+    stem = path.name.removesuffix(".weights.h5").removesuffix(".h5")
+    right = known[0] if known else f"{stem}.h5" if is_3 else f"{stem}.weights.h5"
+    return f"it is laid out as by Keras {2 if is_3 else 3}: rename it to {right}"
 
 
 def _first_mismatch(backbone, path):

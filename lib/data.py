@@ -25,7 +25,7 @@ import numpy as np
 
 from lib import procedural
 from lib.params import SPLIT_PATTERN, InputError, Params, readable, resolve_path
-from lib.photos import fingerprint, first_line, list_photos, read_photos
+from lib.photos import fingerprint, first_line, list_photos, read_photos, reading
 from lib.room import require_disk, require_memory
 
 TF_FLOWERS, TF_FLOWERS_VERSION = "tf_flowers", "3.0.1"
@@ -311,7 +311,8 @@ def _prepared(folder: str) -> Path:
 
 
 def _holds_tf_flowers(folder: str) -> bool:
-    return (_prepared(folder) / "dataset_info.json").is_file()
+    with reading(_prepared(folder)):
+        return (_prepared(folder) / "dataset_info.json").is_file()
 
 
 def _require_tf_flowers(folder: str, name: str) -> None:
@@ -354,9 +355,11 @@ def _flowers_key(contents: str, size: int) -> str:
 def _contents(folder: Path) -> str:
     """Return 8 hex digits of all files of a folder, names and bytes."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(repr((path.name, hashlib.file_digest(file, "sha256").digest())).encode())
+    with reading(folder):
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(repr((path.name, content)).encode())
     return digest.hexdigest()[:8]
 
 

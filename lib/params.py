@@ -272,9 +272,12 @@ _FLOATS = frozenset(f.name for f in fields(Params) if f.type in (float, "float")
 def resolve_path(text: str) -> Path:
     """Return the path that a parameter names: ``~`` expanded, relative to the project's root.
 
-    Raises InputError for the home of a user that is not there.
+    Raises InputError for the home of a user that is not there, and for what is no name of a file.
     """
-    path = Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))  # whatever the locale
+    try:
+        path = Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))  # whatever the locale
+    except UnicodeEncodeError as error:
+        raise InputError(f"path: {text!a} is no text; allowed: letters that UTF-8 has") from error
     try:
         return ROOT / path.expanduser()
     except RuntimeError as error:
@@ -374,7 +377,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping; an empty file is an empty mapping."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{_shown(path)}: cannot be read as YAML: {reason}") from error
     if values is None:

@@ -28,7 +28,8 @@ from .params import InputError, readable
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000  # of one photo; more is taken for a decompression bomb
 SHUFFLE_SEED = 0  # orders a folder's photos; fixed, so that slices do not move with Params.seed
-CODECS = ("jpg", "libtiff", "webp", "zlib")  # libraries that Pillow decodes with
+# Libraries that Pillow decodes with; not zlib, which TensorFlow replaces if it is imported first.
+CODECS = ("jpg", "libjpeg_turbo", "libtiff", "webp")
 
 # ---------------------------------------------------------------------- what the folder holds
 
@@ -42,7 +43,7 @@ def list_photos(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     Returns the paths; int64 (N,), indices into the names; the names, sorted.
     Raises InputError for a folder that is not one sub-folder of photos per class.
     """
-    with _reading(folder):
+    with reading(folder):
         if not folder.is_dir():
             raise InputError(
                 f"data: {folder} {_dead_link(folder) or 'is not a folder'}; "
@@ -61,7 +62,7 @@ def list_photos(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
 
 
 def _photos_of_class(folder: Path) -> list[Path]:
-    with _reading(folder):
+    with reading(folder):
         photos = _entries(folder)
         strange = [p for p in photos if not p.is_file() or p.suffix.lower() not in EXTENSIONS]
     if not photos:
@@ -100,8 +101,8 @@ def _dead_link(path: Path) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Refuse in one line what the system does not let us read."""
+def reading(path: Path) -> Iterator[None]:
+    """Refuse what the system does not let us read: InputError, one line that names it."""
     try:
         yield
     except OSError as error:
@@ -121,7 +122,7 @@ def fingerprint(folder: Path, photos: Sequence[Path]) -> str:
     digest.update(repr([PIL.__version__, *map(features.version, CODECS)]).encode())
     for path in photos:
         name = os.fsencode(path.relative_to(folder))
-        with _reading(path), path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             digest.update(repr((name, hashlib.file_digest(file, "sha256").digest())).encode())
     return digest.hexdigest()[:16]
 
