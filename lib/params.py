@@ -282,8 +282,8 @@ def resolve_path(text: str) -> Path:
         return ROOT / path.expanduser()
     except RuntimeError as error:
         raise InputError(
-            f"path: {text!r}: no user has the home {path.parts[0]}; allowed: ~ for your own, "
-            f"./{path.parts[0]} for a folder of that name, or a full path"
+            f"path: {text!r}: no user has the home {path.parts[0]}; "
+            "allowed: ~ for your own, or a full path"
         ) from error
 
 

@@ -187,7 +187,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's decoders answer damaged files with errors of many kinds
         raise InputError(
             f"data: {path} cannot be read as a photo ({_reason(error)}); "
-            f"allowed: whole images of at most {MAX_PIXELS} pixels"
+            f"allowed: whole images of 8 or 16 bits a channel, of at most {MAX_PIXELS} pixels"
         ) from error
 
 
