@@ -1,12 +1,13 @@
 """The commands behind the Makefile: ``python -m lib COMMAND KEY=VALUE ...``."""
 
 import argparse
+import io
 import os
 import sys
 
 import yaml
 
-from .params import ROOT, InputError, Params, load_params
+from .params import ROOT, InputError, Params, load_params, readable
 from .quiet import import_quietly
 
 
@@ -19,7 +20,11 @@ def main(arguments: list[str]) -> int:
     }
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
-    options = parser.parse_args(arguments)
+    # As UTF-8, whatever the locale: what is no text then, is refused as no YAML.
+    decoded = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments]
+    options = parser.parse_args(decoded)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     import_quietly()
     try:
         commands[options.command](parse_settings(options.settings))
@@ -56,7 +61,7 @@ def check(params: Params) -> None:
     """Read the data and build every backbone, so that nothing that is wrong waits for its turn."""
     from .backend import check_keras
     from .cost import check_room, estimate, report
-    from .data import load_data
+    from .data import describe_classes, load_data
     from .sweep import studies
 
     check_keras()
@@ -64,7 +69,8 @@ def check(params: Params) -> None:
     dataset = load_data(params)
     size = f"{len(dataset)} images of {params.image_size} px"
     print(f"profile {params.profile}: {dataset.source}, {size}")
-    print(f"  rows go to {params.results_dir}")
+    print(*describe_classes(dataset), sep="\n")
+    print(f"  rows go to {readable(str(params.results_dir))}")
     costs = []
     for study in studies(params):
         study.check()

@@ -8,13 +8,12 @@ import hashlib
 import re
 import zlib
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 
-from .params import ALPHA_BACKBONES, BACKBONE_NAMES, ROOT, InputError
+from .params import ALPHA_BACKBONES, BACKBONE_NAMES, ROOT, InputError, resolve_path
 
 BACKBONES = BACKBONE_NAMES  # the order of the paper's Table I
 EMBEDDED = ROOT / "lib" / "weights"
@@ -87,7 +86,8 @@ def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False
         backbone.set_weights(original.get_weights())
     elif weights != "none":
         folder = EMBEDDED if weights == "embedded" else weights
-        _load_file(backbone, name, find_weights(folder, name, alpha, thin))
+        path = find_weights(folder, name, alpha, thin)
+        _load_file(backbone, name, path, file_names(name, alpha, thin))
     return backbone
 
 
@@ -161,7 +161,7 @@ def file_names(name, alpha=1.0, thin=False):
 
 def find_weights(path, name, alpha=1.0, thin=False):
     """The weights file that `path`, a file or a folder, stands for. Raises InputError."""
-    path = ROOT / Path(path).expanduser()
+    path = resolve_path(str(path))
     if path.is_dir():
         names = file_names(name, alpha, thin)
         found = [path / n for n in names if (path / n).is_file()]
@@ -264,16 +264,36 @@ def _seed_initializers(config):
             value["config"]["seed"] = zlib.crc32(f"{config['name']}/{key}".encode())
 
 
-def _load_file(backbone, name, path):
-    """Load a weights file, or say in one line why it does not belong to this backbone."""
+def _load_file(backbone, name, path, names):
+    """Load a weights file, or say in one line why it does not belong to this backbone.
+
+    names: those under which the file would be looked for in a folder.
+    """
     try:
-        mismatch = _first_mismatch(backbone, path)
+        mismatch = _misnamed(path, names) or _first_mismatch(backbone, path)
         if mismatch is None:
             backbone.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         mismatch = _one_line(error)
     if mismatch:
         raise InputError(f"weights: {path} does not fit {name}: {mismatch}")
+
+
+def _misnamed(path, names):
+    """Say how to rename a file whose name is Keras 3's and its layout Keras 2's, or the reverse.
+
+    Keras goes by the name alone. None where the two agree, or the layout is neither.
+    """
+    with h5py.File(path, "r") as file:
+        keras_2 = "layer_names" in file.attrs or "model_weights" in file
+        keras_3 = "layers" in file and not keras_2
+    is_3 = path.name.endswith(".weights.h5")
+    if not (keras_2 if is_3 else keras_3):
+        return None
+    known = [n for n in names if path.name in names and n.endswith(".weights.h5") != is_3]
+    stem = path.name.removesuffix(".weights.h5").removesuffix(".h5")
+    right = known[0] if known else f"{stem}.h5" if is_3 else f"{stem}.weights.h5"
+    return f"it is laid out as by Keras {2 if is_3 else 3}: rename it to {right}"
 
 
 def _first_mismatch(backbone, path):

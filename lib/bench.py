@@ -188,7 +188,11 @@ def conv_throughput(seconds: float = 2.0) -> float:
 
 def machine() -> str:
     """The processor's name and the number of its cores that are here."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if Path("/proc/cpuinfo").exists()
+        else []
+    )
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {multiprocessing.cpu_count()} cores"

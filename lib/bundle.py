@@ -45,7 +45,7 @@ export KERAS_BACKEND="${{KERAS_BACKEND:-jax}}" PYTHONPATH="$PWD/site${{PYTHONPAT
 lacking=$("$python" - wheels.txt <<'END'
 import sys
 from importlib.metadata import PackageNotFoundError, version
-for line in open(sys.argv[1]):
+for line in open(sys.argv[1], encoding="utf-8"):
     try:
         version(line.split("==")[0])
     except PackageNotFoundError:
@@ -157,7 +157,7 @@ def download_wheels(tree: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", *other]
     command += ["-r", str(tree / "wheels.txt"), "-d", str(tree / "wheels")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
         raise InputError(

@@ -1,16 +1,14 @@
 """What a profile will cost, told before it starts."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
-import psutil
 
 from .params import InputError, Params
+from .room import existing, require_disk, require_memory
 from .sweep import Study, methods
 from .trunk import Graph
 
@@ -80,32 +78,17 @@ def check_room(params: Params) -> None:
     Raises InputError.
     """
     for key in ("results_dir", "figures_dir", "cache_dir"):
-        there = _existing(getattr(params, key))
+        there = existing(getattr(params, key))
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise InputError(
                 f"{key}: {getattr(params, key)} cannot be written; allowed: a folder that can"
             )
     if params.data != "procedural_flowers":
-        return  # the number of photos is not known yet
+        return  # the number of photos is not known yet: see lib.data
     pixels = 3 * params.n_images * params.image_size**2
-    _refuse(
-        params, "disk", pixels + ROWS_BYTES, shutil.disk_usage(_existing(params.cache_dir)).free
-    )
-    # Bytes as they are cached, and as the floats that the network reads.
-    _refuse(params, "memory", pixels * (1 + 4), psutil.virtual_memory().available)
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest of its parents that exists."""
-    return next(p for p in (path, *path.parents) if p.exists())
-
-
-def _refuse(params: Params, what: str, needed: float, there: float) -> None:
-    if needed > there:
-        raise InputError(
-            f"n_images: {params.n_images} of {params.image_size} px need {needed / 2**30:.0f} GiB "
-            f"of {what}; allowed: the {there / 2**30:.0f} GiB that are free"
-        )
+    subject = f"n_images: {params.n_images} of {params.image_size} px"
+    require_disk(subject, pixels + ROWS_BYTES, params.cache_dir)
+    require_memory(subject, pixels)
 
 
 def has_gpu() -> bool:

@@ -2,31 +2,35 @@
 
 Whatever the source, the result is one uint8 array in a fixed order, and a slice in the notation of
 TFDS (``train[:10%]``) means the same images in every run. Images are decoded and resized once and
-kept in an ``.npz`` file keyed by source and size; after that neither TensorFlow nor the photos are
-needed.
+kept in an ``.npz`` file keyed by source, content, code and size; TensorFlow is not needed then.
 """
 
+import bisect
 import hashlib
+import inspect
+import itertools
 import os
+import unicodedata
 import uuid
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lib import procedural
-from lib.params import SPLIT_PATTERN, InputError, Params, resolve_path
+from lib.params import SPLIT_PATTERN, InputError, Params, readable, resolve_path
+from lib.photos import fingerprint, first_line, list_photos, read_photos, reading
+from lib.room import require_disk, require_memory
 
 TF_FLOWERS, TF_FLOWERS_VERSION = "tf_flowers", "3.0.1"
 PACKED = ".npz"
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 100_000_000  # of one photo; more is taken for a decompression bomb
-SHUFFLE_SEED = 0  # orders a folder's photos; fixed, so that slices do not move with Params.seed
+LISTED_CLASSES = 20  # so many are named one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,7 @@ def check_splits(dataset: Dataset, params: Params) -> None:
 
     Raises:
         InputError: a slice without images, a training slice that shares images with the evaluation
-            slice, or a slice in which a class is missing.
+            slice, or a slice in which a class is missing; the line names the smallest that works.
     """
     evaluation = dataset.split(params.eval_split)
     for key in ("search_split", "final_split", "eval_split"):
@@ -116,12 +120,45 @@ def check_splits(dataset: Dataset, params: Params) -> None:
         where = f"profile {params.profile}: {key}: {spec!r} of {len(dataset)} images"
         missing = set(range(len(dataset.names))) - set(dataset.labels[indices].tolist())
         if len(indices) == 0:
-            raise InputError(f"{where} is empty; allowed: a slice that holds every class")
+            raise InputError(f"{where} is empty; {_allowed_slice(dataset, key, params)}")
         if missing:
             absent = ", ".join(dataset.names[label] for label in sorted(missing))
-            raise InputError(f"{where} lacks {absent}; allowed: a slice that holds every class")
+            raise InputError(f"{where} lacks {absent}; {_allowed_slice(dataset, key, params)}")
         if key != "eval_split" and len(np.intersect1d(indices, evaluation)):
             raise InputError(f"{where} overlaps eval_split {params.eval_split!r}; allowed: apart")
+
+
+def _allowed_slice(dataset: Dataset, key: str, params: Params) -> str:
+    """Return what is allowed, with the smallest slice like the given one that holds every class."""
+    smallest = _smallest_slice(dataset, getattr(params, key))
+    if smallest is None:
+        return "allowed: a slice that holds every class"
+    apart = key == "eval_split" or not len(
+        np.intersect1d(dataset.split(smallest), dataset.split(params.eval_split))
+    )
+    beware = "" if apart else f" and an eval_split apart from it, unlike {params.eval_split!r}"
+    return f"allowed: a slice that holds every class, such as {smallest}{beware}"
+
+
+def _smallest_slice(dataset: Dataset, spec: str) -> str | None:
+    """Return the smallest slice that begins (or ends, where only that is open) as `spec` does.
+
+    In percent where `spec` is. None where no such slice holds every class.
+    """
+    match = SPLIT_PATTERN.fullmatch(spec)
+    low, high, sign = match["low"] or "", match["high"] or "", "%" * ("%" in spec)
+    most = 100 if sign else len(dataset)
+
+    def longer(step: int) -> str:
+        return f"train[{most - step}{sign}:]" if low and not high else f"train[{low}:{step}{sign}]"
+
+    steps = range(most + 1)  # what a slice holds, a longer one holds too
+    step = bisect.bisect_left(steps, True, key=lambda s: _holds_every_class(dataset, longer(s)))
+    return longer(step) if step in steps else None
+
+
+def _holds_every_class(dataset: Dataset, spec: str) -> bool:
+    return len(np.unique(dataset.labels[dataset.split(spec)])) == len(dataset.names)
 
 
 def _digest(images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> str:
@@ -131,9 +168,58 @@ def _digest(images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> s
     return digest.hexdigest()[:16]
 
 
+# -------------------------------------------------------------------------------- the classes
+
+
+def describe_classes(dataset: Dataset) -> Iterator[str]:
+    """Return lines that say how many classes and photos of each there are, and what looks wrong."""
+    counts = np.bincount(dataset.labels, minlength=len(dataset.names)).tolist()
+    if len(counts) <= LISTED_CLASSES:
+        each = ", ".join(f"{n} {name}" for n, name in zip(counts, dataset.names, strict=True))
+    else:
+        few, many = np.argmin(counts), np.argmax(counts)
+        each = (
+            f"from {counts[few]} ({dataset.names[few]}) to {counts[many]} ({dataset.names[many]})"
+        )
+    yield f"  {len(counts)} classes: {each}"
+    for first, other in _look_alikes(dataset.names):
+        spelt = "" if ascii(first) == repr(first) else f" ({first!a} and {other!a})"
+        yield f"warning: classes {first!r} and {other!r} look alike{spelt}: are they one?"
+
+
+def _look_alikes(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Return pairs of names that differ only in case, blanks, or in how Unicode spells them."""
+    by_look = sorted(names, key=_look)
+    for _, group in itertools.groupby(by_look, key=_look):
+        first, *others = group
+        yield from ((first, other) for other in others)
+
+
+def _look(name: str) -> str:
+    """Return a name without what the eye misses: case, blanks, invisible and compound letters."""
+    seen = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join("".join(c for c in seen if unicodedata.category(c) != "Cf").split())
+
+
 # ------------------------------------------------------------------------------------ the cache
 
-Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]  # images, labels, names
+
+class Arrays(NamedTuple):
+    """What the cache keeps: images, labels and names as in Dataset, and a word on the files."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    note: str = ""
+
+
+def _dataset(arrays: Arrays, source: str) -> Dataset:
+    """Return the dataset of arrays; what is to be said of the files is said of the source."""
+    source = f"{source} ({arrays.note})" if arrays.note else source
+    return Dataset(arrays.images, arrays.labels, arrays.names, source)
+
+
+DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def _cached(folder: Path, key: str, make: Callable[[], Arrays]) -> Arrays:
@@ -142,20 +228,28 @@ def _cached(folder: Path, key: str, make: Callable[[], Arrays]) -> Arrays:
     if path.exists():
         try:
             return _read_cache(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            warnings.warn(f"{path} is damaged ({_first_line(error)}): made again", stacklevel=2)
+        except InputError:
+            raise  # no room for it
+        except DAMAGE as error:
+            warnings.warn(f"{path} is damaged ({first_line(error)}): made again", stacklevel=2)
     arrays = make()
     _write_cache(path, arrays)
     return arrays
 
 
 def _read_cache(path: Path) -> Arrays:
-    """Read a cache file; the zip's checksums are verified on the way."""
+    """Read a cache file; the zip's checksums are verified on the way.
+
+    Raises InputError where its images do not fit in memory.
+    """
+    with path.open("rb") as raw, zipfile.ZipFile(raw) as file:
+        require_memory(f"data: the images in {path}", file.getinfo("images.npy").file_size)
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         images, labels, names = file["images"], file["labels"], file["names"]
+        note = str(file["note"]) if "note" in file else ""
     if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
         raise ValueError("its arrays do not belong together")
-    return images, labels.astype(np.int64), tuple(names.tolist())
+    return Arrays(images, labels.astype(np.int64), tuple(names.tolist()), note)
 
 
 def _write_cache(path: Path, arrays: Arrays) -> None:
@@ -163,15 +257,10 @@ def _write_cache(path: Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.npz")
     try:
-        np.savez(draft, images=arrays[0], labels=arrays[1], names=np.array(arrays[2]))
+        np.savez(draft, **arrays._asdict() | {"names": np.array(arrays.names)})
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    """Return an error's first line, or its kind where it has none; never more than one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 # ------------------------------------------------------------------------------ the embedded set
@@ -183,10 +272,12 @@ def _load_procedural(params: Params) -> Dataset:
     code = hashlib.sha256(Path(procedural.__file__).read_bytes()).hexdigest()[:8]
 
     def make() -> Arrays:
-        return *procedural.procedural_flowers(n_images, size, seed), procedural.CLASS_NAMES
+        images, labels = procedural.procedural_flowers(n_images, size, seed)
+        return Arrays(images, labels, procedural.CLASS_NAMES)
 
+    require_memory(f"n_images: {n_images} of {size} px", 3 * n_images * size**2)
     key = f"procedural_flowers-{code}-{n_images}-seed{seed}-{size}"
-    return Dataset(*_cached(params.cache_dir, key, make), source=f"procedural_flowers, seed {seed}")
+    return _dataset(_cached(params.cache_dir, key, make), f"procedural_flowers, seed {seed}")
 
 
 # ----------------------------------------------------------------------------------- tf_flowers
@@ -202,22 +293,30 @@ def _load_tf_flowers(params: Params) -> Dataset:
         folder, name = str(resolve_path(params.data_dir)), "data_dir"
         _require_tf_flowers(folder, name)
     else:
-        folder, name = os.environ.get("TFDS_DATA_DIR") or None, "TFDS_DATA_DIR"
+        given = os.environ.get("TFDS_DATA_DIR")
+        folder, name = str(resolve_path(given)) if given else None, "TFDS_DATA_DIR"
 
     def make() -> Arrays:
         if folder is not None:
             _require_tf_flowers(folder, name)
-        return _read_tf_flowers(folder, params.image_size)
+        return _read_tf_flowers(folder, params)
 
-    key = f"{TF_FLOWERS}-{TF_FLOWERS_VERSION}-{params.image_size}"
-    return Dataset(
-        *_cached(params.cache_dir, key, make), source=f"{TF_FLOWERS} {TF_FLOWERS_VERSION} (TFDS)"
-    )
+    key = _tf_flowers_key(folder, name, params)
+    source = f"{TF_FLOWERS} {TF_FLOWERS_VERSION} (TFDS)"
+    return _dataset(_cached(params.cache_dir, key, make), source)
+
+
+def _prepared(folder: str) -> Path:
+    return Path(folder) / TF_FLOWERS / TF_FLOWERS_VERSION
+
+
+def _holds_tf_flowers(folder: str) -> bool:
+    with reading(_prepared(folder)):
+        return (_prepared(folder) / "dataset_info.json").is_file()
 
 
 def _require_tf_flowers(folder: str, name: str) -> None:
-    prepared = Path(folder).expanduser() / TF_FLOWERS / TF_FLOWERS_VERSION
-    if not (prepared / "dataset_info.json").is_file():
+    if not _holds_tf_flowers(folder):
         raise InputError(
             f"{name}: {folder!r} does not hold {TF_FLOWERS}/{TF_FLOWERS_VERSION} as TFDS prepares "
             f"it, and nothing is downloaded into a given folder; allowed: a folder that holds it, "
@@ -225,17 +324,61 @@ def _require_tf_flowers(folder: str, name: str) -> None:
         )
 
 
-def _read_tf_flowers(folder: str | None, size: int) -> Arrays:
-    """Decode and resize tf_flowers; downloads it only where `folder` is None and it is absent."""
-    builder = _tf_flowers_builder(folder)
+def _tf_flowers_key(folder: str | None, name: str, params: Params) -> str:
+    """Return the cache's key: the files at hand, or the only copy that is cached."""
+    if folder is not None and _holds_tf_flowers(folder):
+        return _flowers_key(_contents(_prepared(folder)), params.image_size)
+    pattern = _flowers_key("*", params.image_size)
+    copies = sorted(path.stem for path in params.cache_dir.glob(f"{pattern}{PACKED}"))
+    if len(copies) > 1:
+        raise InputError(
+            f"data: {params.cache_dir} holds {len(copies)} different copies of {TF_FLOWERS}, "
+            f"{', '.join(copies)}; allowed: one, or data_dir to name the one that is meant"
+        )
+    if copies:
+        return copies[0]
+    if folder is not None:
+        _require_tf_flowers(folder, name)
+    return _flowers_key(_contents(Path(_tf_flowers_builder(None).data_dir)), params.image_size)
+
+
+def _flowers_key(contents: str, size: int) -> str:
+    """Return a key of what decides the pixels: the files, our code, TensorFlow, the size."""
+    code = hashlib.sha256(inspect.getsource(_decode_records).encode()).hexdigest()[:8]
     try:
+        tensorflow = version("tensorflow")
+    except PackageNotFoundError:  # nothing can be decoded here: whoever did it will do
+        tensorflow = "*" if contents == "*" else "unknown"
+    return f"{TF_FLOWERS}-{TF_FLOWERS_VERSION}-{code}-tf{tensorflow}-{contents}-{size}"
+
+
+def _contents(folder: Path) -> str:
+    """Return 8 hex digits of all files of a folder, names and bytes."""
+    digest = hashlib.sha256()
+    with reading(folder):
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(repr((path.name, content)).encode())
+    return digest.hexdigest()[:8]
+
+
+def _read_tf_flowers(folder: str | None, params: Params) -> Arrays:
+    """Decode and resize tf_flowers; downloads it only where `folder` is None and it is absent."""
+    builder, size = _tf_flowers_builder(folder), params.image_size
+    try:
+        values = 3 * builder.info.splits["train"].num_examples * size**2
+        require_memory(f"data: {TF_FLOWERS} of {size} px", values)
+        require_disk(f"data: {TF_FLOWERS} of {size} px", values, params.cache_dir)
         images, labels = _decode_records(builder, size)
+    except InputError:
+        raise  # no room for it
     except Exception as error:  # TensorFlow's own errors derive from Exception only
         raise InputError(
-            f"{TF_FLOWERS}: {builder.data_dir} cannot be read: {_first_line(error)}; "
+            f"{TF_FLOWERS}: {builder.data_dir} cannot be read: {first_line(error)}; "
             "allowed: an undamaged copy, made again by TFDS"
         ) from error
-    return images, labels, tuple(builder.info.features["label"].names)
+    return Arrays(images, labels, tuple(builder.info.features["label"].names))
 
 
 def _tf_flowers_builder(folder: str | None):
@@ -250,7 +393,7 @@ def _tf_flowers_builder(folder: str | None):
             builder.download_and_prepare()
     except Exception as error:  # the network fails in many ways, TFDS adds its own
         raise InputError(
-            f"{TF_FLOWERS}: cannot be had through TFDS: {_first_line(error)}; "
+            f"{TF_FLOWERS}: cannot be had through TFDS: {first_line(error)}; "
             "allowed: a network, or data_dir or TFDS_DATA_DIR with a folder that holds it"
         ) from error
     return builder
@@ -313,12 +456,14 @@ def _load_packed(params: Params) -> Dataset:
     """Return what `pack` wrote; its digest is that of the data it was made from."""
     path = resolve_path(params.data)
     try:
-        images, labels, names = _read_cache(path)
+        images, labels, names, _ = _read_cache(path)
         with np.load(path, allow_pickle=False) as file:
             source = str(file["source"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise  # no room for it
+    except DAMAGE as error:
         raise InputError(
-            f"data: {path} cannot be read ({_first_line(error)}); "
+            f"data: {path} cannot be read ({first_line(error)}); "
             "allowed: a file as `make bundle` packs it"
         ) from error
     if images.shape[1:] != (params.image_size, params.image_size, 3):
@@ -335,93 +480,17 @@ def _load_packed(params: Params) -> Dataset:
 def _load_folder(params: Params) -> Dataset:
     """Return the photos of a folder with one sub-folder per class, in one fixed mixed order.
 
-    The cache is keyed by every photo's name, size and time of change.
+    The cache is keyed by the photos' names and bytes, and by what decodes them.
     """
-    folder = resolve_path(params.data)
-    photos, labels, names = _list_photos(folder)
-    order = np.random.default_rng(SHUFFLE_SEED).permutation(len(photos))
-    photos, labels = [photos[i] for i in order], labels[order]
-    stats = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in photos]
-    key = hashlib.sha256(repr((str(folder), stats)).encode()).hexdigest()[:16]
+    folder, size = resolve_path(params.data), params.image_size
+    photos, labels, names = list_photos(folder)
+    subject, values = f"data: {len(photos)} photos of {size} px", 3 * len(photos) * size**2
+    require_memory(subject, values)
 
     def make() -> Arrays:
-        images = np.empty((len(photos), params.image_size, params.image_size, 3), np.uint8)
-        for i, photo in enumerate(photos):
-            images[i] = _read_photo(photo, params.image_size)
-        return images, labels, names
+        require_disk(subject, values, params.cache_dir)
+        images, depth = read_photos(photos, size)
+        return Arrays(images, labels, names, str(depth))
 
-    arrays = _cached(params.cache_dir, f"folder-{key}-{params.image_size}", make)
-    return Dataset(*arrays, source=f"photos in {folder.name}")
-
-
-def _list_photos(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
-    """Return the photos sorted by class and name, their labels and the classes' names.
-
-    Hidden files and files beside the class folders (a licence, say) are left alone.
-    """
-    if not folder.is_dir():
-        raise InputError(f"data: {folder} is not a folder; allowed: one sub-folder per class")
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(classes) < 2:
-        raise InputError(
-            f"data: {folder} holds {len(classes)} class folders; allowed: at least 2, one per class"
-        )
-    by_class = [_photos_of_class(path) for path in classes]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(p) for p in by_class])
-    return (
-        [photo for photos in by_class for photo in photos],
-        labels,
-        tuple(p.name for p in classes),
-    )
-
-
-def _photos_of_class(folder: Path) -> list[Path]:
-    photos = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    if not photos:
-        raise InputError(f"data: class folder {folder} is empty; allowed: at least one photo")
-    for path in photos:
-        if not path.is_file() or path.suffix.lower() not in EXTENSIONS:
-            allowed = ", ".join(EXTENSIONS)
-            raise InputError(f"data: {path} is not a photo; allowed: files ending in {allowed}")
-    return photos
-
-
-def _read_photo(path: Path, size: int) -> np.ndarray:
-    """Return a photo upright, in RGB and resized: uint8 (size, size, 3).
-
-    The resize is Pillow's, bilinear with antialiasing, because photos from a camera are many times
-    larger than the result. Only the first picture of an animation is used.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked just below
-            with Image.open(path) as photo:
-                _check_pixels(photo)
-                rgb = _to_rgb(ImageOps.exif_transpose(photo))
-    except Exception as error:  # Pillow's decoders answer damaged files with errors of many kinds
-        reason = "no image" if isinstance(error, UnidentifiedImageError) else _first_line(error)
-        raise InputError(
-            f"data: {path} cannot be read as a photo ({reason}); "
-            f"allowed: whole images of at most {MAX_PIXELS} pixels"
-        ) from error
-    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _check_pixels(photo: Image.Image) -> None:
-    width, height = photo.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels")
-
-
-def _to_rgb(photo: Image.Image) -> Image.Image:
-    """Return a photo of any mode in RGB; transparent parts become white."""
-    if photo.mode.startswith("I;16"):  # gray with 16 bits: convert() would clip, not scale
-        high_bytes = np.asarray(photo) >> 8
-        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
-    if photo.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits, mode {photo.mode}")
-    if photo.has_transparency_data:
-        photo = photo.convert("RGBA")
-        white = Image.new("RGBA", photo.size, "white")
-        return Image.alpha_composite(white, photo).convert("RGB")
-    return photo.convert("RGB")
+    key = f"folder-{fingerprint(folder, photos)}-{size}"
+    return _dataset(_cached(params.cache_dir, key, make), f"photos in {readable(folder.name)}")

@@ -36,7 +36,21 @@ class InputError(ValueError):
     """Input that the project refuses. Its message is one line that says what is allowed."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.splitlines()))  # a name in it may hold line ends
+        line = " ".join(message.splitlines())  # a name in it may hold line ends
+        super().__init__(readable(line))
+
+
+def readable(text: str) -> str:
+    """Return text with undecoded bytes read as UTF-8, or written as ``\\xe9`` where they are not.
+
+    Python keeps such bytes of file names as single surrogates, which cannot be printed or saved; in
+    a locale that is not UTF-8 these are all letters beyond ASCII.
+    """
+    return re.sub("[\udc80-\udcff]+", _decoded, text)
+
+
+def _decoded(escaped: re.Match) -> str:
+    return escaped[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -259,8 +273,21 @@ _FLOATS = frozenset(f.name for f in fields(Params) if f.type in (float, "float")
 
 
 def resolve_path(text: str) -> Path:
-    """Return the path that a parameter names: ``~`` expanded, relative to the project's root."""
-    return ROOT / Path(text).expanduser()
+    """Return the path that a parameter names: ``~`` expanded, relative to the project's root.
+
+    Raises InputError for the home of a user that is not there, and for what is no name of a file.
+    """
+    try:
+        path = Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))  # whatever the locale
+    except UnicodeEncodeError as error:
+        raise InputError(f"path: {text!a} is no text; allowed: letters that UTF-8 has") from error
+    try:
+        return ROOT / path.expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"path: {text!r}: no user has the home {path.parts[0]}; "
+            "allowed: ~ for your own, or a full path"
+        ) from error
 
 
 def profiles() -> list[str]:
@@ -353,7 +380,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping; an empty file is an empty mapping."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{_shown(path)}: cannot be read as YAML: {reason}") from error
     if values is None:

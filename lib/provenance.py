@@ -41,7 +41,13 @@ def _git(root: Path, *arguments: str) -> str:
     # Inside a hook of another repository, GIT_DIR and its like would point there.
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(
-        ["git", *arguments], cwd=root, env=own, capture_output=True, check=True, encoding="utf-8"
+        ["git", *arguments],
+        cwd=root,
+        env=own,
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        errors="replace",
     )
     return done.stdout.strip()
 

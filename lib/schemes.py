@@ -118,24 +118,29 @@ def fig02_parameters(counts: Sequence[tuple[str, int]], note: str = "") -> Drawi
 
 # ------------------------------------------------------------------------------- the photos
 
+GRID_CLASSES = 20  # more would take minutes to draw
+
 
 @styled
 def photo_grid(images: np.ndarray, labels: np.ndarray, names: Sequence[str], n: int = 8) -> Drawing:
-    """The first `n` photos of each class, one row a class.
+    """The first `n` photos of each class, one row a class, at most GRID_CLASSES of them.
 
     images: uint8 (N, H, W, 3). labels: int (N,), indices into names.
     """
-    size = WIDTH / (n + 1)
+    size, shown = WIDTH / (n + 1), names[:GRID_CLASSES]
     text = f"the first {n} of each class in these {len(images):,} photos, {images.shape[1]} px"
-    fig = new_figure("The photos", text, WIDTH, size * len(names) + 0.6)
-    for label, row in enumerate(fig.subplots(len(names), n, squeeze=False)):
+    if len(shown) < len(names):
+        text += f"; the first {len(shown)} of {len(names)} classes"
+    fig = new_figure("The photos", text, WIDTH, size * len(shown) + 0.6)
+    for label, row in enumerate(fig.subplots(len(shown), n, squeeze=False)):
         found = images[labels == label][:n]
         for ax, image in itertools.zip_longest(row, found):
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
             if image is not None:
                 ax.imshow(image, interpolation="nearest")
-        row[0].set_ylabel(names[label], rotation=0, ha="right", va="center")
+        look = {"rotation": 0, "ha": "right", "va": "center", "parse_math": False}  # "$" is a "$"
+        row[0].set_ylabel(shown[label], **look)
     return fig
 
 

@@ -60,6 +60,27 @@ def half_an_image(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
 
 
+def dangling_link(folder: Path) -> None:
+    two_classes(folder)
+    (folder / "photos" / "roses" / "1.jpg").symlink_to(folder / "moved.jpg")
+
+
+def loop_of_links(folder: Path) -> None:
+    two_classes(folder)
+    (folder / "photos" / "tulips").symlink_to(folder / "photos" / "tulips")
+
+
+def real_numbers(folder: Path) -> None:
+    two_classes(folder)
+    Image.new("F", (40, 40), 0.5).save(folder / "photos" / "roses" / "1.tif")
+
+
+def rare_class(folder: Path) -> None:
+    for i in range(40):
+        photo(folder / "photos" / "daisy" / f"{i}.png")
+    two_classes(folder)
+
+
 def bomb(folder: Path) -> None:
     """A small file that would be a picture of 400 million pixels."""
     two_classes(folder)
@@ -97,6 +118,11 @@ def half_weights(folder: Path) -> None:
 def no_weights(folder: Path) -> None:
     with h5py.File(folder / "empty.weights.h5", "w"):
         pass
+
+
+def keras_2_weights(folder: Path) -> None:
+    with h5py.File(folder / "old.weights.h5", "w") as file:
+        file.attrs["layer_names"] = ["block1_conv1"]
 
 
 def text_weights(folder: Path) -> None:
@@ -183,6 +209,11 @@ BAD = [
     ("no image", no_image, "profile=smoke data={}/photos", "1.jpg no image"),
     ("half an image", half_an_image, "profile=smoke data={}/photos", "1.jpg truncated"),
     ("image bomb", bomb, "profile=smoke data={}/photos", "1.png 400000000"),
+    ("photo of real numbers", real_numbers, "profile=smoke data={}/photos", "1.tif 32 bits"),
+    ("link to nothing", dangling_link, "profile=smoke data={}/photos", "1.jpg moved.jpg not there"),
+    ("link to itself", loop_of_links, "profile=smoke data={}/photos", "tulips back"),
+    ("home of nobody", nothing, "profile=smoke data=~nobody-here/photos", "~nobody-here"),
+    ("rare class missing in a slice", rare_class, "profile=smoke data={}/photos", "roses train["),
     ("file of another kind", other_kind, "profile=smoke data={}/photos", "notes.docx"),
     ("packed photos cut short", packed_half, "profile=smoke data={}/photos.npz",
      "photos.npz make bundle"),
@@ -199,6 +230,8 @@ BAD = [
      "profile=smoke backbones=VGG16 weights={}/vgg.weights.h5", "vgg.weights.h5 VGG16"),
     ("weights file without weights", no_weights,
      "profile=smoke backbones=MobileNet weights={}/empty.weights.h5", "empty.weights.h5"),
+    ("weights of Keras 2 named as of Keras 3", keras_2_weights,
+     "profile=smoke backbones=VGG16 weights={}/old.weights.h5", "rename old.h5"),
     ("weights that are text", text_weights,
      "profile=smoke backbones=VGG16 weights={}/text.weights.h5", "text.weights.h5 VGG16"),
     ("weights in a pickle", pickled_weights, "profile=smoke weights={}/model.pkl", "model.pkl .h5"),

@@ -1,8 +1,10 @@
 """The backbones: shapes, names, weights files and their errors, input scaling, classifier."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format
 
 from lib import backbones
 from lib.backbones import (
@@ -105,6 +107,35 @@ def test_a_file_that_is_no_hdf5_is_refused(tmp_path, file):
     (tmp_path / file).write_text("not weights")
     with pytest.raises(InputError, match=f"{file} does not fit VGG16: .*open file"):
         thin("VGG16", weights=str(tmp_path / file))
+
+
+def save_as_keras_2(model, path):
+    """Write weights in the layout of Keras 2, whatever the name."""
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+def test_a_layout_that_is_not_that_of_the_name_says_what_to_rename_the_file_to(tmp_path):
+    model = thin("VGG16")
+    model.set_weights([w + 1 for w in model.get_weights()])
+    save_as_keras_2(model, tmp_path / "x.weights.h5")
+    model.save_weights(tmp_path / "y.weights.h5")
+    (tmp_path / "y.weights.h5").rename(tmp_path / "y.h5")
+    for name, version, right in (("x.weights.h5", 2, "x.h5"), ("y.h5", 3, "y.weights.h5")):
+        with pytest.raises(InputError) as error:
+            thin("VGG16", weights=str(tmp_path / name))
+        line = f"{name} does not fit VGG16: it is laid out as by Keras {version}: rename it to "
+        assert str(error.value).endswith(line + right)
+        (tmp_path / name).rename(tmp_path / right)
+        loaded = thin("VGG16", weights=str(tmp_path / right))
+        assert weights_digest(loaded) == weights_digest(model)
+
+
+def test_in_a_folder_the_new_name_is_one_that_is_looked_for(tmp_path):
+    model = load_backbone("MobileNet", image_size=32, alpha=0.25, weights="none")
+    save_as_keras_2(model, tmp_path / "mobilenet_0.25_224_notop.weights.h5")
+    with pytest.raises(InputError, match="rename it to mobilenet_2_5_224_tf_no_top.h5$"):
+        load_backbone("MobileNet", image_size=32, alpha=0.25, weights=str(tmp_path))
 
 
 def test_a_folder_without_the_file_names_what_was_looked_for(tmp_path):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib import data
+from lib import data, room
 from lib.data import Dataset, check_splits, load_data, resolve_split
 from lib.params import ROOT, InputError, Params
+from lib.photos import measure_depth, read_photo
 
 SLICES = ("train[:10%]", "train[:70%]", "train[70%:]")
 
@@ -139,6 +140,36 @@ def test_meaningless_slices_are_refused(labels, values, words):
     assert all(word in line for word in words), line
 
 
+@pytest.mark.parametrize(
+    ("spec", "key", "smallest"),
+    [
+        ("train[:10%]", "search_split", "train[:43%]"),
+        ("train[:2]", "search_split", "train[:9]"),
+        ("train[5%:20%]", "search_split", "train[5%:43%]"),
+        ("train[3:3]", "search_split", "train[3:9]"),
+        ("train[:-15]", "final_split", "train[:9]"),
+        ("train[95%:]", "eval_split", "train[92%:]"),
+        ("train[-1:]", "eval_split", "train[18:]"),
+    ],
+)
+def test_the_smallest_slice_that_holds_every_class_is_named(spec, key, smallest):
+    dataset = tiny([0] * 8 + [1] * 10 + [0] * 1 + [1] * 1)  # class 1 first at 8, class 0 last at 18
+    values = {"search_split": "train[:9]", "final_split": "train[:9]", "eval_split": "train[17:]"}
+    line = refusal(check_splits, dataset, make(**values | {key: spec}))
+    assert line.endswith(f"allowed: a slice that holds every class, such as {smallest}")
+    check_splits(dataset, make(**values | {key: smallest}))
+
+
+def test_a_class_that_only_the_evaluation_slice_holds_is_said_to_be_there():
+    dataset = tiny([0] * 15 + [1, 0] * 2 + [1])
+    line = refusal(check_splits, dataset, make(search_split="train[:50%]"))
+    assert line.endswith(
+        "such as train[:78%] and an eval_split apart from it, unlike 'train[70%:]'"
+    )
+    line = refusal(check_splits, tiny([0] * 10, n_classes=2), make(search_split="train[:50%]"))
+    assert line.endswith("allowed: a slice that holds every class")
+
+
 def test_good_slices_pass():
     check_splits(tiny([0, 1] * 5), make(search_split="train[:40%]"))
 
@@ -191,6 +222,74 @@ def test_an_interrupted_write_leaves_nothing_behind(cache, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         load_data(make())
     assert list(cache.iterdir()) == []
+
+
+def test_images_that_do_not_fit_in_memory_are_refused_before_they_are_read(
+    monkeypatch, photos, tmp_path
+):
+    bytes_of = {"procedural_flowers": 100 * 3 * 32**2, str(photos): 40 * 3 * 32**2}
+    data.pack(load_data(make()), packed := tmp_path / "packed.npz")
+    bytes_of[str(packed)] = bytes_of["procedural_flowers"]
+    for source, needed in bytes_of.items():
+        with monkeypatch.context() as small:
+            small.setattr("lib.room.free_memory", lambda room=needed: 5 * room - 1)
+            small.setattr("lib.data.read_photos", None)  # would fail if it were called
+            small.setattr("lib.procedural.procedural_flowers", None)
+            for _ in range(2):  # the second time with what is cached
+                line = refusal(load_data, make(data=source))
+                assert "GiB of memory" in line and line.startswith(("data: ", "n_images: "))
+        monkeypatch.setattr("lib.room.free_memory", lambda room=needed: 5 * room + 5000)
+        assert load_data(make(data=source)).images.nbytes == needed
+
+
+def test_photos_that_do_not_fit_on_the_disk_are_refused(monkeypatch, photos):
+    monkeypatch.setattr("lib.room.shutil.disk_usage", lambda path: Disk())
+    assert "40 photos of 32 px need" in (line := refusal(load_folder, photos))
+    assert "GiB of disk" in line
+
+
+class Disk:
+    free = 1000
+
+
+V1_STAT = "total_inactive_file 100\ntotal_active_file 50\ninactive_file 7\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "free"),
+    [
+        ("0::/", {"memory.max": 1000, "memory.current": 700}, 450),
+        ("0::/", {"memory.max": "max", "memory.current": 700}, None),
+        ("0::/a/b", {"memory.max": "max", "memory.current": 700, "a/memory.max": 300,
+                     "a/memory.current": 200}, 250),
+        ("0::/a", {"memory.max": 500, "memory.current": 200, "a/memory.max": 900,
+                   "a/memory.current": 200}, 450),
+        ("0::/", {"memory.max": 1000, "memory.current": 1300}, 0),
+        ("4:memory:/docker/1\n5:cpu:/", {"memory/memory.limit_in_bytes": 1000,
+                                         "memory/memory.usage_in_bytes": 600}, 550),
+        ("4:cpu,memory:/x", {"memory/x/memory.limit_in_bytes": 800,
+                             "memory/x/memory.usage_in_bytes": 600}, 350),
+        ("4:memory:/", {"memory/memory.limit_in_bytes": 2**63 - 4096,
+                        "memory/memory.usage_in_bytes": 600}, None),
+        (None, {}, None),
+    ],
+)  # fmt: skip
+def test_free_memory_is_what_the_container_leaves(tmp_path, monkeypatch, groups, files, free):
+    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: Available())
+    if groups is not None:
+        (tmp_path / "proc" / "self").mkdir(parents=True)
+        (tmp_path / "proc" / "self" / "cgroup").write_text(f"{groups}\n")
+    for name, value in files.items():
+        path = tmp_path / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+        stat = V1_STAT if "bytes" in name else "inactive_file 100\nactive_file 50\n"
+        path.with_name("memory.stat").write_text(stat)
+    assert room.free_memory(tmp_path) == (10_000 if free is None else free)
+
+
+class Available:
+    available = 10_000
 
 
 # ------------------------------------------------------------------------- a folder of photos
@@ -249,7 +348,7 @@ def read(tmp_path):
     def save_and_read(picture, name="photo.png", size=8, **options):
         path = tmp_path / name
         picture.save(path, **options)
-        pixels = data._read_photo(path, size)
+        pixels = read_photo(path, size, measure_depth([path]))
         assert (pixels.shape, pixels.dtype) == ((size, size, 3), np.uint8)
         return pixels
 
@@ -392,7 +491,7 @@ def test_tf_flowers_has_3670_images_and_tfds_slices_are_ours(cache):
     assert np.bincount(dataset.labels).tolist() == [898, 633, 799, 699, 641]
     assert [len(dataset.split(spec)) for spec in SLICES] == [367, 2569, 1101]
     check_splits(dataset, make(data="tf_flowers"))
-    assert "tf_flowers-3.0.1-32" in only_file(cache).name
+    assert only_file(cache).name.startswith("tf_flowers-3.0.1-")
     images = encoded(folder, "train")
     for spec in SLICES:
         theirs = encoded(folder, spec)
@@ -411,18 +510,64 @@ def assert_pixels_are_those_of_tensorflow(dataset, images):
         assert np.abs(dataset.images[i] - expected).max() <= 0.5, i
 
 
-def test_a_cached_tf_flowers_needs_neither_photos_nor_tensorflow(cache, monkeypatch):
+def keep_a_copy(cache, contents):
+    """Write what is left in the cache when tf_flowers was decoded from files with that digest."""
     arrays = (np.zeros((4, 32, 32, 3), np.uint8), np.arange(4), ("a", "b", "c", "d"))
-    data._write_cache(cache / "tf_flowers-3.0.1-32.npz", arrays)
+    data._write_cache(cache / f"{data._flowers_key(contents, 32)}.npz", data.Arrays(*arrays))
+
+
+def test_a_cached_tf_flowers_needs_neither_photos_nor_tensorflow(cache, monkeypatch):
+    keep_a_copy(cache, "0123abcd")
     monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
     monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
     monkeypatch.setenv("TFDS_DATA_DIR", "/nowhere")
     assert len(load_data(make(data="tf_flowers"))) == 4
 
 
+def prepared(tmp_path, content):
+    """Write what passes for tf_flowers as long as it need not be decoded."""
+    folder = tmp_path / "tf_flowers" / "3.0.1"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "tf_flowers-train.tfrecord-00000-of-00001").write_bytes(content)
+    return make(data="tf_flowers", data_dir=str(tmp_path))
+
+
+def test_other_records_another_tensorflow_or_another_resize_are_decoded_again(
+    cache, tmp_path, monkeypatch
+):
+    reads = []
+
+    def read(folder, params):
+        reads.append(folder)
+        images = np.full((2, 32, 32, 3), len(reads), np.uint8)
+        return data.Arrays(images, np.arange(2), ("a", "b"))
+
+    monkeypatch.setattr(data, "_read_tf_flowers", read)
+    first = load_data(prepared(tmp_path, b"one"))
+    assert load_data(prepared(tmp_path, b"one")).digest == first.digest and len(reads) == 1
+    load_data(prepared(tmp_path, b"two"))
+    assert len(reads) == 2
+    with monkeypatch.context() as other:
+        other.setattr(data, "version", lambda package: "99.0")
+        load_data(prepared(tmp_path, b"one"))
+    assert len(reads) == 3
+    monkeypatch.setattr(data.inspect, "getsource", lambda function: "another resize")
+    load_data(prepared(tmp_path, b"one"))
+    assert len(reads) == 4
+
+
+def test_two_cached_copies_of_tf_flowers_are_not_guessed_between(cache, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    keep_a_copy(cache, "0123abcd")
+    assert len(load_data(make(data="tf_flowers"))) == 4
+    keep_a_copy(cache, "4567abcd")
+    line = refusal(load_data, make(data="tf_flowers"))
+    assert "2 different copies" in line and "data_dir" in line and "0123abcd" in line
+
+
 def test_a_data_dir_without_tf_flowers_is_refused_even_if_there_is_a_cache(cache, tmp_path):
-    arrays = (np.zeros((4, 32, 32, 3), np.uint8), np.arange(4), ("a", "b", "c", "d"))
-    data._write_cache(cache / "tf_flowers-3.0.1-32.npz", arrays)
+    keep_a_copy(cache, "0123abcd")
     line = refusal(load_data, make(data="tf_flowers", data_dir=str(tmp_path)))
     assert line.startswith("data_dir: ") and str(tmp_path) in line
     assert "nothing is downloaded" in line

@@ -10,6 +10,7 @@ from rows import BACKBONES, make_rows, row
 from lib import figures
 from lib.paper import LABELS
 from lib.results import EXTRA_METHODS, best_block, final_rows, search_rows, summary
+from lib.schemes import photo_grid
 from lib.style import COLOURS, colour, render, save
 
 FIGURES = (
@@ -123,6 +124,24 @@ def test_figure_1_marks_what_each_scheme_trains():
     assert trained == [0, 1, 8, 2, 4]  # classifier and none, all seven, one, three layers
     dashed = [sum(patch.get_linestyle() == "--" for patch in ax.patches) for ax in fig.axes]
     assert dashed == [0, 0, 0, 1, 1]
+
+
+def test_the_photo_grid_shows_at_most_20_classes_and_says_so():
+    names = tuple(f"class {i}" for i in range(200))
+    images = np.zeros((200, 4, 4, 3), np.uint8)
+    fig = photo_grid(images, np.arange(200), names, n=1)
+    assert [ax.get_ylabel() for ax in fig.axes] == list(names[:20])
+    assert any(text.endswith("; the first 20 of 200 classes") for text in texts(fig))
+    few = photo_grid(images[:3], np.arange(3), names[:3], n=1)
+    assert len(few.axes) == 3 and not any("the first 3 of" in text for text in texts(few))
+
+
+def test_a_dollar_in_a_class_is_no_formula():
+    names = (r"$\no$", "$5 to $9", "a_b^c", r"\$")
+    fig = photo_grid(np.zeros((4, 4, 4, 3), np.uint8), np.arange(4), names, n=1)
+    assert render(fig, "svg") != render(photo_grid(np.zeros((4, 4, 4, 3), np.uint8), np.arange(4),
+                                                   ("a", *names[1:]), n=1), "svg")  # fmt: skip
+    assert all(f"<!-- {name} -->" in render(fig, "svg").decode() for name in names)
 
 
 def test_figure_2_draws_a_bar_for_each_layer_and_marks_the_valleys():

@@ -6,6 +6,8 @@ import math
 import pytest
 
 from lib import params
+from lib.backbones import find_weights
+from lib.data import load_data
 from lib.params import BACKBONE_NAMES, ROOT, InputError, Params, from_notebook, load_params
 
 
@@ -294,6 +296,35 @@ def test_folders_follow_the_profile(monkeypatch, tmp_path):
     assert (moved.results_dir, moved.figures_dir) == (ROOT / "rows", ROOT / "drawn")
     monkeypatch.setenv("BLOCKWISE_CACHE", str(tmp_path))
     assert quick.cache_dir == tmp_path
+
+
+@pytest.mark.parametrize("key", ["results", "figures", "cache", "data", "weights"])
+def test_the_home_of_nobody_is_refused_in_one_line(monkeypatch, key):
+    monkeypatch.setenv("BLOCKWISE_CACHE", "~nobody-of-that-name/x")
+    values = {} if key == "cache" else {key: "~nobody-of-that-name/x"}
+    read = {
+        "results": lambda p: p.results_dir,
+        "figures": lambda p: p.figures_dir,
+        "cache": lambda p: p.cache_dir,
+        "data": load_data,
+        "weights": lambda p: find_weights(p.weights, "VGG16"),
+    }[key]
+    line = refusal(lambda: read(load_params("quick", **values)))
+    assert "'~nobody-of-that-name/x'" in line and "allowed: ~ for your own" in line
+
+
+def test_a_path_that_is_no_text_is_refused(yaml_file):
+    line = refusal(lambda: load_params(yaml_file('results: "\\ud800/x"')).results_dir)
+    assert line.startswith("path: '\\ud800/x' is no text")
+
+
+def test_a_profile_that_may_not_be_read_is_refused_by_name(yaml_file, monkeypatch):
+    def shut(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = yaml_file("epochs: 3")
+    monkeypatch.setattr(params.Path, "read_text", shut)
+    assert "Permission denied" in refusal(load_params, path)
 
 
 def test_alpha_of_is_one_where_there_is_none():

@@ -1,0 +1,86 @@
+"""Room: what images need of memory and disk, and what this machine or its container has left."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from .params import InputError
+
+COPIES = 1 + 4  # bytes a value: as it is cached, and as the float that the network reads
+
+# Files of a control group: the limit, what is used, and the part of it that is only a cache.
+V2 = ("memory.max", "memory.current", ("inactive_file", "active_file"))
+V1 = (
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)
+
+
+def require_memory(subject: str, values: int) -> None:
+    """Refuse images, uint8 `values` in all, that do not fit in memory. Raises InputError."""
+    _refuse(subject, "memory", values * COPIES, free_memory())
+
+
+def require_disk(subject: str, needed: int, folder: Path) -> None:
+    """Refuse what needs more bytes than are free where a folder is or will be.
+
+    Raises InputError.
+    """
+    _refuse(subject, "disk", needed, shutil.disk_usage(existing(folder)).free)
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists."""
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that a process may still take, under its container's limits too.
+
+    root: where /proc and /sys are looked for.
+    """
+    return min([psutil.virtual_memory().available, *_left_in_groups(root)])
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """Bytes left in each control group with a limit that this process is in."""
+    for base, group, names in _groups(root):
+        folder = base / group.strip("/")
+        while folder.is_relative_to(base):
+            yield from _left(folder, *names)
+            folder = folder.parent
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str, tuple]]:
+    """Where groups of memory are, the path of ours below it, and the names of its files."""
+    table = root / "proc" / "self" / "cgroup"
+    mount = root / "sys" / "fs" / "cgroup"
+    for line in table.read_text(encoding="utf-8").splitlines() if table.is_file() else ():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            yield mount, group, V2
+        elif "memory" in controllers.split(","):
+            yield mount / "memory", group, V1
+
+
+def _left(folder: Path, limit: str, used: str, cached: tuple[str, ...]) -> Iterator[int]:
+    """Bytes left in one group; nothing where it has no limit. The cache gives way when asked."""
+    if not all((folder / name).is_file() for name in (limit, used, "memory.stat")):
+        return  # another kind of group, or one that lies outside this container
+    text = {n: (folder / n).read_text(encoding="utf-8") for n in (limit, used, "memory.stat")}
+    if text[limit].strip() == "max":
+        return
+    stat = dict(line.split() for line in text["memory.stat"].splitlines())
+    in_use = int(text[used]) - sum(int(stat.get(name, 0)) for name in cached)
+    yield max(0, int(text[limit]) - in_use)
+
+
+def _refuse(subject: str, what: str, needed: float, there: float) -> None:
+    if needed > there:
+        raise InputError(
+            f"{subject} need {needed / 2**30:.3g} GiB of {what}; "
+            f"allowed: the {there / 2**30:.3g} GiB that are free"
+        )
