@@ -209,7 +209,7 @@ class FusedModel:
     Args:
         graph: the backbone's calls; its layers keep their weights, which no lane ever writes.
         cut: number of calls below the trunk's cut.
-        lanes: the runs. No lane may tune a layer below the cut.
+        lanes: the runs. No lane may tune a layer below the cut, or one without weights.
         build_classifier: makes the classifier of one seed.
     """
 
@@ -233,6 +233,8 @@ class FusedModel:
             for name in lane.layers:
                 layers[name].trainable = True  # whatever plain training has left there
                 tuned, statistics = lane_variables(layers[name])
+                if not tuned:
+                    raise ValueError(f"layer {name!r} has no weights that training moves")
                 self.slots[j, name] = self.tuned.add(j, tuned), self.statistics.add(j, statistics)
                 self.tuners.setdefault(name, []).append(j)
 

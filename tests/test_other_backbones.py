@@ -146,6 +146,16 @@ def test_layers_that_only_hold_constants_are_not_tuned():
     assert_both_engines_agree(backbone, baseline_2(backbone))
 
 
+def test_a_layer_without_weights_cannot_be_tuned_by_either_engine():
+    constants = layers.Normalization(mean=0.1, variance=2.0, name="constants")
+    backbone, block = backbone_of(constants), Block("odd", ("constants",))
+    trunk = Trunk.from_images(read_graph(backbone), make_task().train_images)
+    with pytest.raises(ValueError, match="constants"):
+        freeze_except(backbone, block.layers)
+    with pytest.raises(ValueError, match="constants"):
+        fuse(trunk, [block], [0], make_task())
+
+
 def test_layers_that_take_each_image_by_itself_are_accepted():
     backbone = backbone_of(
         layers.GroupNormalization(2),
@@ -275,6 +285,24 @@ REFUSED = {
     "mask": (masked, "odd.*Masking.*makes a mask"),
     "shared": (shared, "shares its kernel"),
 }
+
+
+# Of those that take more, or something else, than a factor.
+ARGUMENTS = {
+    "RandomCrop": (6, 6),
+    "RandomElasticTransform": (),
+    "RandomErasing": (),
+    "RandomPosterization": (4,),
+    "RandomSharpness": (0.1, (0, 1)),
+    "RandomTranslation": (0.1, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", [x for x in dir(layers) if x.startswith("Random")])
+def test_every_augmentation_of_keras_is_refused(name):
+    layer = getattr(layers, name)(*ARGUMENTS.get(name, (0.1,)), name="odd")
+    with pytest.raises(InputError, match=f"odd.*{name}.*{RANDOM}"):
+        prepare_backbone(backbone_of(lambda x: layer(x[..., :3])))
 
 
 @pytest.mark.filterwarnings("ignore:Layer 'last'.*passed an input with a mask")

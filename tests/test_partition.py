@@ -1,5 +1,7 @@
 """The paper's methods as lists of blocks, with the known answers of the five backbones."""
 
+import hashlib
+
 import keras
 import pytest
 
@@ -60,6 +62,26 @@ def test_windows_cover_every_layer_with_weights(named_twin):
     windows = partition.sliding_window(twin, 3)
     assert len(windows) == len(twin.layers) - 3
     assert {x for w in windows for x in w.layers} == set(partition.weighted_layers(twin))
+
+
+# Of the names and layers of every block: the keys of committed rows depend on them.
+BLOCKS = {
+    "VGG16": "85032f605cd10fd9",
+    "MobileNet": "29dcc69178b22834",
+    "MobileNetV2": "490d2c3f0e5aecbb",
+    "MobileNetV3Small": "d9181685320769c0",
+    "ResNet50V2": "0aea6218386891ff",
+}
+
+
+def test_the_papers_backbones_are_cut_as_they_always_were(named_twin):
+    name, twin = named_twin
+    methods = (partition.baseline_2, partition.layer_wise, partition.block_wise)
+    blocks = [block for method in methods for block in method(twin)]
+    blocks += partition.sliding_window(twin, 3) + partition.random_layers(twin, 6, seed=0)
+    blocks += [] if name == "VGG16" else partition.batch_norm(twin)
+    text = repr([(block.name, block.layers) for block in blocks])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == BLOCKS[name]
 
 
 def test_vgg16_has_the_five_blocks_of_figure_2():

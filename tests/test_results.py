@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from rows import layer_names, make_rows, row
 
@@ -230,6 +231,13 @@ def test_the_order_of_layers_comes_from_rows(lost):
     rows = in_order(df, "layer_wise", "MobileNet", "train[:10%]")
     assert rows["block"].tolist() == layer_names("MobileNet")
     assert rows["position"].tolist() == list(range(1, 55))
+
+
+def test_the_order_of_more_than_99_blocks_goes_by_their_numbers():
+    """NASNetMobile has as many; written in any order, and `block_100` is not before `block_11`."""
+    numbers = np.random.default_rng(0).permutation(np.arange(1, 121))
+    rows = [row(block=f"block_{i:02}", layers=f"layer_{i}", backbone="Many") for i in numbers]
+    assert layer_order(pd.DataFrame(rows), "Many") == [f"layer_{i}" for i in range(1, 121)]
 
 
 def test_layers_without_a_known_order_come_as_written():

@@ -111,6 +111,17 @@ def test_private_attributes_of_keras():
         assert hasattr(node, name)
 
 
+def test_private_attributes_of_keras_layers():
+    """What `lib.pure` needs: sub-layers, seeds, masks, and weights that are tuned if not frozen."""
+    drop = keras.layers.Dropout(0.5)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense"), drop])
+    model.trainable = False
+    assert {"dense", drop.name} <= {layer.name for layer in model._flatten_layers()}
+    assert len(model.get_layer("dense")._trainable_variables) == 2
+    assert len(drop._seed_generators) == 1
+    assert keras.layers.Masking()(keras.Input((2, 2)))._keras_mask is not None
+
+
 @pytest.mark.parametrize(
     ("name", "pairs", "pads"),
     [
