@@ -122,7 +122,8 @@ def check_splits(dataset: Dataset, params: Params) -> None:
         if len(indices) == 0:
             raise InputError(f"{where} is empty; {_allowed_slice(dataset, key, params)}")
         if missing:
-            absent = ", ".join(dataset.names[label] for label in sorted(missing))
+            absent = ", ".join(dataset.names[label] for label in sorted(missing)[:LISTED_CLASSES])
+            absent += f" and {len(missing) - LISTED_CLASSES} more" * (len(missing) > LISTED_CLASSES)
             raise InputError(f"{where} lacks {absent}; {_allowed_slice(dataset, key, params)}")
         if key != "eval_split" and len(np.intersect1d(indices, evaluation)):
             raise InputError(f"{where} overlaps eval_split {params.eval_split!r}; allowed: apart")

@@ -4,6 +4,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +161,13 @@ def test_the_smallest_slice_that_holds_every_class_is_named(spec, key, smallest)
     check_splits(dataset, make(**values | {key: smallest}))
 
 
+def test_of_many_absent_classes_some_are_named():
+    images = np.zeros((60, 2, 2, 3), np.uint8)
+    many = Dataset(images, np.arange(60) % 30, tuple(f"c{i}" for i in range(30)), "made up")
+    line = refusal(check_splits, many, make(search_split="train[:5]", eval_split="train[30:]"))
+    assert "lacks c5, c6, " in line and "c24 and 5 more; allowed:" in line and "c25" not in line
+
+
 def test_a_class_that_only_the_evaluation_slice_holds_is_said_to_be_there():
     dataset = tiny([0] * 15 + [1, 0] * 2 + [1])
     line = refusal(check_splits, dataset, make(search_split="train[:50%]"))
@@ -243,13 +251,9 @@ def test_images_that_do_not_fit_in_memory_are_refused_before_they_are_read(
 
 
 def test_photos_that_do_not_fit_on_the_disk_are_refused(monkeypatch, photos):
-    monkeypatch.setattr("lib.room.shutil.disk_usage", lambda path: Disk())
+    monkeypatch.setattr("lib.room.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     assert "40 photos of 32 px need" in (line := refusal(load_folder, photos))
     assert "GiB of disk" in line
-
-
-class Disk:
-    free = 1000
 
 
 V1_STAT = "total_inactive_file 100\ntotal_active_file 50\ninactive_file 7\n"
@@ -275,7 +279,7 @@ V1_STAT = "total_inactive_file 100\ntotal_active_file 50\ninactive_file 7\n"
     ],
 )  # fmt: skip
 def test_free_memory_is_what_the_container_leaves(tmp_path, monkeypatch, groups, files, free):
-    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: Available())
+    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
     if groups is not None:
         (tmp_path / "proc" / "self").mkdir(parents=True)
         (tmp_path / "proc" / "self" / "cgroup").write_text(f"{groups}\n")
@@ -286,10 +290,6 @@ def test_free_memory_is_what_the_container_leaves(tmp_path, monkeypatch, groups,
         stat = V1_STAT if "bytes" in name else "inactive_file 100\nactive_file 50\n"
         path.with_name("memory.stat").write_text(stat)
     assert room.free_memory(tmp_path) == (10_000 if free is None else free)
-
-
-class Available:
-    available = 10_000
 
 
 # ------------------------------------------------------------------------- a folder of photos
@@ -555,6 +555,16 @@ def test_other_records_another_tensorflow_or_another_resize_are_decoded_again(
     monkeypatch.setattr(data.inspect, "getsource", lambda function: "another resize")
     load_data(prepared(tmp_path, b"one"))
     assert len(reads) == 4
+
+
+def test_tf_flowers_that_do_not_fit_in_memory_are_refused_before_they_are_decoded(
+    tmp_path, monkeypatch
+):
+    info = SimpleNamespace(splits={"train": SimpleNamespace(num_examples=10**9)})
+    builder = SimpleNamespace(data_dir=str(tmp_path), info=info)
+    monkeypatch.setattr(data, "_tf_flowers_builder", lambda folder: builder)
+    line = refusal(load_data, prepared(tmp_path, b"one"))
+    assert line.startswith("data: tf_flowers of 32 px need 1.43e+04 GiB of memory; allowed: ")
 
 
 def test_two_cached_copies_of_tf_flowers_are_not_guessed_between(cache, monkeypatch):

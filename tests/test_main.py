@@ -45,8 +45,10 @@ def test_check_names_the_classes_and_those_that_look_alike(tmp_path, capsys):
     for name in ("Rose", "rose ", "tulip"):
         for i in range(20):
             photo(tmp_path / "photos" / name / f"{i}.png", (i, 0, 0))
-    settings = f"profile=smoke backbones=VGG16 data={tmp_path}/photos results={tmp_path}/rows"
-    assert main(["check", *settings.split()]) == 0
+    settings = (
+        f"profile=smoke data={tmp_path}/photos results={tmp_path}/rows search_split=train[:1]"
+    )
+    assert main(["check", *settings.split()]) == 2  # said before the slice is refused
     out = capsys.readouterr().out
     assert "3 classes: 20 Rose, 20 rose , 20 tulip\n" in out
     assert "warning: classes 'Rose' and 'rose ' look alike" in out
