@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+
+from .cells import parameters_set
 
 ROOT = Path(__file__).resolve().parent.parent  # the one place that knows where the project lies
 
@@ -27,8 +30,6 @@ WEIGHTS = ("imagenet", "none", "embedded")
 _BOUND = r"-?\d+(?:(?:\.\d+)?%)?"
 SPLIT_PATTERN = re.compile(rf"train(?:\[(?!:\])(?P<low>{_BOUND})?:(?P<high>{_BOUND})?\])?")
 
-_IPYTHON_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython"})
-_LITERALS = (bool, int, float, str, list, tuple, dict, type(None))
 _NUMBER_TEXT = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
@@ -283,25 +284,25 @@ def load_params(profile: str, **overrides: Any) -> Params:
 def from_notebook(namespace: dict[str, Any]) -> Params:
     """Return the parameters that a notebook's ``globals()`` holds.
 
-    Every public variable of a plain literal type (bool, int, float, str, list, tuple, dict, None)
-    is a parameter, so that a misspelt ``papermill -p`` is refused rather than ignored. The first
-    call, right after the parameters cell, leaves the names in ``_parameters``; a later one, when
-    the cell is run again, reads these and not the variables that the notebook has made since.
-    ``profile`` is required; ``backbone`` runs that one only; None leaves a value as the profile
-    has it.
+    Every public variable that the parameters cell sets is a parameter, each time that it runs, so
+    that a misspelt ``papermill -p`` is refused rather than ignored; see `lib.cells` for which cell
+    that is. Paths and NumPy's scalars are taken as text and numbers. ``profile`` is required;
+    ``backbone`` runs that one only; None leaves a value as the profile has it.
 
     Raises:
         InputError: as `load_params`, and where ``profile`` is missing.
     """
-    public = {k: v for k, v in namespace.items() if not k.startswith("_")}
-    values = {k: v for k, v in public.items() if k not in _IPYTHON_NAMES and type(v) in _LITERALS}
-    names = namespace.setdefault("_parameters", sorted(values))
-    values = {name: value for name, value in values.items() if name in names}
-    if "profile" not in values:
+    known = (*_RULES, "backbone")
+    try:
+        values = parameters_set(namespace, known)
+    except ValueError as error:
+        raise InputError(f"notebook: {error}") from error
+    values = {name: v for name, v in values.items() if not isinstance(v, Params)}  # made before
+    _check_keys(values, "notebook", extra=("backbone",))
+    overrides = {name: _plain(value) for name, value in values.items() if value is not None}
+    if "profile" not in overrides:
         raise InputError(f"notebook: profile is missing; allowed: {', '.join(profiles())}")
-    profile = values.pop("profile")
-    overrides = {name: value for name, value in values.items() if value is not None}
-    _check_keys(overrides, "notebook", extra=("backbone",))
+    profile = overrides.pop("profile")
     return load_params(profile, **_one_backbone(overrides))
 
 
@@ -365,10 +366,27 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return the values tidied (lists to tuples, whole numbers to floats), or refuse them."""
     _check_keys(values, source)
+    values = {name: _plain(value) for name, value in values.items()}
     for name, value in values.items():
-        if not _RULES[name].accepts(value):
+        if not _is_literal(value) or not _RULES[name].accepts(value):
             raise _refusal(source, name, value, _RULES[name])
     return {name: _tidied(name, value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return paths as text and NumPy's scalars as Python's, also inside lists and mappings."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return {_plain(k): _plain(v) for k, v in value.items()} if type(value) is dict else value
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether a value is of a type that the rules can compare; an array, say, is not."""
+    return value is None or isinstance(value, (bool, int, float, str, list, tuple, Mapping))
 
 
 def _check_keys(values: Mapping[str, Any], source: str, extra: tuple[str, ...] = ()) -> None:
