@@ -30,6 +30,7 @@ WEIGHTS = ("imagenet", "none", "embedded")
 _BOUND = r"-?\d+(?:(?:\.\d+)?%)?"
 SPLIT_PATTERN = re.compile(rf"train(?:\[(?!:\])(?P<low>{_BOUND})?:(?P<high>{_BOUND})?\])?")
 
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # control characters, no text
 _NUMBER_TEXT = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
@@ -95,6 +96,11 @@ def _list_of(rule: Rule) -> Rule:
     return Rule(f"a list without repeats, each {rule.allowed}", accepts)
 
 
+def _is_path(value: Any) -> bool:
+    """Whether a value may name a file: text without line ends and bytes that are no text."""
+    return isinstance(value, str) and bool(value.strip()) and not _UNFIT.search(value)
+
+
 def _name_or_path(*names: str) -> Rule:
     """Return a rule for a known name or a path; a bare word must exist, so that typing errors show.
 
@@ -103,14 +109,14 @@ def _name_or_path(*names: str) -> Rule:
     """
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, str) or not value.strip():
+        if not _is_path(value):
             return False
         return value in names or "/" in value or os.sep in value or resolve_path(value).exists()
 
     return Rule("one of " + ", ".join(names) + ", or a path", accepts)
 
 
-_PATH = Rule("the path of a folder", lambda v: isinstance(v, str) and bool(v.strip()))
+_PATH = Rule("the path of a folder", _is_path)
 _SPLIT = Rule(
     "a slice such as train[:10%], train[70%:] or train[100:200]",
     lambda v: isinstance(v, str) and SPLIT_PATTERN.fullmatch(v) is not None,
@@ -253,17 +259,24 @@ class Params:
 
 
 _RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Params)}
+TEXTS = frozenset(f.name for f in fields(Params) if f.type in (str, str | None))
 _FLOATS = frozenset(f.name for f in fields(Params) if f.type in (float, "float"))
 
 
 def resolve_path(text: str) -> Path:
-    """Return the path that a parameter names: ``~`` expanded, relative to the project's root."""
-    return ROOT / Path(text).expanduser()
+    """Return the path that a parameter names: ``~`` expanded, relative to the project's root.
+
+    Raises InputError where ``~name`` is nobody's home.
+    """
+    try:
+        return ROOT / Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"path: {text!r}: {error}; allowed: the name of a user here") from error
 
 
 def profiles() -> list[str]:
     """Return the names of the profiles in ``params/``, sorted."""
-    return sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
+    return sorted(path.stem for path in (ROOT / "params").glob("*.yaml") if path.is_file())
 
 
 def load_params(profile: str, **overrides: Any) -> Params:
@@ -276,8 +289,8 @@ def load_params(profile: str, **overrides: Any) -> Params:
     Raises:
         InputError: unknown profile or key, wrong type, value out of range, contradicting values.
     """
-    path = _profile_path(profile)
-    from_file = _checked(_read_yaml(path), _shown(path))
+    path = profile_path(profile)
+    from_file = _checked(_read_yaml(path), shown_path(path))
     return Params(path.stem, **(from_file | _checked(overrides, "override")))
 
 
@@ -318,7 +331,7 @@ def _one_backbone(values: dict[str, Any]) -> dict[str, Any]:
     return rest | {"backbones": (values["backbone"],)}
 
 
-def _profile_path(profile: Any) -> Path:
+def profile_path(profile: Any) -> Path:
     """Return the YAML file of a profile name, or the path itself where it ends in .yaml."""
     known = f"allowed: {', '.join(profiles())}, or the path of an existing .yaml file"
     if isinstance(profile, str) and profile.endswith(".yaml"):
@@ -335,7 +348,17 @@ def _profile_path(profile: Any) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, except that a key given twice is refused: it would win silently."""
+    """The safe loader, without keys given twice, which win silently, and without aliases.
+
+    A file with aliases may hold itself, or a few lines of it more than the memory does.
+    """
+
+    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                problem="an alias is not allowed", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -350,17 +373,32 @@ class _Loader(yaml.SafeLoader):
 def _read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping; an empty file is an empty mapping."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{_shown(path)}: cannot be read as YAML: {reason}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown_path(path)}: cannot be read as YAML: {error}") from error
+    except OSError as error:
+        raise InputError(f"{shown_path(path)}: cannot be read: {error.strerror}") from error
+    values = parse_yaml(text, shown_path(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{_shown(path)}: holds {values!r:.60}; allowed: lines of 'key: value'")
+        raise InputError(
+            f"{shown_path(path)}: holds {values!r:.60}; allowed: lines of 'key: value'"
+        )
     if "profile" in values:
-        raise InputError(f"{_shown(path)}: profile: the file's name is the profile; remove the key")
+        raise InputError(
+            f"{shown_path(path)}: profile: the file's name is the profile; remove the key"
+        )
     return values
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return what YAML says, without making objects. Raises InputError, which names the source."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{source}: cannot be read as YAML: {reason}") from error
 
 
 def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -454,7 +492,10 @@ def _suggestion(name: Any, known: Any) -> str:
     return f" (did you mean {by_lower[close[0]]}?)" if close else ""
 
 
-def _shown(path: Path) -> str:
-    """Return a path as the reader knows it: relative to the project where it lies inside."""
+def shown_path(path: Path) -> str:
+    """Return a path as the reader knows it: relative to the project where it lies inside.
+
+    `resolve_path` of it is the same place.
+    """
     path = path.resolve()
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
+from committed import PROJECT
+from committed import RESULTS as COMMITTED
 from rows import make_rows, row
 
-from lib.params import ROOT, load_params
+from lib.params import load_params
 from lib.results import append_row, pack_hits, read_results, run_key
 from lib.verify import files_wrong, rows_lacking, rows_wrong, verify
-
-COMMITTED = ROOT / "results" / "cpu"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def frame(tmp_path, *rows):
 
 
 def test_everything_that_is_committed_is_sound():
-    assert list(verify()) == []
+    assert list(verify(PROJECT)) == []
 
 
 def test_one_altered_digit_of_a_row_is_found(root):
@@ -48,12 +48,13 @@ def test_one_altered_digit_of_a_row_is_found(root):
 
 def test_one_altered_byte_of_a_figure_is_found(tmp_path):
     folder = tmp_path / "cpu"
-    shutil.copytree(ROOT / "figures" / "cpu", folder)
+    shutil.copytree(PROJECT / "figures" / "cpu", folder)
     svg = folder / "fig08_final.svg"
     svg.write_text(svg.read_text().replace("0.8", "0.9", 1))
     (folder / "table1.csv").unlink()
     (folder / "fig99.png").write_bytes(b"")
-    found = list(files_wrong(read_results(COMMITTED), folder, load_params("cpu")))
+    params = load_params("cpu", results=str(COMMITTED))
+    found = list(files_wrong(read_results(COMMITTED), folder, params))
     assert len(found) == 3
     for name, words in (("fig08", "not what"), ("fig99", "nothing"), ("table1.csv", "missing")):
         assert any(name in problem and words in problem for problem in found)
