@@ -6,7 +6,7 @@ PROFILE ?= quick
 BACKBONES ?=
 # folder of the rows; empty: results/<profile>. Rows that are there are not trained again
 RESULTS ?=
-# other parameters of lib/params.py, such as SET="epochs=3 data=my/photos"
+# other parameters of lib/params.py: SET="epochs=3 data='my photos'"; spaces stand in quotes
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=
@@ -20,9 +20,11 @@ NODE_PYTHON ?=
 PYTHON ?= python3
 
 PY       := .venv/bin/python
-SETTINGS := profile=$(PROFILE) $(if $(RESULTS),results=$(RESULTS)) $(SET)
-# Each folder of rows has its own executed notebooks.
-BUILD    := build/$(basename $(notdir $(PROFILE)))$(if $(RESULTS),/$(subst /,-,$(RESULTS)))
+# Options reach the commands through the environment, letter by letter as they were typed; neither
+# make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
+OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL JOBS NODE_PYTHON
+$(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
+SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
 NOTEBOOKS := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -63,14 +65,18 @@ env: .venv/.ready ## make .venv from requirements.txt; once, and again when that
 	@touch $@
 
 check: env ## check parameters, data and weights, and estimate the cost; trains nothing
-	@$(PY) -m lib check $(SETTINGS) backbones="$(BACKBONES)"
+	@$(PY) -m lib check $(SETTINGS) backbones="$$BACKBONES"
 
 paper: check ## run the paper: every notebook, every figure and Table I
-	@names="$(or $(BACKBONES),$$($(PY) -m lib backbones $(SETTINGS)))"; set -- $$names; \
-	jobs=$$(($(JOBS) < $$# ? $(JOBS) : $$#)); $(share_cores); \
+	@case "$$JOBS" in [1-9]|[1-9][0-9]) ;; *) \
+	  echo "error: JOBS: '$$JOBS' is not allowed; allowed: a whole number from 1 to 99" >&2; exit 2; esac
+	@$(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES"
+	@plan="$$($(PY) -m lib plan $(SETTINGS) backbones="$$BACKBONES")" || exit; \
+	set -- $$plan; build=$$1; shift; \
+	jobs=$$(($$JOBS < $$# ? $$JOBS : $$#)); $(share_cores); \
 	trap 'echo "stopped: finished runs are kept; the same command goes on from there"' INT; \
-	$(MAKE) --no-print-directory -j$$jobs run BACKBONES="$$names"
-	@echo "done: executed notebooks are in $(BUILD)"
+	$(MAKE) --no-print-directory -j$$jobs run BUILD="$$build" BACKBONES="$$*" \
+	  && echo "done: executed notebooks are in $$build"
 
 # TensorFlow's threads for each of $$jobs processes: with one each, two on two cores do a third
 # less work than if both took all.
@@ -80,37 +86,37 @@ export TF_NUM_INTRAOP_THREADS=$${TF_NUM_INTRAOP_THREADS:-$$threads} \
   TF_NUM_INTEROP_THREADS=$${TF_NUM_INTEROP_THREADS:-$$threads}
 endef
 
-# One chain of notebooks a backbone, then the figures of all.
+# One chain of notebooks a backbone, then the figures of all. Every notebook is executed each time:
+# what it depends on are the resolved parameters and the rows, and rows make it quick. BUILD is the
+# folder that `lib plan` prints and where `lib settings` has written the parameters.
+ifeq ($(origin BUILD),command line)
 run: $(BUILD)/08_audit.ipynb
 
-# Rewritten only when the settings change: what was executed with others is then stale.
-$(BUILD)/settings.txt: FORCE
-	@mkdir -p $(@D); echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' > $@
-
 # $(BUILD)/<backbone>/<notebook>.ipynb; each needs the one before it.
-$(BUILD)/%/01_baselines.ipynb: notebooks/01_baselines.ipynb $(BUILD)/settings.txt $(wildcard lib/*.py)
+$(BUILD)/%/01_baselines.ipynb: notebooks/01_baselines.ipynb FORCE
 	$(execute)
-$(BUILD)/%/02_layer_wise.ipynb: notebooks/02_layer_wise.ipynb $(BUILD)/%/01_baselines.ipynb
+$(BUILD)/%/02_layer_wise.ipynb: notebooks/02_layer_wise.ipynb $(BUILD)/%/01_baselines.ipynb FORCE
 	$(execute)
-$(BUILD)/%/03_block_wise.ipynb: notebooks/03_block_wise.ipynb $(BUILD)/%/02_layer_wise.ipynb
+$(BUILD)/%/03_block_wise.ipynb: notebooks/03_block_wise.ipynb $(BUILD)/%/02_layer_wise.ipynb FORCE
 	$(execute)
-$(BUILD)/%/04_ranked.ipynb: notebooks/04_ranked.ipynb $(BUILD)/%/03_block_wise.ipynb
+$(BUILD)/%/04_ranked.ipynb: notebooks/04_ranked.ipynb $(BUILD)/%/03_block_wise.ipynb FORCE
 	$(execute)
-$(BUILD)/%/05_sliding_window.ipynb: notebooks/05_sliding_window.ipynb $(BUILD)/%/04_ranked.ipynb
+$(BUILD)/%/05_sliding_window.ipynb: notebooks/05_sliding_window.ipynb $(BUILD)/%/04_ranked.ipynb FORCE
 	$(execute)
-$(BUILD)/%/06_final.ipynb: notebooks/06_final.ipynb $(BUILD)/%/05_sliding_window.ipynb
+$(BUILD)/%/06_final.ipynb: notebooks/06_final.ipynb $(BUILD)/%/05_sliding_window.ipynb FORCE
 	$(execute)
-$(BUILD)/07_figures.ipynb: notebooks/07_figures.ipynb $(BACKBONES:%=$(BUILD)/%/06_final.ipynb)
+$(BUILD)/07_figures.ipynb: notebooks/07_figures.ipynb $(BACKBONES:%=$(BUILD)/%/06_final.ipynb) FORCE
 	$(execute)
 
-$(BUILD)/08_audit.ipynb: notebooks/08_audit.ipynb $(BUILD)/07_figures.ipynb
+$(BUILD)/08_audit.ipynb: notebooks/08_audit.ipynb $(BUILD)/07_figures.ipynb FORCE
 	$(execute)
+endif
 
 # Execute notebook $< as $@ with papermill; $* is the backbone. A notebook that fails is left
 # beside its place, never in it; its last error and the number of the code cell are shown.
 define execute
-@mkdir -p $(@D); echo "$(basename $(notdir $<)) $* ..."
-@began=$$(date +%s); $(PY) -m papermill --no-progress-bar $(foreach s,$(SETTINGS),-y '$(subst =,: ,$(s))') \
+@mkdir -p $(@D); rm -f $@; echo "$(basename $(notdir $<)) $* ..."
+@began=$$(date +%s); $(PY) -m papermill --no-progress-bar -f $(BUILD)/parameters.yaml \
   $(if $*,-p backbone $*) $< $(@:.ipynb=.failed.ipynb) > $(@:.ipynb=.log) 2>&1 \
   || { grep -E '^[A-Za-z.]*(Error|Interrupt|Died)' $(@:.ipynb=.log) | tail -n 1; \
   echo "failed: $< $*, cell$$(sed -nE 's/^Exception encountered at "In( \[[0-9]+\])":/\1/p' \
@@ -120,10 +126,10 @@ define execute
 endef
 
 bundle: env ## pack everything for a machine without a network, and say how to run it there
-	@NODE_PYTHON="$(NODE_PYTHON)" $(PY) -m lib bundle $(SETTINGS) backbones="$(BACKBONES)"
+	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES"
 
 audit: env ## train the runs that notebook 8 needs beyond the paper's, such as more seeds
-	@CONTROL="$(CONTROL)" $(PY) -m lib audit $(SETTINGS) backbones="$(BACKBONES)"
+	@$(PY) -m lib audit $(SETTINGS) backbones="$$BACKBONES"
 
 figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
@@ -138,7 +144,7 @@ migrate: env ## give the rows of RESULTS that an earlier version wrote their new
 	@$(PY) -m lib migrate $(SETTINGS)
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
-	@CASE="$(CASE)" $(PY) -m lib bench $(SETTINGS) backbones="$(BACKBONES)"
+	@$(PY) -m lib bench $(SETTINGS) backbones="$$BACKBONES"
 
 test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backends, notebooks, a whole run
 

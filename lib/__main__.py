@@ -3,11 +3,21 @@
 import argparse
 import io
 import os
+import shlex
 import sys
+from typing import Any
 
-import yaml
-
-from .params import ROOT, InputError, Params, load_params, readable
+from .params import (
+    ROOT,
+    TEXTS,
+    InputError,
+    Params,
+    load_params,
+    parse_yaml,
+    profile_path,
+    readable,
+    shown_path,
+)
 from .quiet import import_quietly
 
 
@@ -15,46 +25,72 @@ def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
     commands = {
-        f.__name__: f
-        for f in (check, backbones, train, audit, figures, bench, bundle, verify, migrate)
-    }
+        f.__name__: f for f in (check, plan, train, audit, figures, bench, bundle, verify, migrate)
+    } | {"settings": settings}
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
+    parser.add_argument("--set", default="", help="more of them in one text, quoted as in a shell")
     # As UTF-8, whatever the locale: what is no text then, is refused as no YAML.
     decoded = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments]
-    options = parser.parse_args(decoded)
+    options = parser.parse_intermixed_args(decoded)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
-    import_quietly()
+    if options.command not in ("plan", "settings"):
+        import_quietly()
     try:
-        commands[options.command](parse_settings(options.settings))
+        given = read_settings([*options.settings, *split_words(options.set)])
+        commands[options.command](given if options.command == "settings" else load_params(**given))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def parse_settings(settings: list[str]) -> Params:
-    """Parameters from words such as ``profile=quick`` and ``epochs=3``; values are YAML.
+def parse_settings(words: list[str]) -> Params:
+    """Parameters from words such as ``profile=quick`` and ``epochs=3``, see `read_settings`."""
+    return load_params(**read_settings(words))
 
-    ``backbones`` may be written as names between spaces. An empty value leaves the profile's.
+
+def read_settings(words: list[str]) -> dict[str, Any]:
+    """Values by name from words such as ``epochs=3``; ``profile`` is quick where none is given.
+
+    Names and paths are taken as they are written, other values are YAML; ``backbones`` may be
+    names between spaces. An empty value leaves the profile's.
+
+    Raises InputError: a word that is no KEY=VALUE or no YAML, a name that is set twice.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise InputError(f"settings: {word!r} is not allowed; allowed: KEY=VALUE")
+        value = _value(name, text)
+        if value is not None and name in values:
+            raise InputError(f"settings: {name} is set twice; allowed: once")
+        if value is not None:
+            values[name] = value
+    return {"profile": "quick"} | values
+
+
+def _value(name: str, text: str) -> Any:
+    if name in TEXTS:
+        return text or None
+    value = parse_yaml(text, f"settings: {name}: {text!r}")
+    return value.split() if name == "backbones" and isinstance(value, str) else value
+
+
+def split_words(text: str) -> list[str]:
+    """Cut a text into words as a shell does: a value with spaces stands in quotes.
 
     Raises InputError.
     """
-    values = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise InputError(f"settings: {setting!r} is not allowed; allowed: KEY=VALUE")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"settings: {name}: {text!r} is not YAML: {reason}") from error
-        if name == "backbones" and isinstance(values[name], str):
-            values[name] = values[name].split()
-    given = {name: value for name, value in values.items() if value is not None}
-    return load_params(given.pop("profile", "quick"), **given)
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError(
+            f"SET: {text!r}: {error}; allowed: KEY=VALUE between spaces, "
+            "a value that holds spaces or quotes in quotes"
+        ) from error
 
 
 def check(params: Params) -> None:
@@ -78,9 +114,20 @@ def check(params: Params) -> None:
     print(*report(params, costs), sep="\n", flush=True)
 
 
-def backbones(params: Params) -> None:
-    """Print the names of the profile's backbones."""
-    print(*params.backbones)
+def plan(params: Params) -> None:
+    """Print the folder of executed notebooks and the backbones, for make: words between spaces."""
+    from .executed import folder
+
+    print(folder(params).relative_to(ROOT), *params.backbones)
+
+
+def settings(given: dict[str, Any]) -> None:
+    """Write the parameters for the notebooks, and remove notebooks executed with others."""
+    from .executed import prepare
+
+    profile = given["profile"]
+    path = profile_path(profile)
+    prepare(load_params(**given), shown_path(path) if profile.endswith(".yaml") else profile)
 
 
 def train(params: Params) -> None:

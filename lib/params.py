@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+
+from .cells import parameters_set
 
 ROOT = Path(__file__).resolve().parent.parent  # the one place that knows where the project lies
 
@@ -27,8 +30,7 @@ WEIGHTS = ("imagenet", "none", "embedded")
 _BOUND = r"-?\d+(?:(?:\.\d+)?%)?"
 SPLIT_PATTERN = re.compile(rf"train(?:\[(?!:\])(?P<low>{_BOUND})?:(?P<high>{_BOUND})?\])?")
 
-_IPYTHON_NAMES = frozenset({"In", "Out", "exit", "quit", "get_ipython"})
-_LITERALS = (bool, int, float, str, list, tuple, dict, type(None))
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # control characters, no text
 _NUMBER_TEXT = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
@@ -108,6 +110,11 @@ def _list_of(rule: Rule) -> Rule:
     return Rule(f"a list without repeats, each {rule.allowed}", accepts)
 
 
+def _is_path(value: Any) -> bool:
+    """Whether a value may name a file: text without line ends and bytes that are no text."""
+    return isinstance(value, str) and bool(value.strip()) and not _UNFIT.search(value)
+
+
 def _name_or_path(*names: str) -> Rule:
     """Return a rule for a known name or a path; a bare word must exist, so that typing errors show.
 
@@ -116,14 +123,14 @@ def _name_or_path(*names: str) -> Rule:
     """
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, str) or not value.strip():
+        if not _is_path(value):
             return False
         return value in names or "/" in value or os.sep in value or resolve_path(value).exists()
 
     return Rule("one of " + ", ".join(names) + ", or a path", accepts)
 
 
-_PATH = Rule("the path of a folder", lambda v: isinstance(v, str) and bool(v.strip()))
+_PATH = Rule("the path of a folder", _is_path)
 _SPLIT = Rule(
     "a slice such as train[:10%], train[70%:] or train[100:200]",
     lambda v: isinstance(v, str) and SPLIT_PATTERN.fullmatch(v) is not None,
@@ -269,6 +276,7 @@ class Params:
 
 
 _RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Params)}
+TEXTS = frozenset(f.name for f in fields(Params) if f.type in (str, str | None))
 _FLOATS = frozenset(f.name for f in fields(Params) if f.type in (float, "float"))
 
 
@@ -292,7 +300,7 @@ def resolve_path(text: str) -> Path:
 
 def profiles() -> list[str]:
     """Return the names of the profiles in ``params/``, sorted."""
-    return sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))
+    return sorted(path.stem for path in (ROOT / "params").glob("*.yaml") if path.is_file())
 
 
 def load_params(profile: str, **overrides: Any) -> Params:
@@ -305,33 +313,33 @@ def load_params(profile: str, **overrides: Any) -> Params:
     Raises:
         InputError: unknown profile or key, wrong type, value out of range, contradicting values.
     """
-    path = _profile_path(profile)
-    from_file = _checked(_read_yaml(path), _shown(path))
+    path = profile_path(profile)
+    from_file = _checked(_read_yaml(path), shown_path(path))
     return Params(path.stem, **(from_file | _checked(overrides, "override")))
 
 
 def from_notebook(namespace: dict[str, Any]) -> Params:
     """Return the parameters that a notebook's ``globals()`` holds.
 
-    Every public variable of a plain literal type (bool, int, float, str, list, tuple, dict, None)
-    is a parameter, so that a misspelt ``papermill -p`` is refused rather than ignored. The first
-    call, right after the parameters cell, leaves the names in ``_parameters``; a later one, when
-    the cell is run again, reads these and not the variables that the notebook has made since.
-    ``profile`` is required; ``backbone`` runs that one only; None leaves a value as the profile
-    has it.
+    Every public variable that the parameters cell sets is a parameter, each time that it runs, so
+    that a misspelt ``papermill -p`` is refused rather than ignored; see `lib.cells` for which cell
+    that is. Paths and NumPy's scalars are taken as text and numbers. ``profile`` is required;
+    ``backbone`` runs that one only; None leaves a value as the profile has it.
 
     Raises:
         InputError: as `load_params`, and where ``profile`` is missing.
     """
-    public = {k: v for k, v in namespace.items() if not k.startswith("_")}
-    values = {k: v for k, v in public.items() if k not in _IPYTHON_NAMES and type(v) in _LITERALS}
-    names = namespace.setdefault("_parameters", sorted(values))
-    values = {name: value for name, value in values.items() if name in names}
-    if "profile" not in values:
+    known = (*_RULES, "backbone")
+    try:
+        values = parameters_set(namespace, known)
+    except ValueError as error:
+        raise InputError(f"notebook: {error}") from error
+    values = {name: v for name, v in values.items() if not isinstance(v, Params)}  # made before
+    _check_keys(values, "notebook", extra=("backbone",))
+    overrides = {name: _plain(value) for name, value in values.items() if value is not None}
+    if "profile" not in overrides:
         raise InputError(f"notebook: profile is missing; allowed: {', '.join(profiles())}")
-    profile = values.pop("profile")
-    overrides = {name: value for name, value in values.items() if value is not None}
-    _check_keys(overrides, "notebook", extra=("backbone",))
+    profile = overrides.pop("profile")
     return load_params(profile, **_one_backbone(overrides))
 
 
@@ -347,7 +355,7 @@ def _one_backbone(values: dict[str, Any]) -> dict[str, Any]:
     return rest | {"backbones": (values["backbone"],)}
 
 
-def _profile_path(profile: Any) -> Path:
+def profile_path(profile: Any) -> Path:
     """Return the YAML file of a profile name, or the path itself where it ends in .yaml."""
     known = f"allowed: {', '.join(profiles())}, or the path of an existing .yaml file"
     if isinstance(profile, str) and profile.endswith(".yaml"):
@@ -364,7 +372,17 @@ def _profile_path(profile: Any) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, except that a key given twice is refused: it would win silently."""
+    """The safe loader, without keys given twice, which win silently, and without aliases.
+
+    A file with aliases may hold itself, or a few lines of it more than the memory does.
+    """
+
+    def compose_node(self, parent: yaml.Node, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                problem="an alias is not allowed", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -379,26 +397,58 @@ class _Loader(yaml.SafeLoader):
 def _read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping; an empty file is an empty mapping."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{_shown(path)}: cannot be read as YAML: {reason}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{shown_path(path)}: cannot be read as YAML: {error}") from error
+    except OSError as error:
+        raise InputError(f"{shown_path(path)}: cannot be read: {error.strerror}") from error
+    values = parse_yaml(text, shown_path(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{_shown(path)}: holds {values!r:.60}; allowed: lines of 'key: value'")
+        raise InputError(
+            f"{shown_path(path)}: holds {values!r:.60}; allowed: lines of 'key: value'"
+        )
     if "profile" in values:
-        raise InputError(f"{_shown(path)}: profile: the file's name is the profile; remove the key")
+        raise InputError(
+            f"{shown_path(path)}: profile: the file's name is the profile; remove the key"
+        )
     return values
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return what YAML says, without making objects. Raises InputError, which names the source."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{source}: cannot be read as YAML: {reason}") from error
 
 
 def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return the values tidied (lists to tuples, whole numbers to floats), or refuse them."""
     _check_keys(values, source)
+    values = {name: _plain(value) for name, value in values.items()}
     for name, value in values.items():
-        if not _RULES[name].accepts(value):
+        if not _is_literal(value) or not _RULES[name].accepts(value):
             raise _refusal(source, name, value, _RULES[name])
     return {name: _tidied(name, value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return paths as text and NumPy's scalars as Python's, also inside lists and mappings."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return {_plain(k): _plain(v) for k, v in value.items()} if type(value) is dict else value
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether a value is of a type that the rules can compare; an array, say, is not."""
+    return value is None or isinstance(value, (bool, int, float, str, list, tuple, Mapping))
 
 
 def _check_keys(values: Mapping[str, Any], source: str, extra: tuple[str, ...] = ()) -> None:
@@ -466,7 +516,10 @@ def _suggestion(name: Any, known: Any) -> str:
     return f" (did you mean {by_lower[close[0]]}?)" if close else ""
 
 
-def _shown(path: Path) -> str:
-    """Return a path as the reader knows it: relative to the project where it lies inside."""
+def shown_path(path: Path) -> str:
+    """Return a path as the reader knows it: relative to the project where it lies inside.
+
+    `resolve_path` of it is the same place.
+    """
     path = path.resolve()
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -5,6 +5,7 @@ that agree with the images counted right, and every block of every partition pre
 and table: byte for byte what its rows give.
 """
 
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,42 +17,78 @@ import pandas as pd
 from . import partition, readme
 from .audit_figures import write_all
 from .backbones import BACKBONES, load_backbone
-from .params import ROOT, InputError, Params, load_params, profiles
+from .params import ROOT, InputError, Params, load_params
 from .results import read_results, run_key, unpack_hits
 from .speed import read_bench, save_bench
 from .sweep import methods
 
 UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
+_FOREIGN = " is made by nothing"
 
 
 def verify(root: Path = ROOT) -> Iterator[str]:
-    """One line for each thing that is wrong in ``results/``, ``figures/`` and ``README.md``."""
-    yield from results_wrong(root)
-    for folder in sorted(path for path in (root / "figures").glob("*") if path.is_dir()):
+    """One line for each thing that is wrong in ``results/``, ``figures/`` and ``README.md``.
+
+    What a user has added to them is not looked at, see `tracked`.
+    """
+    ours = tracked(root)
+    yield from results_wrong(root, ours)
+    for name in sorted({p.parts[1] for p in ours if p.parts[0] == "figures" and len(p.parts) > 2}):
         try:
-            rows = read_results(root / "results" / folder.name)
+            rows = read_results(root / "results" / name)
         except InputError:
             continue  # said above
-        yield from files_wrong(rows, folder, _profile(folder.name))
+        problems = files_wrong(rows, root / "figures" / name, _profile(root, name, ours))
+        yield from _ours(problems, root, ours)
     if (root / "results" / "bench.csv").exists():
         bench = read_bench(root / "results" / "bench.csv")
-        yield from _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
+        problems = _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
+        yield from _ours(problems, root, ours)
     yield from readme.outdated(root)
 
 
-def results_wrong(root: Path) -> Iterator[str]:
-    """One line for each thing that is wrong with the rows of ``results/``."""
-    for folder in sorted(path for path in (root / "results").glob("*") if path.is_dir()):
+def results_wrong(root: Path, ours: set[Path]) -> Iterator[str]:
+    """One line for each thing that is wrong with the rows of ``results/``.
+
+    ours: as `tracked` gives it.
+    """
+    for name in sorted({p.parts[1] for p in ours if p.parts[0] == "results" and len(p.parts) > 2}):
+        folder = root / "results" / name
         try:
             rows = read_results(folder)
         except InputError as error:
             yield str(error)
             continue
-        lacking = list(rows_lacking(rows, _profile(folder.name)))
+        lacking = list(rows_lacking(rows, _profile(root, name, ours)))
         if (folder / UNFINISHED).exists():
             lacking = [] if lacking else [f"lacks nothing; remove the file {UNFINISHED}"]
         for problem in (*rows_wrong(rows), *lacking):
             yield f"{folder.relative_to(root)}: {problem}"
+
+
+def tracked(root: Path = ROOT) -> set[Path]:
+    """What git tracks of params, results, figures and the README, as paths from the root.
+
+    Without git, and in a repository that knows nothing of them, it is all that is there.
+    """
+    names = ("params", "results", "figures", "README.md")
+    try:
+        git = ["git", "-C", str(root), "ls-files", "-z", "--", *names]
+        found = subprocess.run(git, capture_output=True).stdout.decode(errors="surrogateescape")
+    except OSError:  # there is no git here
+        found = ""
+    if found:
+        return {Path(name) for name in found.split("\0") if name and (root / name).is_file()}
+    there = [path for name in names for path in (root / name, *(root / name).rglob("*"))]
+    return {path.relative_to(root) for path in there if path.is_file()}
+
+
+def _ours(problems: Iterator[str], root: Path, ours: set[Path]) -> Iterator[str]:
+    """Those problems that are not about a file which somebody has put beside the figures."""
+    for problem in problems:
+        file, made_by_nothing, _ = problem.partition(_FOREIGN)
+        if not made_by_nothing or Path(file).relative_to(root) in ours:
+            yield problem
 
 
 def rows_wrong(rows: pd.DataFrame) -> Iterator[str]:
@@ -153,10 +190,13 @@ def _unlike(write: Callable[[str], list[Path]], folder: Path) -> Iterator[str]:
         if name not in there:
             yield f"{folder / name} is missing"
         elif name not in expected:
-            yield f"{folder / name} is made by nothing"
+            yield f"{folder / name}{_FOREIGN}"
         elif there[name] != expected[name]:
             yield f"{folder / name} is not what its rows give"
 
 
-def _profile(name: str) -> Params | None:
-    return load_params(name) if name in profiles() else None
+def _profile(root: Path, name: str, ours: set[Path]) -> Params | None:
+    """The profile of a folder of rows; None where the project has none of this name."""
+    if Path("params", f"{name}.yaml") not in ours:
+        return None
+    return load_params(str(root / "params" / f"{name}.yaml"), results=str(root / "results" / name))

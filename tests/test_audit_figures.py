@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pandas as pd
 import pytest
+from committed import RESULTS as COMMITTED
 from rows import row
 
 from lib import audit
@@ -13,10 +14,7 @@ from lib import audit_tables as tables
 from lib.audit import STATUSES
 from lib.controls import Controls, read_controls
 from lib.paper import CLAIMS, METHODS
-from lib.params import ROOT
 from lib.results import SEARCH_SPLIT, read_results
-
-COMMITTED = ROOT / "results" / "cpu"
 
 
 @pytest.fixture(scope="module")

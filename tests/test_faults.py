@@ -2,9 +2,7 @@
 
 import os
 import resource
-import shutil
 import signal
-import subprocess
 import threading
 import time
 
@@ -14,7 +12,7 @@ import torture
 from rows import row
 
 import lib.sweep
-from lib.params import ROOT, InputError, load_params
+from lib.params import InputError, load_params
 from lib.results import append_row, best_block, ledger_lock, read_ledger, search_rows
 from lib.sweep import search
 
@@ -160,22 +158,3 @@ def test_the_exact_mode_gives_the_same_bits_however_the_sweep_is_cut_up(tmp_path
         search(torture.parameters(parts), method)
     a, b = (torture.rows(folder).drop(columns=list(torture.TAIL)) for folder in (whole, parts))
     assert a.equals(b) and np.isfinite(a["val_loss"].astype(float)).all()
-
-
-@pytest.mark.skipif(not (ROOT / ".venv/bin/python").exists(), reason="make has no environment")
-def test_a_notebook_that_fails_stops_make_and_is_not_left_as_if_done(tmp_path):
-    name = f"build/smoke/{str(tmp_path).replace('/', '-')}/VGG16/01_baselines"
-    words = [
-        "make",
-        "run",
-        "PROFILE=smoke",
-        "BACKBONES=VGG16",
-        "SET=epochs=0",
-        f"RESULTS={tmp_path}",
-    ]
-    made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert made.returncode != 0
-    assert "InputError: override: epochs: 0 is not allowed" in made.stdout
-    assert "failed: notebooks/01_baselines.ipynb VGG16, cell [3]; see " in made.stdout
-    assert (ROOT / f"{name}.failed.ipynb").exists() and not (ROOT / f"{name}.ipynb").exists()
-    shutil.rmtree((ROOT / name).parent.parent)

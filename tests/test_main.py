@@ -7,8 +7,9 @@ import sys
 
 import pytest
 from bad_inputs import BAD, photo, refusal
+from committed import SHIPPED
 
-from lib.__main__ import main
+from lib.__main__ import main, read_settings, split_words
 from lib.data import load_data
 from lib.params import ROOT, load_params
 
@@ -98,9 +99,58 @@ def takes_the_locale(call: ast.Call) -> bool:
     return (by_name and not others or "text" in keys) and "encoding" not in keys
 
 
-def test_backbones_are_printed_for_make(capsys):
-    assert main(["backbones", "profile=quick", "backbones=VGG16 MobileNet"]) == 0
-    assert capsys.readouterr().out.split() == ["VGG16", "MobileNet"]
+def test_the_plan_is_printed_for_make(capsys):
+    assert main(["plan", "profile=quick", "backbones=VGG16 MobileNet"]) == 0
+    assert capsys.readouterr().out.split() == ["build/quick", "VGG16", "MobileNet"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "a=b", "a'b\"c", "a#b: {c", "null", "~", "2024", "a\\b", "$x"]
+)
+def test_names_and_paths_are_taken_as_they_are_written(text):
+    given = read_settings(
+        [f"results={text}", f"data={text}/", "epochs=3", "alpha={MobileNet: 0.5}"]
+    )
+    assert (given["results"], given["data"]) == (text, f"{text}/")
+    assert (given["epochs"], given["alpha"]) == (3, {"MobileNet": 0.5})
+
+
+def test_a_set_of_settings_is_quoted_as_in_a_shell():
+    words = split_words("epochs=3 data='my photos/a=b' weights=\"it's\" results=a\\ b")
+    assert words == ["epochs=3", "data=my photos/a=b", "weights=it's", "results=a b"]
+
+
+def refused(words, capsys):
+    """The one line with which the command line is refused."""
+    assert main(["plan", *words]) == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("error: ") and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--set=data='my photos"], "SET No closing quotation"),
+        (["results=a", "--set=results=b"], "results is set twice"),
+        (["profile=cpu", "--set=profile=smoke"], "profile is set twice"),
+        (["--set=epochs=3 epochs=4"], "epochs is set twice"),
+        (["--set=my photos"], "'my' KEY=VALUE"),
+        (["results=a\nb"], "results: 'a\\nb'"),
+        (["results=a\0b"], "results:"),
+        (["results=\udce9"], "results:"),
+        (["results= "], "results: ' ' path"),
+        (["data=a\rb/"], "data:"),
+        (["epochs=[3"], "epochs: '[3' YAML"),
+        (["alpha={MobileNet: 1, MobileNet: 2}"], "alpha: MobileNet is set twice"),
+        (["=3"], "unknown parameter"),
+        (["results=~nobody-of-this-name/rows"], "~nobody-of-this-name/rows"),
+    ],
+)
+def test_settings_that_are_refused(words, wanted, capsys):
+    line = refused(words, capsys)
+    for word in wanted.split():
+        assert word in line, line
 
 
 def test_figures_without_rows(tmp_path, capsys):
@@ -108,6 +158,6 @@ def test_figures_without_rows(tmp_path, capsys):
     assert "no rows" in capsys.readouterr().err
 
 
-def test_every_profile_is_valid(capsys):
-    for path in sorted((ROOT / "params").glob("*.yaml")):
-        assert main(["backbones", f"profile={path.stem}"]) == 0
+def test_every_profile_is_valid():
+    for name in SHIPPED:
+        assert main(["plan", f"profile={name}"]) == 0

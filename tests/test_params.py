@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
+import shutil
+from pathlib import Path
 
 import pytest
+from committed import SHIPPED
 
 from lib import params
 from lib.backbones import find_weights
@@ -32,10 +35,32 @@ def yaml_file(tmp_path):
     return write
 
 
-def test_the_shipped_profiles_are_the_known_ones_and_load():
-    assert params.profiles() == ["cpu", "cpu_native", "paper", "quick", "smoke"]
-    for name in params.profiles():
+@pytest.fixture
+def own_root(tmp_path, monkeypatch):
+    """A project with three profiles."""
+    (tmp_path / "params").mkdir()
+    for name in ("cpu", "quick", "smoke"):
+        shutil.copy(ROOT / "params" / f"{name}.yaml", tmp_path / "params")
+    monkeypatch.setattr(params, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_the_shipped_profiles_are_known_and_load():
+    assert {"cpu", "cpu_native", "paper", "quick", "smoke"} <= set(SHIPPED)
+    assert set(SHIPPED) <= set(params.profiles())
+    for name in SHIPPED:
         assert load_params(name).profile == name
+
+
+def test_files_in_params_are_profiles_and_nothing_else_is(own_root):
+    (own_root / "params" / "mine.yaml").write_text("epochs: 3\n")
+    (own_root / "params" / "folder.yaml").mkdir()
+    (own_root / "params" / "gone.yaml").symlink_to("nowhere")
+    (own_root / "params" / "notes.txt").write_text("epochs: 3\n")
+    assert params.profiles() == ["cpu", "mine", "quick", "smoke"]
+    assert load_params("mine").epochs == 3
+    for name in ("folder", "params/folder.yaml", "gone", "params", "params/", "params/mine"):
+        assert f"{name!r} is not a profile" in refusal(load_params, name)
 
 
 def test_the_paper_profile_is_the_papers_set_up():
@@ -81,10 +106,10 @@ def test_overrides_win_over_the_file(yaml_file):
 
 
 @pytest.mark.parametrize("name", ["quik", "../params/quick", "params/quick", "absent.yaml", "", 3])
-def test_an_unknown_profile_lists_the_known_ones(name):
+def test_an_unknown_profile_lists_the_known_ones(own_root, name):
     line = refusal(load_params, name)
     assert repr(name) in line
-    assert "cpu, cpu_native, paper, quick, smoke" in line
+    assert "allowed: cpu, quick, smoke, or the path" in line
 
 
 def test_a_misspelt_profile_is_suggested():
@@ -228,7 +253,30 @@ def test_a_key_given_twice_is_refused(yaml_file):
     assert "mine.yaml" in line and "epochs is set twice" in line
 
 
-@pytest.mark.parametrize("text", ["epochs: [3\n", "- 1\n- 2\n", "word\n", "profile: other\n"])
+NO_PROFILES = [
+    "epochs: [3\n",
+    "- 1\n- 2\n",
+    "word\n",
+    "profile: other\n",
+    "epochs:\t3\n",  # tabs
+    "\tepochs: 3\n",
+    "epochs: 3\n\tseed: 4\n",
+    "epochs: 3\n  seed: 4\n",
+    "epochs\n",
+    "? [epochs]\n: 3\n",  # a key that is a list
+    "3: 4\n",
+    "epochs: 3\n---\nepochs: 4\n",  # two documents
+    "epochs: !!set {3, 4}\n",
+    "data: 2024-01-01\n",
+    'results: "a\\0b"\n',
+    'results: "\\ud800"\n',
+    "alpha: &x {MobileNet: *x}\n",  # holds itself
+    "epochs: " + "[" * 5000,  # deeper than Python goes
+    "epochs: \x01\n",
+]
+
+
+@pytest.mark.parametrize("text", NO_PROFILES)
 def test_a_file_that_is_no_profile_is_refused_by_name(yaml_file, text):
     assert "mine.yaml" in refusal(load_params, yaml_file(text))
 
@@ -236,6 +284,28 @@ def test_a_file_that_is_no_profile_is_refused_by_name(yaml_file, text):
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00")
     assert "mine.yaml" in refusal(load_params, str(tmp_path / "mine.yaml"))
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(yaml_file, monkeypatch):
+    path = yaml_file("epochs: 3\n")
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert f"{path}: cannot be read: Permission denied" in refusal(load_params, path)
+
+
+def test_a_file_whose_name_is_no_profiles_is_refused(yaml_file):
+    assert "'my own' is not allowed" in refusal(load_params, yaml_file("", "my own.yaml"))
+    assert "profile" in refusal(load_params, yaml_file("", ".yaml"))
+
+
+def test_nobodys_home_is_refused_and_ones_own_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_params("quick", results="~/rows").results_dir == tmp_path / "rows"
+    line = refusal(lambda: load_params("quick", results="~nobody-of-this-name/rows").results_dir)
+    assert "~nobody-of-this-name/rows" in line
 
 
 def test_yaml_cannot_make_objects(yaml_file):

@@ -1,25 +1,25 @@
 """The README's tables are what the committed rows give."""
 
 import pandas as pd
+from committed import PROJECT, RESULTS
 from rows import row
 
 from lib import readme
-from lib.params import ROOT
 from lib.results import read_results
 
 PLACES = ("rows", "gains", "verdicts", "costlier", "remarks", "costs", "bench", "bench-words")
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_tables_are_made_from_the_committed_rows():
-    assert list(readme.outdated()) == []
+    assert list(readme.outdated(PROJECT)) == []
     for name in PLACES:
         assert readme.replaced(TEXT, name, "something else\n") != TEXT
 
 
 def test_other_rows_give_another_table():
-    rows = read_results(ROOT / "results" / readme.PROFILE)
-    native = read_results(ROOT / "results" / f"{readme.PROFILE}_native")
+    rows = read_results(RESULTS)
+    native = read_results(RESULTS.with_name("cpu_native"))
     assert readme.comparison(rows, native) in TEXT
     for which in (0, 1):
         other = [rows, native]

@@ -4,13 +4,21 @@ import shutil
 
 import numpy as np
 import pytest
+from committed import PROJECT
+from committed import RESULTS as COMMITTED
 from rows import make_rows, row
 
-from lib.params import ROOT, load_params
+from lib.params import load_params
 from lib.results import append_row, pack_hits, read_results, run_key
-from lib.verify import UNFINISHED, files_wrong, results_wrong, rows_lacking, rows_wrong, verify
-
-COMMITTED = ROOT / "results" / "cpu"
+from lib.verify import (
+    UNFINISHED,
+    files_wrong,
+    results_wrong,
+    rows_lacking,
+    rows_wrong,
+    tracked,
+    verify,
+)
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def frame(tmp_path, *rows):
 
 
 def test_everything_that_is_committed_is_sound():
-    assert list(verify()) == []
+    assert list(verify(PROJECT)) == []
 
 
 def test_one_altered_digit_of_a_row_is_found(root):
@@ -48,12 +56,13 @@ def test_one_altered_digit_of_a_row_is_found(root):
 
 def test_one_altered_byte_of_a_figure_is_found(tmp_path):
     folder = tmp_path / "cpu"
-    shutil.copytree(ROOT / "figures" / "cpu", folder)
+    shutil.copytree(PROJECT / "figures" / "cpu", folder)
     svg = folder / "fig08_final.svg"
     svg.write_text(svg.read_text().replace("0.8", "0.9", 1))
     (folder / "table1.csv").unlink()
     (folder / "fig99.png").write_bytes(b"")
-    found = list(files_wrong(read_results(COMMITTED), folder, load_params("cpu")))
+    params = load_params("cpu", results=str(COMMITTED))
+    found = list(files_wrong(read_results(COMMITTED), folder, params))
     assert len(found) == 3
     for name, words in (("fig08", "not what"), ("fig99", "nothing"), ("table1.csv", "missing")):
         assert any(name in problem and words in problem for problem in found)
@@ -84,13 +93,17 @@ def test_repeats_have_the_orders_that_the_profile_says():
 def test_rows_still_being_made_may_lack_some_and_say_when_they_do_not(tmp_path):
     folder = tmp_path / "results" / "cpu"
     shutil.copytree(COMMITTED, folder)
+    shutil.copytree(PROJECT / "params", tmp_path / "params")
+
+    def problems():
+        return list(results_wrong(tmp_path, tracked(tmp_path)))
+
     (folder / "random-MobileNet.csv").unlink()
-    lacking = "results/cpu: random-MobileNet: the search lacks its run"
-    assert lacking in list(results_wrong(tmp_path))
+    assert "results/cpu: random-MobileNet: the search lacks its run" in problems()
     (folder / UNFINISHED).write_text("random\n")
-    assert list(results_wrong(tmp_path)) == []
+    assert problems() == []
     shutil.copy(COMMITTED / "random-MobileNet.csv", folder)
-    (problem,) = results_wrong(tmp_path)
+    (problem,) = problems()
     assert problem == "results/cpu: lacks nothing; remove the file UNFINISHED"
 
 

@@ -1,0 +1,69 @@
+"""Where `make paper` puts executed notebooks, and the one file of parameters that they share."""
+
+import hashlib
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .params import BACKBONE_NAMES, ROOT, Params, shown_path
+
+FILE = "parameters.yaml"
+_PLAIN = re.compile(r"\w[\w.]*(?:/\w[\w.]*)*", re.ASCII)
+
+
+def folder(params: Params) -> Path:
+    """Return the folder of executed notebooks: each folder of rows has its own.
+
+    Its name is made of letters, digits, '_', '.' and '-', whatever the folder of rows is called,
+    so that make and the shell take it for one word.
+    """
+    profile = ROOT / "build" / params.profile
+    return profile / _word(shown_path(params.results_dir)) if params.results else profile
+
+
+def _word(path: str) -> str:
+    """A path as one word; no two paths have the same: what is not plain adds a digest."""
+    plain = path.replace("/", "-")
+    if _PLAIN.fullmatch(path) and len(plain) <= 100 and plain not in BACKBONE_NAMES:
+        return plain
+    digest = hashlib.sha256(path.encode("utf-8")).hexdigest()[:8]
+    kept = re.sub(r"[^\w.]+", "-", path, flags=re.ASCII).strip("-.")[-60:].lstrip("-.")
+    return f"{kept}-{digest}" if kept else f"rows-{digest}"
+
+
+def resolved(params: Params, profile: str) -> dict[str, Any]:
+    """Return all that a notebook needs to know, whatever becomes of the profile's file.
+
+    Args:
+        profile: the name or path of the profile's file.
+    """
+    values = {field.name: getattr(params, field.name) for field in fields(params)}
+    values |= {
+        "profile": profile,
+        "final_epochs": params.final_epochs or params.epochs,
+        "results": shown_path(params.results_dir),
+        "figures": shown_path(params.figures_dir),
+    }
+    del values["backbones"]  # a notebook is given one, or reads the rows of all
+    lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+    return {name: value for name, value in (values | lists).items() if value is not None}
+
+
+def prepare(params: Params, profile: str) -> None:
+    """Write the file of parameters, and remove what would pass for executed with them.
+
+    That is every executed notebook that is to be made again, and all of them where the
+    parameters are not those of the file that is there.
+    """
+    target = folder(params)
+    target.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(resolved(params, profile), sort_keys=False, allow_unicode=True)
+    file = target / FILE
+    same = file.is_file() and file.read_bytes() == text.encode("utf-8")
+    for name in ("", *(params.backbones if same else BACKBONE_NAMES)):
+        for old in (target / name).glob("*.ipynb"):
+            old.unlink()
+    file.write_text(text, encoding="utf-8")

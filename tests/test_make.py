@@ -1,0 +1,151 @@
+"""The Makefile: options arrive as they were typed, and no old notebook passes for a new one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+from committed import PROJECT
+
+from lib.params import ROOT
+
+SHOW = """
+show:
+	@$(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES"
+	@$(PY) -m lib plan $(SETTINGS) backbones="$$BACKBONES"
+"""
+CELLS = (
+    "profile = 'quick'\nbackbone = None",
+    "from lib.params import from_notebook\nparams = from_notebook(globals())",
+    "with open('executed', 'a') as file:\n    print(params.repeats, file=file)",
+)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project with one notebook, which writes a line when it is executed."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "show.mk").write_text(SHOW)
+    hidden = shutil.ignore_patterns("__pycache__", "weights")
+    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=hidden)
+    shutil.copytree(PROJECT / "params", tmp_path / "params")
+    (tmp_path / "params" / "mine.yaml").write_text("repeats: 2\n")
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    cells[0].metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook, tmp_path / "notebooks" / "07_figures.ipynb")
+    return tmp_path
+
+
+def make(project, *words):
+    """Run make in a project, with this Python and no option from outside."""
+    options = ("PROFILE", "BACKBONES", "RESULTS", "SET", "JOBS", "MAKEFLAGS", "BUILD")
+    environment = {k: v for k, v in os.environ.items() if k not in options}
+    command = ["make", f"PY={sys.executable}", "-f", "Makefile", "-f", "show.mk", *words]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+
+def shown(project, *words):
+    """The folder of executed notebooks, the backbones, and the parameters written for them."""
+    made = make(project, "show", *words)
+    assert made.returncode == 0, made.stderr
+    build, *backbones = made.stdout.split()
+    text = (project / build / "parameters.yaml").read_text(encoding="utf-8")
+    return build, backbones, yaml.safe_load(text)
+
+
+STRANGE = [
+    "a=b",
+    "my rows",
+    "it's",
+    'a "b"',
+    "a;b",
+    "$x",
+    "$(x)",
+    "a#b",
+    "{a: b}",
+    "*",
+    "a\\b",
+    "é",
+]
+
+
+@pytest.mark.parametrize("name", [" & ".join(STRANGE), "null"])
+def test_paths_arrive_as_they_were_typed(project, name):
+    profile = project / f"{name} folder" / "mine.yaml"
+    profile.parent.mkdir()
+    profile.write_text("epochs: 3\n")
+    build, _, given = shown(project, f"RESULTS={name}", f"PROFILE={profile}", "BACKBONES=VGG16")
+    assert given["results"] == name
+    assert (given["profile"], given["epochs"]) == (f"{name} folder/mine.yaml", 3)
+    assert build.startswith("build/mine/")
+
+
+def test_values_with_spaces_stand_in_quotes(project):
+    words = "SET=epochs=3 data='my photos/a=b' weights=\"it's/$w\" alpha='{MobileNet: 0.5}'"
+    _, backbones, given = shown(project, words, "BACKBONES=VGG16 MobileNet")
+    assert (given["data"], given["weights"], given["epochs"]) == ("my photos/a=b", "it's/$w", 3)
+    assert (given["alpha"], backbones) == ({"MobileNet": 0.5}, ["VGG16", "MobileNet"])
+
+
+REFUSED = [
+    ("SET=data='my photos", "No closing quotation"),
+    ("SET=data=my photos", "'photos' is not allowed"),
+    ("RESULTS=a\nb", "results: 'a\\nb'"),
+    ("PROFILE=$(shell touch made)", "profile: '$(shell touch made)'"),
+    ("BACKBONES=VGG16:a", "VGG16:a"),
+    ("BACKBONES=$(x) ;", "backbones"),
+]
+
+
+@pytest.mark.parametrize(("option", "words"), REFUSED)
+def test_what_cannot_arrive_is_refused_in_one_line(project, option, words):
+    made = make(project, "show", option)
+    line, *more = made.stderr.splitlines()
+    assert made.returncode and line.startswith("error: ") and words in line
+    assert all(text.startswith("make: ***") for text in more)
+    assert not (project / "build").exists() and not (project / "made").exists()
+
+
+@pytest.mark.parametrize("jobs", ["0", "two", "-1", "", "1;2", "1.5"])
+def test_a_number_of_jobs_that_is_none_is_refused(project, jobs):
+    made = make(project, "-o", "check", "paper", f"JOBS={jobs}")
+    assert made.returncode
+    assert made.stderr.splitlines()[0].startswith(f"error: JOBS: '{jobs}' is not allowed")
+
+
+def execute(project):
+    """Execute the notebook as `make paper PROFILE=mine` does."""
+    build, *_ = shown(project, "PROFILE=mine")
+    path = project / build / "07_figures.ipynb"
+    assert not path.exists()
+    made = make(project, f"BUILD={build}", "BACKBONES=", f"{build}/07_figures.ipynb")
+    return path, made
+
+
+def test_a_notebook_is_executed_each_time_with_the_parameters_of_the_day(project):
+    for repeats in (2, 3, 3):
+        (project / "params" / "mine.yaml").write_text(f"repeats: {repeats}\n")
+        path, made = execute(project)
+        assert made.returncode == 0, made.stdout
+        cells = json.loads(path.read_text())["cells"]
+        assert f"repeats = {repeats}\n" in "".join(cells[1]["source"])
+    assert (project / "executed").read_text().split() == ["2", "3", "3"]
+
+
+def test_a_notebook_that_fails_stops_make_and_leaves_nothing_as_if_done(project):
+    path, _ = execute(project)
+    file = path.with_name("parameters.yaml")
+    file.write_text(file.read_text().replace("epochs: 50", "epochs: 0"))
+    build = str(path.parent.relative_to(project))
+    made = make(project, f"BUILD={build}", "BACKBONES=", f"{build}/07_figures.ipynb")
+    assert made.returncode
+    assert "InputError: override: epochs: 0 is not allowed" in made.stdout
+    assert "failed: notebooks/07_figures.ipynb , cell [3]; see " in made.stdout
+    assert path.with_suffix(".failed.ipynb").exists() and not path.exists()
