@@ -149,7 +149,7 @@ def altered_row(folder: Path) -> None:
 
 
 def other_settings(folder: Path) -> None:
-    first = row(method="baseline_1", block="baseline_1", layers="", epochs=99)
+    first = row(method="baseline_1", block="baseline_1", layers="", batch_size=99)
     append_row(folder / "old" / "baseline_1-VGG16.csv", first)
 
 
@@ -246,7 +246,7 @@ BAD = [
     ("row with an altered digit", altered_row,
      "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv line 2 altered"),
     ("rows of other settings", other_settings,
-     "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv epochs 99"),
+     "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv batch_size 99"),
     ("rows where a file is", file_in_the_way, "profile=smoke results={}/old/rows",
      "results_dir old"),
 ]  # fmt: skip
