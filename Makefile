@@ -36,6 +36,11 @@ export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 export MALLOC_TOP_PAD_ ?= 268435456
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# The project's own `lib` comes first, text is UTF-8, and figures go into the notebooks, whatever
+# the user's shell says.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PYTHONUTF8 := 1
+unexport MPLBACKEND PYTHONOPTIMIZE
 # Python 3.11's frozen modules make the notebook kernel's debugger complain.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
@@ -135,7 +140,7 @@ figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
 
 torture: env ## kill a sweep 200 times at random moments and compare its rows with a whole one
-	@PYTHONPATH=tests $(PY) tests/torture.py
+	@PYTHONPATH="tests:$$PYTHONPATH" $(PY) tests/torture.py
 
 verify: env ## check all committed rows, and that every figure and table is what they give
 	@$(PY) -m lib verify
@@ -151,11 +156,17 @@ test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backe
 lint: env
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
+# Tests see the project and none of the user's own settings; tests/conftest.py does the same where
+# pytest is run alone.
+ALONE = env $(addprefix -u ,$(OPTIONS) BLOCKWISE_CACHE TF_NUM_INTRAOP_THREADS \
+  TF_NUM_INTEROP_THREADS PYTEST_ADDOPTS PYTHONWARNINGS) KERAS_BACKEND=tensorflow \
+  KERAS_HOME="$(CURDIR)/build/tests/keras" IPYTHONDIR="$(CURDIR)/build/tests/ipython"
+
 unit: env
-	@$(PY) -m pytest
+	@$(ALONE) $(PY) -m pytest
 
 unit-jax: env
-	@KERAS_BACKEND=jax $(PY) -m pytest tests/test_fusion.py tests/test_trunk.py
+	@$(ALONE) KERAS_BACKEND=jax $(PY) -m pytest tests/test_fusion.py tests/test_trunk.py
 
 # Every cell of every notebook, with the parameters of `smoke`, as nbval runs them.
 notebooks: env
@@ -163,13 +174,14 @@ notebooks: env
 	@for n in $(NOTEBOOKS) 07_figures 08_audit; do \
 	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
 	  $$(test $${n%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
-	@$(PY) -m pytest --nbval build/nbval -p no:cacheprovider
+	@$(ALONE) $(PY) -m pytest --nbval build/nbval -p no:cacheprovider
 
 # One run from parameters to figures, from nothing; then a look at what came out.
 smoke: env
 	@rm -rf build/smoke
-	@$(MAKE) --no-print-directory paper PROFILE=smoke RESULTS=build/smoke/rows
-	@$(PY) -m pytest tests/after_smoke.py
+	@$(ALONE) $(MAKE) --no-print-directory paper PROFILE=smoke RESULTS=build/smoke/rows \
+	  SET= BACKBONES= JOBS=2
+	@$(ALONE) $(PY) -m pytest tests/after_smoke.py
 
 lab: env ## JupyterLab on the notebooks
 	@$(PY) -m jupyterlab --notebook-dir=notebooks

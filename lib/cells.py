@@ -59,7 +59,8 @@ def parameters_set(namespace: dict[str, Any], known: Collection[str]) -> dict[st
     unread = _follow(state, sources, known, first)
     if first:
         state.others |= _unhidden(namespace, known) - state.own
-    now = _public({n: namespace[n] for n in state.own | state.others if n in namespace}, known)
+    names = state.own | state.others
+    now = _public({n: value for n, value in namespace.items() if n in names}, known)
     spoilt = sorted(unread & state.lost & now.keys())
     if spoilt:
         raise ValueError(f"{spoilt[0]} was set anew by another cell; run the parameters cell again")

@@ -1,13 +1,15 @@
 """`make verify` passes on what is committed, and fails when anything of it is altered."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
-from committed import PROJECT
+from committed import PROJECT, copied
 from committed import RESULTS as COMMITTED
 from rows import make_rows, row
 
+from lib import readme
 from lib.params import load_params
 from lib.results import append_row, pack_hits, read_results, run_key
 from lib.verify import (
@@ -140,3 +142,51 @@ def test_methods_that_were_begun_must_be_whole_without_a_profile():
     assert list(rows_lacking(rows, None)) == []
     rows = make_rows(["VGG16"], methods=["block_wise"])  # its layers are made up
     assert "blocks lack a run" in next(rows_lacking(rows, None))
+
+
+ADDED = ["params/mine.yaml", "params/cpu_norms.yaml", "results/mine/block_wise-VGG16.csv"]
+ADDED += ["results/empty/notes.txt", "figures/mine/fig.png", "figures/mine.png"]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A small project under git, to which a user has added all kinds of files."""
+    for name in ("params", "results/cpu_norms", "results/bench.csv", "figures/bench.png"):
+        source, target = PROJECT / name, tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    shutil.copy(PROJECT / "figures" / "bench.svg", tmp_path / "figures")
+    monkeypatch.setattr(readme, "outdated", lambda root: [])  # there is none
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    for name in ADDED:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("epochs: 3\n")
+    (tmp_path / "results" / "nothing").mkdir()
+    return tmp_path
+
+
+def git(folder, *words):
+    subprocess.run(["git", "-C", str(folder), *words], check=True, capture_output=True)
+
+
+def test_what_a_user_adds_is_not_looked_at(repository):
+    assert "mine" not in " ".join(map(str, tracked(repository)))
+    assert list(verify(repository)) == []
+    shutil.rmtree(repository / ".git")  # nobody knows now what was committed
+    problems = " ".join(verify(repository))
+    assert "figures/mine.png is made by nothing" in problems
+    assert "results/mine/block_wise-VGG16.csv" in problems
+
+
+def test_what_is_added_to_git_is_looked_at(repository):
+    git(repository, "add", "-A")
+    problems = " ".join(verify(repository))
+    assert "figures/mine.png is made by nothing" in problems
+    assert "results/mine/block_wise-VGG16.csv" in problems
+
+
+def test_the_tests_see_what_git_tracks(repository):
+    copy = copied(repository)
+    assert {p.relative_to(copy) for p in copy.rglob("*") if p.is_file()} == tracked(repository)
+    assert not (copy / "params" / "mine.yaml").exists() and (copy / "params" / "cpu.yaml").exists()

@@ -1,0 +1,24 @@
+"""Nothing of a user's own settings reaches the tests; this is read before anything is imported.
+
+KERAS_BACKEND stays, which chooses what is tested, and TFDS_DATA_DIR, which says where photos are.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+FOREIGN = ("BLOCKWISE_", "MPL", "MATPLOTLIBRC", "TF_NUM_", "TF_DETERMINISTIC", "KERAS_MAX_")
+FOREIGN += ("GIT_", "MAKE", "MFLAGS")
+OPTIONS = ("PROFILE", "BACKBONES", "RESULTS", "SET", "CASE", "CONTROL", "JOBS", "NODE_PYTHON")
+
+for name in list(os.environ):
+    if name.startswith(FOREIGN) or name in OPTIONS:
+        del os.environ[name]
+for name in ("KERAS_HOME", "BLOCKWISE_CACHE", "IPYTHONDIR"):
+    os.environ[name] = tempfile.mkdtemp(prefix=name.lower())
+    atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
+
+import matplotlib  # noqa: E402
+
+matplotlib.rcdefaults()
