@@ -40,7 +40,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check paper bundle audit figures verify torture bench test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check paper bundle audit figures verify torture bench memory test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -136,6 +136,9 @@ verify: env ## check all committed rows, and that every figure and table is what
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
 	@CASE="$(CASE)" $(PY) -m lib bench $(SETTINGS) backbones="$(BACKBONES)"
+
+memory: env ## measure how much memory the largest groups of lanes take, against the estimate
+	@$(PY) -m lib memory $(SETTINGS) backbones="$(BACKBONES)"
 
 test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backends, notebooks, a whole run
 

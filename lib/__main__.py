@@ -14,7 +14,8 @@ def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
     commands = {
-        f.__name__: f for f in (check, backbones, train, audit, figures, bench, bundle, verify)
+        f.__name__: f
+        for f in (check, backbones, train, audit, figures, bench, memory, bundle, verify)
     }
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
@@ -98,6 +99,13 @@ def bench(params: Params) -> None:
     from .bench import bench
 
     bench(params, os.environ.get("CASE", "").split())
+
+
+def memory(params: Params) -> None:
+    """Measure the memory of each backbone's largest group of lanes against its estimate."""
+    from .bench import bench_memory
+
+    bench_memory(params)
 
 
 def audit(params: Params) -> None:
