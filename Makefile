@@ -47,7 +47,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check paper bundle audit figures verify migrate torture bench test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check paper bundle audit figures verify migrate torture bench memory test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -150,6 +150,9 @@ migrate: env ## give the rows of RESULTS that an earlier version wrote their new
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
 	@$(PY) -m lib bench $(SETTINGS) backbones="$$BACKBONES"
+
+memory: env ## measure how much memory the largest groups of lanes take, against the estimate
+	@$(PY) -m lib memory $(SETTINGS) backbones="$$BACKBONES"
 
 test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backends, notebooks, a whole run
 

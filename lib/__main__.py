@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
     commands = {
-        f.__name__: f for f in (check, plan, train, audit, figures, bench, bundle, verify, migrate)
+        f.__name__: f
+        for f in (check, plan, train, audit, figures, bench, memory, bundle, verify, migrate)
     } | {"settings": settings}
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
@@ -154,6 +155,13 @@ def bench(params: Params) -> None:
     from .bench import bench
 
     bench(params, os.environ.get("CASE", "").split())
+
+
+def memory(params: Params) -> None:
+    """Measure the memory of each backbone's largest group of lanes against its estimate."""
+    from .bench import bench_memory
+
+    bench_memory(params)
 
 
 def audit(params: Params) -> None:

@@ -1,10 +1,26 @@
-"""What is checked of Keras before anything is trained."""
+"""What holds for any backend of Keras: how it starts, what is checked of it, its spent memory."""
 
-import keras
+import os
 
 from .params import InputError
 
 BACKENDS = ("tensorflow", "jax")  # those that the fused engine has
+
+
+def share_the_gpu() -> None:
+    """Have TensorFlow and JAX take a GPU's memory as they need it, not all of it at once.
+
+    Else a second process on the same GPU finds none. Both read these when they first use a device;
+    what the user has set stays.
+    """
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of either backend says that the device's memory did not suffice."""
+    named = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's
+    return isinstance(error, MemoryError) or named or "RESOURCE_EXHAUSTED" in str(error)  # JAX's
 
 
 def check_keras() -> None:
@@ -15,7 +31,8 @@ def check_keras() -> None:
 
     Raises InputError.
     """
-    config = keras.config
+    from keras import config  # here: the rest of this module comes before a backend is imported
+
     for name, value, allowed in (
         ("backend", config.backend(), BACKENDS),
         ("max_epochs (KERAS_MAX_EPOCHS)", config.max_epochs(), (None,)),

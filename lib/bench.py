@@ -22,7 +22,7 @@ import pandas as pd
 from .params import InputError, Params
 from .provenance import git_sha, versions
 from .quiet import import_quietly
-from .speed import FILE, read_bench
+from .speed import FILE, PEAKS, read_bench
 from .sweep import Run, Study, final, studies
 from .train import History, Task, train_plain
 
@@ -164,12 +164,80 @@ def measure(case: Case) -> Result:
         epoch_speedup=round(_epoch(plain.values()) / _epoch(fused[0].values()), 2),
         max_difference=float(f"{max(d for d, _ in differences):.2g}"),
         differ=sum(other for _, other in differences),
-        peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        peak_gib=_peak_gib(),
         bound=round(sum(_macs(study, r, task) for r in runs) / peak / fused[1], 4),
         machine=machine(),
         versions=versions(),
         git_sha=git_sha(),
     )
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The memory of one group of lanes, estimated and measured.
+
+    Attributes:
+        images: of both slices, photos of `image_size` pixels.
+        budget_gib: what the process may take; lanes: how many of the search's runs this made.
+        cut: calls of the backbone that lie below.
+        estimated_gib, peak_gib: largest memory of the process.
+    """
+
+    backbone: str
+    image_size: int
+    images: int
+    budget_gib: float
+    lanes: int
+    cut: int
+    estimated_gib: float
+    peak_gib: float
+    machine: str
+    versions: str
+    git_sha: str
+
+
+def bench_memory(params: Params) -> list[Peak]:
+    """Measure, network by network, the group of the layer-wise search that takes most memory.
+
+    Each in a process of its own, for one epoch. Rows go to results/memory.csv.
+    """
+    spawn, peaks = multiprocessing.get_context("spawn"), []
+    print(_line([f.name for f in fields(Peak)][:-3]))
+    with spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1) as pool:
+        for backbone in params.backbones:
+            peaks.append(pool.apply(measure_peak, (_only(params, backbone),)))
+            _keep(peaks[-1], PEAKS, ["backbone", "image_size", "images", "budget_gib"])
+            print(_line(list(asdict(peaks[-1]).values())[:-3]), flush=True)
+    return peaks
+
+
+def measure_peak(params: Params) -> Peak:
+    """Train the largest group of a network's layer-wise search once over the images."""
+    study = next(studies(params))
+    task = study.task(params.search_split, 1)
+    memory = study.memory(task)
+    groups = study.groups(study.search_runs("layer_wise"), task)
+    blocks = [[run.block.layers for run in group] for group in groups]
+    needed = [memory.needed(b) for b in blocks]
+    largest = int(np.argmax(needed))
+    study.train_fused(groups[largest], task)
+    return Peak(
+        backbone=study.name,
+        image_size=params.image_size,
+        images=len(task.train_targets) + len(task.eval_targets),
+        budget_gib=round(memory.budget / 2**30, 2),
+        lanes=len(groups[largest]),
+        cut=memory.cut(blocks[largest]),
+        estimated_gib=round(needed[largest] / 2**30, 2),
+        peak_gib=_peak_gib(),
+        machine=machine(),
+        versions=versions(),
+        git_sha=git_sha(),
+    )
+
+
+def _peak_gib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def conv_throughput(seconds: float = 2.0) -> float:
@@ -258,10 +326,10 @@ def _line(values: Sequence[object], minutes_left: float | None = None) -> str:
     return f"{texts[0]:<38}" + "".join(f"{text:>15}" for text in texts[1:]) + left
 
 
-def _keep(result: Result, path: Path = FILE) -> None:
-    """Write a result in the place of an earlier one of the same case."""
+def _keep(result: Result | Peak, path: Path = FILE, same: Sequence[str] = ("case",)) -> None:
+    """Write a result in the place of an earlier one with the same values in columns `same`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = pd.DataFrame([asdict(result)])
     old = read_bench(path) if path.exists() else new[:0]
-    rows = pd.concat([old[old["case"] != result.case], new], ignore_index=True)
+    rows = pd.concat([old, new], ignore_index=True).drop_duplicates(list(same), keep="last")
     rows.to_csv(path, index=False, lineterminator="\n")

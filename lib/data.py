@@ -410,7 +410,9 @@ def _check_network(builder) -> None:
 
 def _keep_tensorflow_off_the_gpu() -> None:
     """Leave the GPU's memory to Keras where its backend is not TensorFlow."""
-    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    import keras  # it knows the backend also where Keras' own file names it
+
+    if keras.backend.backend() != "tensorflow":
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")

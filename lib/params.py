@@ -240,8 +240,9 @@ class Params:
     # true: the same bits in every row on one machine with the same versions, however the sweep is
     # cut up or interrupted. Slow: each run is a fused model of one lane.
     deterministic: bool = _param(_flag(), default=False)
-    # Memory in GiB that one process may use for trunk outputs and lanes; 0.1 to 4096.
-    memory_gib: float = _param(_number(0.1, 4096), default=4.0)
+    # Memory in GiB that one process may take in all; 0.1 to 4096, or null: two fifths of what is
+    # free, of the machine, its container and its GPU the least; 4 where rows are deterministic.
+    memory_gib: float | None = _param(_or_null(_number(0.1, 4096)), default=None)
 
     # Folder of the rows; null: results/<profile>.
     results: str | None = _param(_or_null(_PATH), default=None)

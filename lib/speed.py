@@ -10,6 +10,7 @@ from .style import COLOURS, GREY, WIDTH, Drawing, new_figure, save, styled
 from .tables import markdown
 
 FILE = ROOT / "results" / "bench.csv"
+PEAKS = ROOT / "results" / "memory.csv"
 PLAIN, FUSED = COLOURS["baseline_2"], COLOURS["block_wise"]
 
 

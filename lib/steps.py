@@ -39,14 +39,8 @@ def make_steps(model: FusedModel, train, evaluation, batch_size: int, eval_batch
     kinds = {"tensorflow": TensorFlowSteps, "jax": JaxSteps}
     backend = keras.backend.backend()
     if backend not in kinds:
-        raise ValueError(f"KERAS_BACKEND is {backend!r}: the fused engine has {sorted(kinds)}")
+        raise ValueError(f"Keras' backend is {backend!r}: the fused engine has {sorted(kinds)}")
     return kinds[backend](model, train, evaluation, batch_size, eval_batch_size)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error of either backend says that the device's memory did not suffice."""
-    named = type(error).__name__ == "ResourceExhaustedError"  # TensorFlow's
-    return isinstance(error, MemoryError) or named or "RESOURCE_EXHAUSTED" in str(error)  # JAX's
 
 
 def use_deterministic_operations() -> None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from tqdm import tqdm  # tqdm.auto warns in every notebook that ipywidgets is mi
 
 from . import partition
 from .backbones import load_backbone, scale_inputs, weights_digest
-from .backend import check_keras
+from .backend import check_keras, out_of_memory
 from .data import Dataset, check_splits, load_data
+from .memory import Estimate, budget
 from .params import InputError, Params
 from .partition import Block
 from .provenance import git_sha, versions
@@ -35,11 +36,13 @@ from .results import (
     read_results,
     run_key,
 )
-from .steps import out_of_memory, use_deterministic_operations
+from .steps import use_deterministic_operations
 from .train import (
+    EVAL_FLOATS,
     History,
     Task,
     classifier_weights,
+    eval_batch,
     fuse,
     fused_steps,
     train_fused,
@@ -369,35 +372,58 @@ class Study:
             keras.utils.clear_session()
 
     def _fused(self, runs: Sequence[Run], task: Task, bar: tqdm):
-        train, evaluation = (
-            Trunk.from_images(self.graph, x) for x in (task.train_images, task.eval_images)
-        )
-        n_images = len(task.train_images) + len(task.eval_images)
-        groups = deque(self.groups(runs, task))
+        trunks, groups = self._photos(task), deque(self.groups(runs, task))
+        memory = self.memory(task)
         while groups:
-            group = groups.popleft()
-            first = min(self.graph.span(run.block.layers)[0] for run in group)
-            cut = choose_cut(self.graph, first, n_images, self.params.memory_gib * 2**29)
-            train, evaluation = train.advance(cut), evaluation.advance(cut)
-            done = bar.n
+            group, done = groups.popleft(), bar.n
+            cut = memory.cut([run.block.layers for run in group])
+            trunks = self._advance(trunks, cut, memory, task, bar)
             try:
-                histories = self._train_group(group, train, evaluation, task, bar)
+                histories = self._train_group(group, *trunks, task, bar)
             except Exception as error:
                 if len(group) == 1 or not out_of_memory(error):
                     raise
                 half = len(group) // 2
-                groups.extendleft([group[half:], group[:half]])
+                by_depth = sorted(group, key=self._first)  # so no half starts below the trunk
+                groups.extendleft(map(self._in_order, (by_depth[half:], by_depth[:half])))
                 bar.update(done - bar.n)
                 bar.write(f"{self.name}: out of memory with {len(group)} lanes; now {half}")
                 continue
             for run, history in zip(group, histories, strict=True):
                 yield run, history, len(group)
 
+    def _photos(self, task: Task) -> tuple[Trunk, Trunk]:
+        """The trunks of the training and the evaluation images below the first call."""
+        return tuple(
+            Trunk.from_images(self.graph, x) for x in (task.train_images, task.eval_images)
+        )
+
+    def _advance(
+        self, trunks: tuple[Trunk, Trunk], cut: int, memory: Estimate, task: Task, bar: tqdm
+    ) -> tuple[Trunk, Trunk]:
+        """Both trunks at `cut`, or below where the memory does not suffice.
+
+        A cut below the trunks' own is computed from the photos.
+        """
+        while cut != trunks[0].cut:
+            trunks = trunks if trunks[0].cut < cut else self._photos(task)
+            batch = eval_batch(self.graph, trunks[0].cut, 1, memory.batch_floats(EVAL_FLOATS))
+            try:
+                return tuple(t.advance(cut, batch) for t in trunks)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                bar.write(f"{self.name}: out of memory below call {cut}; a shallower trunk")
+            half = memory.trunk(cut) / 2
+            cut = max(trunks[0].cut, choose_cut(cut - 1, half, memory.trunk))
+        return trunks
+
     def _train_group(
         self, group: Sequence[Run], train: Trunk, evaluation: Trunk, task: Task, bar: tqdm
     ) -> list[History]:
         """Train the runs of one fused model; nothing of it is kept but the histories."""
         gc.collect()
+        task = replace(task, order_seed=group[0].order_seed)
         model = fuse(train, [run.block for run in group], [run.seed for run in group], task)
         steps = fused_steps(model, train, evaluation, task)
         return train_fused(steps, task, lambda _: bar.update(len(group)))
@@ -410,28 +436,46 @@ class Study:
     def groups(self, runs: Sequence[Run], task: Task) -> list[list[Run]]:
         """Cut `runs` into the lanes of fused models.
 
-        Neighbours in depth go together, so that a group's trunk is as deep as can be; groups
-        are of nearly equal size, as many as the lanes that fit at once demand. In a group, lanes
-        come in the order in which they pass their last tuned layer: stacked so, none is moved.
+        Neighbours in depth go together, so that a group's trunk is as deep as can be. There are
+        as few groups as the memory allows, none larger than it must be for that; deep groups may
+        hold more lanes. In a group, lanes come in the order in which they pass their last tuned
+        layer: stacked so, none is moved. A group's runs share the order of the photos.
         """
-        runs = sorted(runs, key=lambda run: self.graph.span(run.block.layers)[0])
+        orders = dict.fromkeys(run.order_seed for run in runs)
+        groups = [
+            group
+            for order in orders
+            for group in self._groups([r for r in runs if r.order_seed == order], task)
+        ]
+        return sorted(groups, key=lambda group: min(map(self._first, group)))
+
+    def _groups(self, runs: Sequence[Run], task: Task) -> list[list[Run]]:
+        """The groups of runs that share the order of the photos."""
+        runs = sorted(runs, key=self._first)
         most = 1 if self.params.deterministic else self.params.lanes
         if most == "auto":
-            most = self._lanes_in_memory(task)
-        n_groups = -(-len(runs) // most)
-        groups = np.array_split(np.array(runs, object), n_groups)
-        return [sorted(g, key=lambda run: self.graph.span(run.block.layers)[1]) for g in groups]
+            ends = self.memory(task).ends([run.block.layers for run in runs])
+        else:
+            ends = -(-len(runs) // most)
+        return [self._in_order(g) for g in np.array_split(np.array(runs, object), ends)]
 
-    def _lanes_in_memory(self, task: Task) -> int:
-        """Lanes that fit in half of the memory budget (the trunk has the other half), 1 to 128.
+    def _first(self, run: Run) -> int:
+        return self.graph.span(run.block.layers)[0]
 
-        A lane holds its classifier four times (weights, gradient, two moments) and, in the worst
-        case of a lane that diverges at the first layer, all activations of a batch three times
-        (forward, backward, and in flight).
-        """
-        head = 4 * classifier_weights(self.graph.shape, task.n_classes)
-        activations = 3 * self.params.batch_size * sum(self.graph.sizes.values())
-        return int(np.clip(self.params.memory_gib * 2**29 / (4 * (head + activations)), 1, 128))
+    def _in_order(self, group: Iterable[Run]) -> list[Run]:
+        return sorted(group, key=lambda run: self.graph.span(run.block.layers)[1])
+
+    def memory(self, task: Task) -> Estimate:
+        """What fused models of this task take, and how much they may."""
+        return Estimate(
+            self.graph,
+            self.params.batch_size,
+            len(task.train_targets),
+            len(task.eval_targets),
+            classifier_weights(self.graph.shape, task.n_classes),
+            partial(eval_batch, self.graph),
+            budget(self.params.memory_gib, self.params.deterministic),
+        )
 
     def task(self, split: str, epochs: int) -> Task:
         """The images and targets of runs on one training slice."""

@@ -20,7 +20,7 @@ from .params import Params
 from .partition import Block
 from .pure import prepare_backbone
 from .steps import make_steps
-from .trunk import Trunk
+from .trunk import Graph, Trunk
 
 # Images of an evaluation step, and the floats that the largest tensor of all lanes may then hold
 # (256 MiB); they change speed, not results. MobileNetV2 at 224 px, 16 lanes: a quarter less time
@@ -235,16 +235,24 @@ def classifier_weights(shape: tuple[int, ...], n_classes: int) -> int:
     return classifier(shape, n_classes, dropout=0, seed=0).count_params()
 
 
+def eval_batch(graph: Graph, cut: int, lanes: int, floats: float = EVAL_FLOATS) -> int:
+    """Images of an evaluation step above `cut`, 1 to 64.
+
+    floats: that the largest tensor may then hold, all lanes together.
+    """
+    above = graph.calls[cut:]
+    largest = max([graph.sizes[t] for call in above for t in call.outputs], default=1)
+    return int(np.clip(floats // (lanes * largest), 1, EVAL_BATCH))
+
+
 def fused_steps(model: FusedModel, train: Trunk, evaluation: Trunk, task: Task):
     """The training and evaluation steps of a fused model, on trunks cut where the model is."""
-    above = model.graph.calls[model.cut :]
-    largest = max([model.graph.sizes[t] for call in above for t in call.outputs], default=1)
     return make_steps(
         model,
         (train.features, task.train_targets),
         (evaluation.features, task.eval_targets),
         task.params.batch_size,
-        int(np.clip(EVAL_FLOATS // (len(model.lanes) * largest), 1, EVAL_BATCH)),
+        eval_batch(model.graph, model.cut, len(model.lanes)),
     )
 
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from .backend import out_of_memory
 from .pure import infer, prepare_backbone
 
 
@@ -276,34 +277,56 @@ class Trunk:
     def advance(self, cut: int, batch_size: int = 64) -> "Trunk":
         """The trunk at a deeper cut, computed from this one's outputs.
 
-        Raises ValueError if `cut` lies below this trunk's.
+        Args:
+            batch_size: images at a time; fewer once the device's memory does not suffice.
+
+        Raises ValueError if `cut` lies below this trunk's, and the backend's own error where the
+        memory does not suffice for one image.
         """
         if cut < self.cut:
             raise ValueError(f"cut {cut} lies below the trunk's own, {self.cut}")
         if cut == self.cut:
             return self
         run = _compiled(lambda values: run_calls(self.graph, values, self.cut, cut))
-        parts = [_to_numpy(run(batch)) for batch in self._batches(batch_size)]
-        features = {t: np.concatenate([p[t] for p in parts]) for t in parts[0]}
+        features: dict[int, np.ndarray] = {}
+        for start, outputs in self._outputs(run, batch_size):
+            for t, x in outputs.items():
+                if t not in features:  # made once and filled: parts, joined, would be held twice
+                    features[t] = np.empty((len(self), *x.shape[1:]), x.dtype)
+                features[t][start : start + len(x)] = x
         return Trunk(self.graph, cut, features)
 
-    def _batches(self, size: int) -> Iterator[dict[int, Any]]:
-        n = len(next(iter(self.features.values())))
-        for start in range(0, n, size):
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(next(iter(self.features.values())))
+
+    def _outputs(self, run: Callable, size: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        """The number of a batch's first image and what `run` makes of the batch."""
+        start = 0
+        while start < len(self):
             rows = slice(start, start + size)
-            yield {t: ops.convert_to_tensor(f[rows]) for t, f in self.features.items()}
+            try:
+                batch = {t: ops.convert_to_tensor(f[rows]) for t, f in self.features.items()}
+                outputs = _to_numpy(run(batch))
+            except Exception as error:
+                if size == 1 or not out_of_memory(error):
+                    raise
+                size //= 2
+                continue
+            yield start, outputs
+            start += size
 
 
-def choose_cut(graph: Graph, first: int, images: int, budget_bytes: float) -> int:
-    """The deepest cut at or below call `first` whose float32 outputs fit in the budget.
+def choose_cut(first: int, budget_bytes: float, needed: Callable[[int], float]) -> int:
+    """The deepest cut at or below call `first` for which the budget suffices.
 
     The deepest cut costs the least per step. Cut 0, the images themselves, always counts as
     fitting, since they are held in any case.
+
+    Args:
+        needed: bytes by cut.
     """
-    for cut in range(first, 0, -1):
-        if 4 * graph.floats(cut) * images <= budget_bytes:
-            return cut
-    return 0
+    return next((cut for cut in range(first, 0, -1) if needed(cut) <= budget_bytes), 0)
 
 
 def _compiled(function: Callable) -> Callable:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import lib.sweep
 from lib.migrate import EARLIER, migrate
 from lib.params import InputError, load_params
 from lib.results import (
@@ -18,6 +20,7 @@ from lib.results import (
     unpack_hits,
 )
 from lib.sweep import Study, final, methods, search, studies
+from lib.trunk import Trunk
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
 
@@ -78,6 +81,7 @@ def test_both_engines_give_the_same_rows(params, tmp_path):
     plain = replace(params, engine="plain", results=str(tmp_path / "plain"))
     for run in (params, plain):
         search(run, "baseline_1", "random")
+        final(run, "baseline_1")
     for method in ("baseline_1", "random"):
         ours, reference = ledger(params, method), ledger(plain, method)
         same = [c for c in COLUMNS if c not in (*TAIL, "val_loss")]
@@ -225,6 +229,18 @@ def test_final_runs_repeat_the_winner_with_other_seeds(params):
     assert sorted(rows[rows["method"] == "block_wise"]["seed"]) == [0, 1]
 
 
+def test_each_repeat_has_its_own_order_of_the_photos_and_all_methods_share_it(params):
+    study = next(studies(params))
+    search(params, "layer_wise", "baseline_2")
+    runs = [r for m in ("layer_wise", "baseline_2") for r in study.final_runs(m)]
+    assert [(r.repeat, r.order_seed) for r in runs] == [(0, 0), (1, 1)] * 2
+    groups = study.groups(runs, study.task(params.final_split, 1))
+    assert [{r.order_seed for r in group} for group in groups] == [{0}, {1}]
+    shared = next(studies(replace(params, repeat_order="shared")))
+    assert {r.order_seed for r in shared.final_runs("layer_wise")} == {0}
+    assert shared.search_runs("layer_wise")[0].key == study.search_runs("layer_wise")[0].key
+
+
 def test_methods_name_the_ranked_blocks(params):
     assert methods(params)[-3:] == ("top_3", "top_5", "sliding_window")
     assert "top_7" in methods(replace(params, top_k=(7,)))
@@ -248,6 +264,86 @@ def test_lanes_come_in_the_order_in_which_they_leave_the_trunk(params):
     lasts = [[study.graph.span(r.block.layers)[1] for r in group] for group in groups]
     assert all(a == sorted(a) for a in lasts)
     assert groups[0][-1].method == "baseline_2"
+
+
+def mixed_runs(study):
+    """Shaped as final runs are: both baselines and blocks of any depth, two seeds each."""
+    blocks = study.search_runs("block_wise", 2)
+    deep = [run for run in blocks if run.block.name > "block_02"]
+    return [
+        run
+        for method in ("baseline_1", "baseline_2", "random")
+        for run in study.search_runs(method, 2)
+    ] + deep
+
+
+def assert_same_rows(params, others):
+    """All rows of two folders."""
+    a, b = (
+        pd.concat(map(read_ledger, sorted(p.results_dir.glob("*.csv")))).sort_values(
+            ["method", "block", "repeat"], ignore_index=True
+        )
+        for p in (params, others)
+    )
+    same = [c for c in COLUMNS if c not in (*TAIL, "val_loss")]
+    assert len(a) == 12 and b[same].equals(a[same])
+    np.testing.assert_allclose(b["val_loss"], a["val_loss"], rtol=1e-4)
+
+
+@pytest.fixture
+def undisturbed(params, tmp_path):
+    whole = replace(params, results=str(tmp_path / "whole"))
+    study = next(studies(whole))
+    study.train(mixed_runs(study))
+    return whole
+
+
+def test_halving_runs_of_any_depth_ends_with_the_rows_of_an_undisturbed_sweep(
+    params, undisturbed, monkeypatch
+):
+    """The halves' trunks differ: lanes are ordered by last, trunks cut at the first tuned layer."""
+    train, tried = lib.sweep.train_fused, []
+
+    def small(steps, *rest):
+        tried.append((len(steps.model.lanes), steps.model.cut))
+        if tried[-1][0] > 2:
+            raise MemoryError
+        return train(steps, *rest)
+
+    monkeypatch.setattr(lib.sweep, "train_fused", small)
+    study = next(studies(params))
+    study.train(mixed_runs(study))
+    assert tried[0] == (12, 0) and len({cut for _, cut in tried}) > 3
+    assert_same_rows(undisturbed, params)
+
+
+@pytest.mark.parametrize("deepest", [9, 0])
+def test_a_trunk_that_does_not_fit_is_cut_lower(params, undisturbed, monkeypatch, capsys, deepest):
+    """And the rows stay; with no trunk at all, too."""
+    advance, cuts = Trunk.advance, []
+
+    def small(trunk, cut, *rest):
+        if cut > deepest:
+            raise MemoryError
+        cuts.append(cut)
+        return advance(trunk, cut, *rest)
+
+    monkeypatch.setattr(Trunk, "advance", small)
+    few = replace(params, lanes=2)
+    study = next(studies(few))
+    study.train(mixed_runs(study))
+    assert (max(cuts) > 0) if deepest else not cuts
+    assert "out of memory below call" in "".join(capsys.readouterr())
+    assert_same_rows(undisturbed, params)
+
+
+def test_a_budget_may_change_the_groups_and_never_the_rows(params, undisturbed):
+    """Too small for anything: one lane at a time, above no trunk."""
+    study = next(studies(replace(params, memory_gib=0.1)))
+    study.train(mixed_runs(study))
+    lanes = pd.concat(map(read_ledger, params.results_dir.glob("*.csv")))["lanes"]
+    assert set(lanes) == {1}
+    assert_same_rows(undisturbed, params)
 
 
 def test_lanes_do_not_change_results(params, tmp_path):

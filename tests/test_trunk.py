@@ -1,10 +1,13 @@
 """The trunk below a cut, then the rest, is the whole backbone."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from lib import trunk as trunk_module
 from lib.backbones import BACKBONES, load_backbone
 from lib.params import InputError
 from lib.trunk import Trunk, choose_cut, read_graph, run_calls
@@ -86,13 +89,68 @@ def test_multiply_adds():
 
 
 def test_choose_cut_is_the_deepest_that_fits():
+    bytes_at = [9, 5, 7, 3, 4].__getitem__
+    assert choose_cut(4, 9, bytes_at) == 4
+    assert choose_cut(4, 3, bytes_at) == 3
+    assert choose_cut(2, 5, bytes_at) == 1
+    assert choose_cut(2, 1, bytes_at) == 0  # the images are held in any case
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 9 GiB")])
+def test_a_device_that_is_exhausted_gets_smaller_batches(monkeypatch, error):
+    graph = read_graph(load_backbone("MobileNet", image_size=SIZE, weights="none", thin=True))
+    tried = []
+
+    def exhausted(function):
+        run = compiled(function)
+
+        def small(values):
+            tried.append(len(values[graph.input]))
+            if tried[-1] > 2:
+                raise error
+            return run(values)
+
+        return small
+
+    whole = Trunk.from_images(graph, images(7)).advance(40)
+    compiled = trunk_module._compiled
+    monkeypatch.setattr(trunk_module, "_compiled", exhausted)
+    parts = Trunk.from_images(graph, images(7)).advance(40, batch_size=5)
+    assert tried == [5, 2, 2, 2, 1]
+    for t, features in whole.features.items():
+        np.testing.assert_allclose(parts.features[t], features, atol=1e-6)
+
+
+def test_a_device_too_small_for_one_image_is_said(monkeypatch):
+    graph = read_graph(load_backbone("MobileNet", image_size=SIZE, weights="none", thin=True))
+
+    def exhausted(_):
+        def run(values):
+            raise MemoryError(f"{len(values[graph.input])} images")
+
+        return run
+
+    monkeypatch.setattr(trunk_module, "_compiled", exhausted)
+    with pytest.raises(MemoryError, match="1 images"):
+        Trunk.from_images(graph, images(3)).advance(4)
+
+
+def test_what_crosses_a_cut_is_held_once(monkeypatch):
+    """Not in parts and joined besides."""
     graph = read_graph(load_backbone("VGG16", image_size=SIZE, weights="none", thin=True))
-    n = len(graph.calls)
-    assert choose_cut(graph, n, images=10, budget_bytes=1e9) == n
-    small = 4 * 10 * graph.floats(n)
-    cut = choose_cut(graph, n - 1, images=10, budget_bytes=small)
-    assert cut == 0 or 4 * 10 * graph.floats(cut) <= small
-    assert choose_cut(graph, n, images=10, budget_bytes=1) == 0
+    (crossing,) = graph.frontier(1)
+    photos = Trunk.from_images(graph, images(64))
+
+    def same(_):
+        shape = (SIZE, SIZE, graph.sizes[crossing] // SIZE**2)
+        return lambda values: {crossing: np.zeros((len(values[graph.input]), *shape), "float32")}
+
+    monkeypatch.setattr(trunk_module, "_compiled", same)
+    tracemalloc.start()
+    trunk = photos.advance(1, batch_size=4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert trunk.features[crossing].nbytes < peak < 1.5 * trunk.features[crossing].nbytes
 
 
 def test_only_functional_models():
