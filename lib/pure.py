@@ -144,7 +144,8 @@ def _check_shapes(node: Any) -> None:
     for t in node.outputs:
         shape = tuple(t.shape)
         if shape[:1] != (None,) or None in shape[1:]:
-            _refuse(node.operation, f"makes an output of shape {shape}, not None images of one")
+            why = f"makes an output of shape {shape}: allowed is one of known size for each image"
+            _refuse(node.operation, why)
         if getattr(t, "_keras_mask", None) is not None:
             _refuse(node.operation, "makes a mask, which lanes do not carry")
 

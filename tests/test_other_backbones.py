@@ -14,6 +14,14 @@ from lib.trunk import Trunk, read_graph
 SIZE, CLASSES = 8, 3
 
 
+@pytest.fixture(autouse=True)
+def eagerly(monkeypatch):
+    """A few steps are not worth a graph in TensorFlow."""
+    compiled = keras.Model.compile
+    eager = {"run_eagerly": keras.backend.backend() == "tensorflow"}
+    monkeypatch.setattr(keras.Model, "compile", lambda *a, **o: compiled(*a, **o, **eager))
+
+
 def make_task(n=6) -> Task:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((n + 4, SIZE, SIZE, 3)).astype("float32")
