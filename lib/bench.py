@@ -290,7 +290,12 @@ def _spread(runs: Sequence[Run], most: int | None) -> list[Run]:
 
 
 def _plain(study: Study, runs: Sequence[Run], task: Task) -> dict[str, History]:
-    return {run.key: train_plain(study.backbone, run.block, run.seed, task) for run in runs}
+    return {
+        run.key: train_plain(
+            study.backbone, run.block, run.seed, replace(task, order_seed=run.order_seed)
+        )
+        for run in runs
+    }
 
 
 def _timed(work) -> tuple[dict[str, History], float]:

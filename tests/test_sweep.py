@@ -313,7 +313,7 @@ def test_halving_runs_of_any_depth_ends_with_the_rows_of_an_undisturbed_sweep(
     monkeypatch.setattr(lib.sweep, "train_fused", small)
     study = next(studies(params))
     study.train(mixed_runs(study))
-    assert tried[0] == (12, 0) and len({cut for _, cut in tried}) > 3
+    assert tried[0] == (6, 0) and len({cut for _, cut in tried}) > 3
     assert_same_rows(undisturbed, params)
 
 
