@@ -42,14 +42,19 @@ def resolved(params: Params, profile: str) -> dict[str, Any]:
     """
     values = {field.name: getattr(params, field.name) for field in fields(params)}
     values |= {
-        "profile": profile,
+        "profile": _text(profile),
         "final_epochs": params.final_epochs or params.epochs,
-        "results": shown_path(params.results_dir),
-        "figures": shown_path(params.figures_dir),
+        "results": _text(shown_path(params.results_dir)),
+        "figures": _text(shown_path(params.figures_dir)),
     }
     del values["backbones"]  # a notebook is given one, or reads the rows of all
     lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
     return {name: value for name, value in (values | lists).items() if value is not None}
+
+
+def _text(path: str) -> str:
+    """The path as a parameter: what begins with ~ in the project is nobody's home."""
+    return f"./{path}" if path.startswith("~") else path
 
 
 def prepare(params: Params, profile: str) -> None:

@@ -268,10 +268,10 @@ def resolve_path(text: str) -> Path:
 
     Raises InputError where ``~name`` is nobody's home.
     """
-    try:
-        return ROOT / Path(text).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"path: {text!r}: {error}; allowed: the name of a user here") from error
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise InputError(f"path: {text!r}: there is no such user; allowed: ~ or the name of one")
+    return ROOT / expanded
 
 
 def profiles() -> list[str]:

@@ -41,6 +41,7 @@ def test_each_folder_of_rows_has_its_own_safe_folder():
 
 
 @pytest.mark.parametrize("changes", [{}, {"results": "a b='c'", "figures": "f", "top_k": [2]},
+                                     {"results": "./~", "figures": "./~x"},
                                      {"final_epochs": 9, "alpha": {"MobileNet": 0.5}}])  # fmt: skip
 @pytest.mark.parametrize("profile", ["quick", "cpu", "paper"])
 def test_notebooks_get_what_the_profile_gives(profile, changes):
