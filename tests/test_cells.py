@@ -115,6 +115,11 @@ def test_parameters_may_come_from_elsewhere(run, tmp_path):
     assert parameters(run, f"%run {tmp_path / 'mine.py'}")["epochs"] == 9
 
 
+def test_what_a_kernel_starts_with_is_no_parameter(run):
+    own = "get_ipython().push({'lerning_rate': 3, 'epochs': 12}, interactive=False)"
+    assert parameters(run, own, PARAMETERS + "epochs = 7")["epochs"] == 7
+
+
 def test_parameters_and_check_in_one_cell(run):
     both = f"{PARAMETERS}epochs = 5\n{CHECK}"
     for _ in range(2):
