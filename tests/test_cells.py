@@ -116,8 +116,9 @@ def test_parameters_may_come_from_elsewhere(run, tmp_path):
 
 
 def test_what_a_kernel_starts_with_is_no_parameter(run):
-    own = "get_ipython().push({'lerning_rate': 3, 'epochs': 12}, interactive=False)"
-    assert parameters(run, own, PARAMETERS + "epochs = 7")["epochs"] == 7
+    own = "get_ipython().push({'batch_sise': 3, 'seed': 12}, interactive=False)"
+    assert parameters(run, own, PARAMETERS)["seed"] == 0
+    assert parameters(run, PARAMETERS + "seed = 12")["seed"] == 12
 
 
 def test_parameters_and_check_in_one_cell(run):
