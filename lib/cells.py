@@ -97,7 +97,7 @@ def _history(namespace: Mapping[str, Any]) -> list[str]:
     """The sources of the cells that ran, the running one included; none outside a notebook."""
     cells = namespace.get("In")
     in_kernel = isinstance(cells, list) and callable(namespace.get("get_ipython"))
-    return cells[1:] if in_kernel else []  # the first entry is always empty
+    return cells if in_kernel and any(cells) else []
 
 
 def _unhidden(namespace: Mapping[str, Any], known: Collection[str]) -> set[str]:

@@ -36,7 +36,7 @@ def run(client):
         outputs = client.nb.cells[-1].outputs
         return "".join(output.get("text", "") for output in outputs)
 
-    cells("%reset -f")
+    cells("%reset -f in", "%reset -f")
     return cells
 
 
