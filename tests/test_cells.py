@@ -59,6 +59,12 @@ def test_a_name_added_to_the_cell_counts_when_it_runs_again(run):
     assert parameters(run, PARAMETERS)["epochs"] == 12  # and no longer once it is gone
 
 
+def test_another_cell_that_names_a_profile_leaves_the_rest(run):
+    parameters(run, PARAMETERS)
+    found = parameters(run, "profile = 'smoke'")
+    assert (found["profile"], found["backbones"]) == ("smoke", ["VGG16"])
+
+
 def test_a_misspelt_name_is_refused_whenever_the_cell_runs(run):
     misspelt = PARAMETERS + "lerning_rate = 0.1"
     assert "did you mean learning_rate?" in refusal(run, misspelt, CHECK)
