@@ -6,7 +6,7 @@ PROFILE ?= quick
 BACKBONES ?=
 # folder of the rows; empty: results/<profile>. Rows that are there are not trained again
 RESULTS ?=
-# other parameters of lib/params.py: SET="epochs=3 data='my photos'"; spaces stand in quotes
+# other parameters of lib/params.py, such as SET="epochs=3 data='my photos'" (spaces in quotes)
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=

@@ -81,9 +81,9 @@ def _follow(state: _State, sources: list[str], known: Collection[str], first: bo
     for source in sources[begin:]:
         names = _names_set(source)
         injected = source.startswith(_INJECTED)
-        if "profile" in names and not injected:
+        if "profile" in names and not injected and _is_same_cell(names, state.own, known):
             state.own = names
-        elif first or injected or _sets_only(source, known):
+        elif "profile" in names or first or injected or _sets_only(source, known):
             state.others |= names
         else:
             state.lost |= names & (state.own | state.others)
@@ -93,11 +93,20 @@ def _follow(state: _State, sources: list[str], known: Collection[str], first: bo
     return unread
 
 
+def _is_same_cell(names: set[str], own: set[str], known: Collection[str]) -> bool:
+    """Whether a cell that sets `names` is likely the one that set `own`, which it then replaces.
+
+    One that sets ``profile`` and little else is another: what was set before still holds.
+    """
+    before = own.intersection(known)
+    return not before or 2 * len(names & before) > len(before)
+
+
 def _history(namespace: Mapping[str, Any]) -> list[str]:
     """The sources of the cells that ran, the running one included; none outside a notebook."""
     cells = namespace.get("In")
     in_kernel = isinstance(cells, list) and callable(namespace.get("get_ipython"))
-    return cells[1:] if in_kernel else []  # the first entry is always empty
+    return cells if in_kernel and any(cells) else []
 
 
 def _unhidden(namespace: Mapping[str, Any], known: Collection[str]) -> set[str]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .params import BACKBONE_NAMES, ROOT, Params, shown_path
+from .params import BACKBONE_NAMES, ROOT, InputError, Params, shown_path
 
 FILE = "parameters.yaml"
 _PLAIN = re.compile(r"\w[\w.]*(?:/\w[\w.]*)*", re.ASCII)
@@ -42,14 +43,19 @@ def resolved(params: Params, profile: str) -> dict[str, Any]:
     """
     values = {field.name: getattr(params, field.name) for field in fields(params)}
     values |= {
-        "profile": profile,
+        "profile": _text(profile),
         "final_epochs": params.final_epochs or params.epochs,
-        "results": shown_path(params.results_dir),
-        "figures": shown_path(params.figures_dir),
+        "results": _text(shown_path(params.results_dir)),
+        "figures": _text(shown_path(params.figures_dir)),
     }
     del values["backbones"]  # a notebook is given one, or reads the rows of all
     lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
     return {name: value for name, value in (values | lists).items() if value is not None}
+
+
+def _text(path: str) -> str:
+    """The path as a parameter: what begins with ~ in the project is nobody's home."""
+    return f"./{path}" if path.startswith("~") else path
 
 
 def prepare(params: Params, profile: str) -> None:
@@ -57,13 +63,23 @@ def prepare(params: Params, profile: str) -> None:
 
     That is every executed notebook that is to be made again, and all of them where the
     parameters are not those of the file that is there.
+
+    Raises InputError where the folder cannot be written.
     """
-    target = folder(params)
-    target.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(resolved(params, profile), sort_keys=False, allow_unicode=True)
+    try:
+        _write(folder(params), text, params.backbones)
+    except OSError as error:
+        raise InputError(
+            f"build: {folder(params)} cannot be written ({error.strerror}); allowed: a folder"
+        ) from error
+
+
+def _write(target: Path, text: str, backbones: Iterable[str]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
     file = target / FILE
     same = file.is_file() and file.read_bytes() == text.encode("utf-8")
-    for name in ("", *(params.backbones if same else BACKBONE_NAMES)):
+    for name in ("", *(backbones if same else BACKBONE_NAMES)):
         for old in (target / name).glob("*.ipynb"):
             old.unlink()
     file.write_text(text, encoding="utf-8")

@@ -36,7 +36,7 @@ def run(client):
         outputs = client.nb.cells[-1].outputs
         return "".join(output.get("text", "") for output in outputs)
 
-    cells("%reset -f")
+    cells("%reset -f in", "%reset -f")
     return cells
 
 
@@ -57,6 +57,12 @@ def test_a_name_added_to_the_cell_counts_when_it_runs_again(run):
     assert parameters(run, PARAMETERS)["epochs"] == 12
     assert parameters(run, PARAMETERS + "epochs = 7")["epochs"] == 7
     assert parameters(run, PARAMETERS)["epochs"] == 12  # and no longer once it is gone
+
+
+def test_another_cell_that_names_a_profile_leaves_the_rest(run):
+    parameters(run, PARAMETERS)
+    found = parameters(run, "profile = 'smoke'")
+    assert (found["profile"], found["backbones"]) == ("smoke", ["VGG16"])
 
 
 def test_a_misspelt_name_is_refused_whenever_the_cell_runs(run):
@@ -113,6 +119,12 @@ def test_values_that_are_no_literals_count_in_a_kernel(run):
 def test_parameters_may_come_from_elsewhere(run, tmp_path):
     (tmp_path / "mine.py").write_text("epochs = 9\nprofile = 'quick'\n")
     assert parameters(run, f"%run {tmp_path / 'mine.py'}")["epochs"] == 9
+
+
+def test_what_a_kernel_starts_with_is_no_parameter(run):
+    own = "get_ipython().push({'batch_sise': 3, 'seed': 12}, interactive=False)"
+    assert parameters(run, own, PARAMETERS)["seed"] == 0
+    assert parameters(run, PARAMETERS + "seed = 12")["seed"] == 12
 
 
 def test_parameters_and_check_in_one_cell(run):

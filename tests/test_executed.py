@@ -8,7 +8,7 @@ import yaml
 
 from lib import executed
 from lib.executed import FILE, folder, prepare, resolved
-from lib.params import BACKBONE_NAMES, ROOT, from_notebook, load_params
+from lib.params import BACKBONE_NAMES, ROOT, InputError, from_notebook, load_params
 
 PLACES = ["a/b", "a-b", "a=b", "a b", "a'b", "a", "..", ".", "../a", "/", "/a", "a" * 300, "%", "é"]
 PLACES += [
@@ -41,6 +41,7 @@ def test_each_folder_of_rows_has_its_own_safe_folder():
 
 
 @pytest.mark.parametrize("changes", [{}, {"results": "a b='c'", "figures": "f", "top_k": [2]},
+                                     {"results": "./~", "figures": "./~x"},
                                      {"final_epochs": 9, "alpha": {"MobileNet": 0.5}}])  # fmt: skip
 @pytest.mark.parametrize("profile", ["quick", "cpu", "paper"])
 def test_notebooks_get_what_the_profile_gives(profile, changes):
@@ -90,3 +91,9 @@ def test_no_notebook_of_an_earlier_run_passes_for_this_ones(build):
     assert left(build, {}, backbones=["VGG16"]) == {"MobileNet/01_baselines"}
     assert left(build, {}, backbones=["VGG16"], repeats=3) == set()
     assert yaml.safe_load((build / FILE).read_text(encoding="utf-8"))["repeats"] == 3
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(build):
+    build.parent.write_text("a file")
+    with pytest.raises(InputError, match="build/quick cannot be written"):
+        prepare(load_params("quick"), "quick")
