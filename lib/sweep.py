@@ -38,7 +38,6 @@ from .results import (
 )
 from .steps import use_deterministic_operations
 from .train import (
-    EVAL_FLOATS,
     History,
     Task,
     classifier_weights,
@@ -407,7 +406,7 @@ class Study:
         """
         while cut != trunks[0].cut:
             trunks = trunks if trunks[0].cut < cut else self._photos(task)
-            batch = eval_batch(self.graph, trunks[0].cut, 1, memory.batch_floats(EVAL_FLOATS))
+            batch = eval_batch(self.graph, trunks[0].cut, 1, memory.batch_floats())
             try:
                 return tuple(t.advance(cut, batch) for t in trunks)
             except Exception as error:
@@ -425,7 +424,7 @@ class Study:
         gc.collect()
         task = replace(task, order_seed=group[0].order_seed)
         model = fuse(train, [run.block for run in group], [run.seed for run in group], task)
-        steps = fused_steps(model, train, evaluation, task)
+        steps = fused_steps(model, train, evaluation, task, self.memory(task).batch_floats())
         return train_fused(steps, task, lambda _: bar.update(len(group)))
 
     def train_fused(self, runs: Sequence[Run], task: Task) -> dict[str, History]:

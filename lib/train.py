@@ -16,17 +16,14 @@ import numpy as np
 
 from .backbones import classifier
 from .fusion import FusedModel, Lane
+from .memory import EVAL_FLOATS
 from .params import Params
 from .partition import Block
 from .pure import prepare_backbone
 from .steps import make_steps
 from .trunk import Graph, Trunk
 
-# Images of an evaluation step, and the floats that the largest tensor of all lanes may then hold
-# (256 MiB); they change speed, not results. MobileNetV2 at 224 px, 16 lanes: a quarter less time
-# an image than with 64 MiB.
-EVAL_BATCH = 64
-EVAL_FLOATS = 2**26
+EVAL_BATCH = 64  # images of an evaluation step at most; it changes speed, not results
 
 
 @dataclass(frozen=True)
@@ -245,14 +242,19 @@ def eval_batch(graph: Graph, cut: int, lanes: int, floats: float = EVAL_FLOATS) 
     return int(np.clip(floats // (lanes * largest), 1, EVAL_BATCH))
 
 
-def fused_steps(model: FusedModel, train: Trunk, evaluation: Trunk, task: Task):
-    """The training and evaluation steps of a fused model, on trunks cut where the model is."""
+def fused_steps(
+    model: FusedModel, train: Trunk, evaluation: Trunk, task: Task, floats: float = EVAL_FLOATS
+):
+    """The training and evaluation steps of a fused model, on trunks cut where the model is.
+
+    floats: that the largest tensor of an evaluation step may hold.
+    """
     return make_steps(
         model,
         (train.features, task.train_targets),
         (evaluation.features, task.eval_targets),
         task.params.batch_size,
-        eval_batch(model.graph, model.cut, len(model.lanes)),
+        eval_batch(model.graph, model.cut, len(model.lanes), floats),
     )
 
 

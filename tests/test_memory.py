@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import keras
@@ -139,8 +140,7 @@ def mobile():
 
 
 def estimate(graph, budget_bytes, images=(36, 110)):
-    batch = lambda cut, lanes: eval_batch(graph, cut, lanes)  # noqa: E731
-    return Estimate(graph, 4, *images, 10_000, batch, budget_bytes)
+    return Estimate(graph, 4, *images, 10_000, partial(eval_batch, graph), budget_bytes)
 
 
 def sizes(ends, n):
