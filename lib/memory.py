@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import psutil
 
+from .room import free_memory
 from .trunk import Call, Graph, choose_cut
 
 SHARE = 0.4  # of the free memory, where no budget is named: two processes side by side have room
@@ -51,7 +51,6 @@ LINEAR = (
     keras.layers.Rescaling,
     keras.layers.Dropout,
 )
-CGROUPS = Path("/sys/fs/cgroup")
 MOST_LANES = 128  # of one fused model
 # Floats of the largest tensor of an evaluation step, all lanes together (256 MiB); it changes
 # speed, not results. MobileNetV2 at 224 px, 16 lanes: a quarter less time an image than with 64.
@@ -79,41 +78,7 @@ def free_bytes() -> int:
     Asked once: what the process has taken by then counts as free, what it takes later too.
     """
     own = psutil.Process().memory_info().rss
-    host = min((psutil.virtual_memory().available, *_container_free()))
-    return min((host + own, *_gpu_free()))
-
-
-def _container_free(root: Path = CGROUPS, groups: Path = Path("/proc/self/cgroup")) -> Iterator:
-    """Bytes left under each memory limit of this process' control groups, versions 1 and 2.
-
-    Pages of files that the kernel can drop count as free. Inside a container its own group is
-    mounted at the root; outside, the limits of the groups above hold too.
-    """
-    lines = groups.read_text(encoding="utf-8").splitlines() if groups.is_file() else []
-    for _, names, path in (line.split(":", 2) for line in lines):
-        if names in ("", "memory"):
-            mount = root / names
-            inside = mount / path.strip("/")
-            for folder in dict.fromkeys((inside, *inside.parents)):
-                if folder.is_relative_to(mount):
-                    yield from _group_free(folder)
-
-
-def _group_free(folder: Path) -> Iterator[int]:
-    for limit, used, dropped in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        if (folder / limit).is_file() and (folder / used).is_file():
-            most = (folder / limit).read_text(encoding="utf-8").strip()
-            now = int((folder / used).read_text(encoding="utf-8"))
-            if most != "max":
-                yield max(0, int(most) - now + _statistic(folder / "memory.stat", dropped))
-
-
-def _statistic(path: Path, name: str) -> int:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((int(line.split()[1]) for line in lines if line.split()[0] == name), 0)
+    return min((free_memory() + own, *_gpu_free()))
 
 
 def _gpu_free() -> Iterator[int]:

@@ -18,41 +18,9 @@ from lib.train import eval_batch
 from lib.trunk import read_graph
 
 GIB = 2**30
-V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-V2 = "memory.max", "memory.current", "inactive_file"
-
-
-def group(folder, names, limit, used, dropped=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, value in zip(names[:2], (limit, used), strict=True):
-        (folder / name).write_text(f"{value}\n")
-    (folder / "memory.stat").write_text(f"cache 1\n{names[2]} {dropped}\n")
-
-
-def container_free(root, lines):
-    (root / "self").write_text(lines)
-    return list(memory._container_free(root, root / "self"))
-
-
-def test_limits_of_a_container_and_of_the_groups_above_it(tmp_path):
-    """Version 2 has one tree, version 1 one for memory; no limit is `max` or a huge number."""
-    group(tmp_path / "a", V2, 10 * GIB, 4 * GIB)
-    group(tmp_path / "a/b", V2, "max", 3 * GIB)
-    assert container_free(tmp_path, "0::/a/b\n") == [6 * GIB]
-    group(tmp_path / "memory/c", V1, 5 * GIB, 3 * GIB, dropped=GIB)
-    assert container_free(tmp_path, "4:memory:/c\n1:cpu,cpuacct:/x\n") == [3 * GIB]
-
-
-def test_a_container_sees_its_own_limit_at_the_root(tmp_path):
-    """Its path may be that outside, which is not there."""
-    group(tmp_path, V2, 2 * GIB, GIB, dropped=GIB // 2)
-    assert container_free(tmp_path, "0::/docker/123\n") == [1.5 * GIB]
-    group(tmp_path, V2, GIB, 2 * GIB)
-    assert container_free(tmp_path, "0::/\n") == [0]
 
 
 def test_the_least_of_machine_container_and_gpu_is_free(monkeypatch):
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=9 * GIB))
     monkeypatch.setattr(
         memory.psutil,
         "Process",
@@ -60,10 +28,8 @@ def test_the_least_of_machine_container_and_gpu_is_free(monkeypatch):
     )
     free = memory.free_bytes.__wrapped__  # as it is asked the first time
     monkeypatch.setattr(memory, "_gpu_free", lambda: iter(()))
-    monkeypatch.setattr(memory, "_container_free", lambda: iter(()))
+    monkeypatch.setattr(memory, "free_memory", lambda: 9 * GIB)
     assert free() == 10 * GIB  # what this process holds is its own
-    monkeypatch.setattr(memory, "_container_free", lambda: iter((8 * GIB, 7 * GIB)))
-    assert free() == 8 * GIB
     monkeypatch.setattr(memory, "_gpu_free", lambda: iter((6 * GIB,)))
     assert free() == 6 * GIB
 
