@@ -85,7 +85,9 @@ def _gpu_free() -> Iterator[int]:
     """Bytes free on each GPU that NVIDIA's own tool names; nothing where there is none."""
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        found = subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=True, timeout=30
+        )
     except (OSError, subprocess.SubprocessError):
         return  # no GPU, or none of NVIDIA's
     yield from (int(mib) * 2**20 for mib in found.stdout.split() if mib.isdigit())
