@@ -17,7 +17,6 @@ from .results import (
     EXTRA_METHODS,
     FINAL_SPLIT,
     SEARCH_SPLIT,
-    best_block,
     final_rows,
     in_order,
     search_rows,
@@ -53,14 +52,13 @@ def scores(df: pd.DataFrame, honest: bool = True) -> Scores:
     rows = final_rows(df).groupby(["method", "backbone"], sort=False)
     final = {key: score(of, noise[FINAL_SPLIT, key[1]]) for key, of in rows}
     pairs = dict.fromkeys((method, name) for method, name, _ in blocks)
-    winners = {pair: blocks[(*pair, best_block(df, *pair)["block"])] for pair in pairs}
-    if not honest:
-        return Scores(blocks, winners, final)
     searches = {pair: Search.of(df, *pair) for pair in pairs if pair[0] in SEARCHES}
-    for pair, of in searches.items():
-        winners[pair] = of.winner(noise[SEARCH_SPLIT, pair[1]])
-    ranked = {pair: of for pair, of in winners.items() if pair[0] not in SEARCHES}
-    return Scores(blocks, winners | _unlucky(ranked, searches), _unlucky(final, searches))
+    winners = {key[:2]: of for key, of in blocks.items() if key[0] not in SEARCHES}
+    if not honest:
+        best = {pair: of.best(noise[SEARCH_SPLIT, pair[1]]) for pair, of in searches.items()}
+        return Scores(blocks, winners | best, final)
+    best = {pair: of.winner(noise[SEARCH_SPLIT, pair[1]]) for pair, of in searches.items()}
+    return Scores(blocks, _unlucky(winners, searches) | best, _unlucky(final, searches))
 
 
 def noises(df: pd.DataFrame) -> dict[tuple[str, str], Noise]:
@@ -115,6 +113,11 @@ class Search:
         whole = blocks == first["block"].tolist()  # every block has every repeat
         right = hits(first)
         return cls(tuple(first["key"]), right, table[:, 1:] if whole else right[:, None][:, 1:])
+
+    def best(self, noise: Noise) -> Score:
+        """The winner as the paper scores it; of equal ones the one nearest the input."""
+        best = self.right.mean(axis=1).argmax()
+        return Score(self.right[best], {self.keys[best]: 1.0}, noise)
 
     def winner(self, noise: Noise) -> Score:
         """The winner, chosen on some photos and scored on others, and by other runs.
