@@ -158,7 +158,9 @@ def _about_winners(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
                 f"- **Winners, {inputs_of(of)} inputs.** Scored as the paper does, the"
                 f" {len(found)} winners of the search seem better by {found['optimism'].min():.3f}"
                 f" to {found['optimism'].max():.3f} than by what did not choose them ({again} of"
-                " them by another seed), and the final runs of what they chose by"
+                f" them by another seed): {(found['optimism'] > found['gain']).sum()} owe more to"
+                f" that than to tuning, and {(found['low'] > 0).sum()} beat Baseline I by more than"
+                " their interval. The final runs of what they chose seem better by"
                 f" {luck.min():+.4f} to {luck.max():+.4f}."
             )
 
