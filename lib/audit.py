@@ -1,25 +1,40 @@
 """The paper's claims against our rows: intervals, and a verdict on each (notebook 8).
 
-Rows say which evaluation images each run got right, so two runs can be compared image by image. An
-interval is a 95 % percentile bootstrap that resamples the evaluation images, the same for all runs,
-and the repeats of each group of runs.
+Rows say which evaluation photos each run got right, so two runs can be compared photo by photo.
+Intervals are for other photos and other runs (`lib.intervals`); a winner is scored by what did not
+choose it. docs/verdicts.md says so in words.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations, permutations
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, spearmanr
+from scipy.stats import bootstrap, chi2, spearmanr
+from scipy.stats import f as fisher
 
+from .intervals import (
+    LEVEL,
+    Estimate,
+    Interval,
+    Score,
+    at_least,
+    choices,
+    difference,
+    estimate,
+    hits,
+    holm,
+    layout,
+    pooled,
+    scatter,
+    smooth,
+)
 from .paper import CLAIMS, METHODS, accuracies, label
-from .results import FINAL_SPLIT, SEARCH_SPLIT, best_block, final_rows, search_rows, unpack_hits
+from .results import FINAL_SPLIT, SEARCH_SPLIT, final_rows, search_rows
+from .scores import SEARCHES, Scores, Search, scores
 
-DRAWS = 2000
-SEARCHES = ("layer_wise", "block_wise", "sliding_window")
+DRAWS = 2000  # of the layers, for the interval of their scatter
 PROPOSED = ("block_wise", "top_3", "top_5", "sliding_window")
 UNPROPOSED = ("baseline_1", "baseline_2", "layer_wise")
 OURS = ("layer_wise", *PROPOSED)
@@ -27,112 +42,67 @@ NEAR = 0.02  # accuracies that differ by less are "comparable"
 FEW = 0.25  # a share that is "few", of layers; of methods, half
 STEADY = 0.02  # a standard deviation over repeats below this is "consistent"
 
-# Written before the runs that they judge.
 STATUSES = {
-    "holds": "every comparison is as the paper says, and its 95 % interval lies inside the claim",
-    "holds within noise": "no comparison contradicts the paper by more than its interval",
-    "does not hold": "the interval of at least one comparison lies outside the claim",
+    "holds": "every comparison is decided as the paper says",
+    "undecided": "no comparison is decided against the paper, and not all are decided",
+    "does not hold": "at least one comparison is decided against the paper",
     "not tested": "rows are missing",
 }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
+DECIDED = (
+    "A comparison is decided by tests at 5 % over all comparisons of its claim together (Holm), for"
+    " other photos and other runs: of twenty claims, about one at most has a comparison that is"
+    " decided wrongly"
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison: the claim says that the number lies above `least` and below `most`."""
+    """One comparison that a claim says something about.
+
+    Attributes:
+        text: what is compared.
+        interval: the number, with its own 95 % interval.
+        as_claimed: whether the number itself, whatever its interval, is as the claim says.
+        p_for: p-value of "it is not as the claim says".
+        p_against: p-value of "it is as the claim says".
+    """
 
     text: str
     interval: Interval
-    least: float = 0.0
-    most: float = np.inf
+    as_claimed: bool
+    p_for: float
+    p_against: float
 
-    @property
-    def as_claimed(self) -> bool:
-        """Whether the number itself, whatever its interval, is as the claim says."""
-        return self.least <= self.interval.value <= self.most
 
-    @property
-    def supports(self) -> bool | None:
-        """True or False where the whole interval lies inside or outside; None where it does not."""
-        if self.least < self.interval.low and self.interval.high < self.most:
-            return True
-        if self.interval.high <= self.least or self.most <= self.interval.low:
-            return False
-        return None
+WORDS = {True: "· decided for", False: "· decided against", None: ""}  # see `decisions`
+
+
+def finding(text: str, number: Estimate, least: float = 0.0, most: float = np.inf) -> Finding:
+    """The finding for a claim that a number lies above `least` and below `most`."""
+    inside = [number.above(least), 1 - number.above(most)]
+    sides = 1 + np.isfinite(most)  # how many ways there are to lie outside
+    against = min(1.0, sides * (1 - max(inside)))
+    as_claimed = least <= number.value <= most
+    return Finding(text, number.interval(), as_claimed, max(inside), against)
+
+
+def decisions(findings: Sequence[Finding]) -> list[bool | None]:
+    """Each comparison of one claim: True where it is decided as claimed, False where against it."""
+    p = [min(1.0, 2 * min(f.p_for, f.p_against)) for f in findings]
+    decided = holm(np.nan_to_num(p, nan=1.0))
+    return [
+        f.p_for < f.p_against if yes else None for f, yes in zip(findings, decided, strict=True)
+    ]
 
 
 def status(findings: Sequence[Finding]) -> str:
     """The verdict that some findings give, one of `STATUSES`."""
     if not findings:
         return "not tested"
-    supports = [finding.supports for finding in findings]
-    if False in supports:
+    answers = decisions(findings)
+    if False in answers:
         return "does not hold"
-    return "holds within noise" if None in supports else "holds"
-
-
-# -------------------------------------------------------------------------------- the bootstrap
-
-
-def hits(rows: pd.DataFrame) -> np.ndarray:
-    """Which evaluation images each run got right, float64 ``(runs, images)``."""
-    pairs = zip(rows["hits"], rows["eval_images"], strict=True)
-    return np.array([unpack_hits(text, n) for text, n in pairs], float)
-
-
-@cache
-def _resampled(n: int, seed: int) -> np.ndarray:
-    """How often each of n images is drawn, over n, float64 ``(DRAWS, n)``."""
-    return np.random.default_rng([seed, n]).multinomial(n, np.full(n, 1 / n), DRAWS) / n
-
-
-class Bootstrap:
-    """Accuracies of groups of runs, as they are and resampled `DRAWS` times.
-
-    Args:
-        groups: which images the runs of a group got right, ``(runs, images)``; runs of one group
-            differ in their seed only, and all groups were scored on the same images.
-    """
-
-    def __init__(self, groups: Mapping[Hashable, np.ndarray], seed: int = 0):
-        self.point = {key: runs.mean() for key, runs in groups.items()}
-        self.drawn: dict[Hashable, np.ndarray] = {}
-        if not groups:
-            return
-        images = _resampled(next(iter(groups.values())).shape[1], seed)
-        for key, runs in groups.items():
-            # Each group's own draws: the same interval, whatever groups are beside it.
-            rng, r = np.random.default_rng([seed, crc32(str(key).encode())]), len(runs)
-            weights = rng.multinomial(r, np.full(r, 1 / r), DRAWS) / r
-            self.drawn[key] = ((images @ runs.T) * weights).sum(axis=1)
-
-    def interval(self, number: Callable[[Mapping], float | np.ndarray]) -> Interval:
-        """The interval of a number that is computed from the groups' accuracies."""
-        low, high = np.percentile(number(self.drawn), [2.5, 97.5])
-        return Interval(float(number(self.point)), float(low), float(high))
-
-
-def final_sample(df: pd.DataFrame) -> Bootstrap:
-    """All final runs; the groups are (method, backbone)."""
-    groups = final_rows(df).groupby(["method", "backbone"], sort=False)
-    return Bootstrap({key: hits(rows) for key, rows in groups})
-
-
-def search_sample(df: pd.DataFrame) -> Bootstrap:
-    """All runs of the search; the groups are (method, backbone, block)."""
-    groups = search_rows(df).groupby(["method", "backbone", "block"], sort=False)
-    return Bootstrap({key: hits(rows) for key, rows in groups})
+    return "undecided" if None in answers else "holds"
 
 
 # ------------------------------------------------------------------------------------- verdicts
@@ -142,22 +112,30 @@ def verdicts(df: pd.DataFrame) -> pd.DataFrame:
     """Every claim of the paper: one row a claim.
 
     Columns: claim, where, tested as, printed (how many comparisons of the printed Table I are as
-    the claim says, where it is about Table I), as claimed (how many of ours), ours (each with its
-    interval) and status.
+    the claim says, where it is about Table I), as claimed (how many of ours), decided (how many for
+    and against it), ours (each with its interval), status, and scored as in the paper (the status
+    if winners are scored by the run and on the photos that chose them).
     """
-    found, paper = findings(df), printed()
+    found, paper, printed_counts = findings(df), findings(df, honest=False), printed()
     return pd.DataFrame(
         {
             "claim": claim.text,
             "where": claim.where,
             "tested as": claim.statement,
-            "printed": paper.get(claim.name, "–"),
+            "printed": printed_counts.get(claim.name, "–"),
             "as claimed": _count([f.as_claimed for f in found[claim.name]]),
+            "decided": _decided(found[claim.name]),
             "ours": "; ".join(f"{f.text} {f.interval}" for f in found[claim.name]) or "–",
             "status": status(found[claim.name]),
+            "scored as in the paper": status(paper[claim.name]),
         }
         for claim in CLAIMS
     )
+
+
+def _decided(findings: Sequence[Finding]) -> str:
+    answers = decisions(findings)
+    return f"{answers.count(True)} for, {answers.count(False)} against" if answers else "–"
 
 
 def printed() -> dict[str, str]:
@@ -184,148 +162,173 @@ def _count(answers: Iterable[bool]) -> str:
     return f"{sum(answers)} of {len(answers)}" if answers else "–"
 
 
-def findings(df: pd.DataFrame) -> dict[str, list[Finding]]:
-    """The comparisons that test each claim, by the claim's name."""
-    search, final = search_sample(df), final_sample(df)
-    best = _best_blocks(df)
+def findings(df: pd.DataFrame, honest: bool = True) -> dict[str, list[Finding]]:
+    """The comparisons that test each claim, by the claim's name; honest: see `scores`."""
+    found = scores(df, honest)
     backbones = list(dict.fromkeys(df["backbone"]))
 
     def searched(upper: str, lower: str, **limits: float) -> list[Finding]:
-        pairs = [((upper, b), (lower, b)) for b in backbones]
-        pairs = [(best.get(x), best.get(y)) for x, y in pairs]
-        return [_difference(search, x, y, **limits) for x, y in pairs if x and y]
+        return list(_differences(found.winners, backbones, upper, lower, **limits))
 
     def trained(upper: str, lower: str) -> list[Finding]:
-        pairs = [((upper, b), (lower, b)) for b in backbones]
-        return [_difference(final, x, y) for x, y in pairs if {x, y} <= final.point.keys()]
+        return list(_differences(found.final, backbones, upper, lower))
 
     near = {"least": -NEAR, "most": NEAR}
-    others = [m for m in METHODS if m != "block_wise"]
     return {
         "random_beats_baseline_1": searched("random", "baseline_1"),
         "random_near_baseline_2": searched("random", "baseline_2", **near),
         "layers_differ": layers_against_seeds(df),
-        "few_layers_beat_both": _few_layers(search, backbones),
+        "few_layers_beat_both": list(_few_layers(found, backbones)),
         "block_wise_improves": searched("block_wise", "layer_wise")
         + searched("block_wise", "baseline_1"),
         "window_near_block_and_baseline_2": searched("sliding_window", "block_wise", **near)
         + searched("sliding_window", "baseline_2", **near),
         "all_beat_baseline_1": [f for m in OURS for f in searched(m, "baseline_1")],
-        "few_beat_baseline_2": _few_methods(search, best, backbones),
+        "few_beat_baseline_2": list(_few_methods(found, backbones)),
         "block_wise_never_below_baseline_2": trained("block_wise", "baseline_2"),
-        "block_wise_highest_mean": _over_backbones(final, others, np.mean, 1),
-        "block_wise_lowest_variance": _over_backbones(final, others, _variance, -1),
-        "repeats_agree": _steady(df),
+        "block_wise_highest_mean": list(_over_backbones(found.final, "mean")),
+        "block_wise_lowest_variance": list(_over_backbones(found.final, "variance")),
+        "repeats_agree": list(_steady(df)),
         "proposed_beat_all": [
             finding for ours in PROPOSED for other in UNPROPOSED for finding in trained(ours, other)
         ],
     }
 
 
-def _best_blocks(df: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str, str]]:
-    """The group of `search_sample` that holds each method's winner, by (method, backbone)."""
-    pairs = search_rows(df)[["method", "backbone"]].drop_duplicates().itertuples(index=False)
-    return {(m, b): (m, b, best_block(df, m, b)["block"]) for m, b in pairs}
+def _differences(
+    found: Mapping, backbones: Iterable[str], upper: str, lower: str, **limits: float
+) -> Iterator[Finding]:
+    for name in backbones:
+        if {(upper, name), (lower, name)} <= found.keys():
+            text = f"{name}: {label(upper)} − {label(lower)}"
+            yield finding(text, difference(found[upper, name], found[lower, name]), **limits)
 
 
-def _difference(sample: Bootstrap, upper: Hashable, lower: Hashable, **limits: float) -> Finding:
-    text = f"{upper[1]}: {label(upper[0])} − {label(lower[0])}"
-    return Finding(text, sample.interval(lambda a: a[upper] - a[lower]), **limits)
-
-
-def _few_layers(search: Bootstrap, backbones: Iterable[str]) -> list[Finding]:
+def _few_layers(found: Scores, backbones: Iterable[str]) -> Iterator[Finding]:
     """The share of layers that score above both baselines."""
-    found = []
     for name in backbones:
-        layers = [key for key in search.point if key[:2] == ("layer_wise", name)]
-        baselines = [(m, name, m) for m in ("baseline_1", "baseline_2")]
-        if layers and set(baselines) <= search.point.keys():
-            share = search.interval(lambda a, x=layers, y=baselines: _share_above(a, x, y))
-            found.append(Finding(f"{name}: share of layers", share, 1e-9, FEW))
-    return found
+        layers = [of for key, of in found.blocks.items() if key[:2] == ("layer_wise", name)]
+        bars = [found.winners.get((m, name)) for m in ("baseline_1", "baseline_2")]
+        if layers and all(bars):
+            yield _few(f"{name}: share of layers", layers, bars, FEW)
 
 
-def _few_methods(search: Bootstrap, best: Mapping, backbones: Iterable[str]) -> list[Finding]:
+def _few_methods(found: Scores, backbones: Iterable[str]) -> Iterator[Finding]:
     """The share of approaches whose best block scores above Baseline II."""
-    found = []
     for name in backbones:
-        ours = [best[m, name] for m in OURS if (m, name) in best]
-        if len(ours) == len(OURS) and ("baseline_2", name) in best:
-            share = search.interval(
-                lambda a, x=ours, y=name: _share_above(a, x, [best["baseline_2", y]])
-            )
-            found.append(Finding(f"{name}: share of approaches", share, 1e-9, 0.5 + 1e-9))
-    return found
+        ours = [found.winners[m, name] for m in OURS if (m, name) in found.winners]
+        bar = found.winners.get(("baseline_2", name))
+        if len(ours) == len(OURS) and bar:
+            yield _few(f"{name}: share of approaches", ours, [bar], 0.5)
 
 
-def _share_above(accuracy: Mapping, keys: Sequence, bars: Sequence) -> float | np.ndarray:
-    bar = np.max([accuracy[key] for key in bars], axis=0)
-    return np.mean([accuracy[key] > bar for key in keys], axis=0)
+def _few(text: str, ours: Sequence[Score], bars: Sequence[Score], most: float) -> Finding:
+    """The finding for a claim that some, and at most a share `most`, lie above all bars.
+
+    Each score is tested against each bar; the interval is of how many tests together (see
+    `at_least`) show to lie above, and not above.
+    """
+    gaps = [[difference(of, bar) for bar in bars] for of in ours]
+    tests = np.array([[gap.above(0.0) for gap in of] for of in gaps])
+    above = tests.max(axis=1)
+    below = np.minimum(1.0, len(bars) * (1 - tests).min(axis=1))
+    n, few = len(ours), int(most * len(ours))
+    value = float(np.mean([all(gap.value > 0 for gap in of) for of in gaps]))
+    interval = Interval(value, _shown(above) / n, 1 - _shown(below) / n)
+    p_for = max(at_least(above, 1), at_least(below, n - few))
+    p_against = min(1.0, 2 * min(at_least(below, n), at_least(above, few + 1)))
+    return Finding(text, interval, 0 < value <= most, p_for, p_against)
 
 
-def _over_backbones(
-    final: Bootstrap, others: Sequence[str], statistic: Callable, sign: int
-) -> list[Finding]:
-    """A statistic of block-wise over the backbones, minus that of each other method, times sign."""
-    backbones = [name for method, name in final.point if method == "block_wise"]
-    if len(backbones) < 2:
-        return []
-
-    def gap(accuracy: Mapping, other: str) -> float | np.ndarray:
-        ours, theirs = (
-            statistic([accuracy[method, name] for name in backbones], axis=0)
-            for method in ("block_wise", other)
-        )
-        return sign * (ours - theirs)
-
-    what = "mean of Block-wise − {}" if sign > 0 else "variance of {} − Block-wise"
-    return [
-        Finding(
-            f"{what.format(label(m))} over {len(backbones)} backbones",
-            final.interval(lambda a, m=m: gap(a, m)),
-        )
-        for m in others
-        if all((m, name) in final.point for name in backbones)
-    ]
+def _shown(p: np.ndarray) -> int:
+    """Of how many hypotheses, at least, one side of a 95 % interval says that they are false."""
+    return next((u for u in range(len(p)) if not at_least(p, u + 1) <= LEVEL / 2), len(p))
 
 
-def _variance(values: Sequence, axis: int) -> float | np.ndarray:
-    return np.var(values, axis=axis, ddof=1)
+def _over_backbones(final: Mapping[tuple, Score], statistic: str) -> Iterator[Finding]:
+    """The mean, or variance, of block-wise over backbones, against each other method's."""
+    names = [name for method, name in final if method == "block_wise"]
+    text = {"mean": "mean of Block-wise − {}", "variance": "variance of {} − Block-wise"}[statistic]
+    gap = {"mean": _mean_gap, "variance": _variance_gap}[statistic]
+    for other in METHODS if len(names) > 1 else ():
+        pairs = [(method, name) for method in ("block_wise", other) for name in names]
+        if other != "block_wise" and set(pairs) <= final.keys():
+            number = smooth(gap, [final[pair] for pair in pairs])
+            yield finding(f"{text.format(label(other))} over {len(names)} backbones", number)
 
 
-def _steady(df: pd.DataFrame) -> list[Finding]:
+def _mean_gap(accuracies: np.ndarray) -> float:
+    """The mean of the first half minus that of the second."""
+    ours, others = np.split(accuracies, 2)
+    return ours.mean() - others.mean()
+
+
+def _variance_gap(accuracies: np.ndarray) -> float:
+    """The variance of the second half minus that of the first."""
+    ours, others = np.split(accuracies, 2)
+    return others.var(ddof=1) - ours.var(ddof=1)
+
+
+def _steady(df: pd.DataFrame) -> Iterator[Finding]:
     """The standard deviation over repeats, pooled over backbones, with its chi-square interval."""
-    found = []
     for method in ("block_wise", "sliding_window"):
         rows = final_rows(df)
         groups = rows[rows["method"] == method].groupby("backbone")["val_accuracy"]
         squares, freedom = (groups.var() * (groups.size() - 1)).sum(), (groups.size() - 1).sum()
         if freedom > 0:
-            low, high = (np.sqrt(squares / chi2.ppf(q, freedom)) for q in (0.975, 0.025))
-            sd = Interval(float(np.sqrt(squares / freedom)), float(low), float(high))
-            found.append(Finding(f"{label(method)}: sd over repeats", sd, -1e-9, STEADY))
-    return found
+            sd, low, high = np.sqrt(squares / [freedom, *chi2.ppf([0.975, 0.025], freedom)])
+            tests = chi2(freedom)
+            p_for, p_against = (of(squares / STEADY**2) for of in (tests.cdf, tests.sf))
+            interval = Interval(float(sd), float(low), float(high))
+            text = f"{label(method)}: sd over repeats"
+            yield Finding(text, interval, sd < STEADY, float(p_for), float(p_against))
 
 
 def layers_against_seeds(df: pd.DataFrame) -> list[Finding]:
-    """How much more the layers differ than chance does, for backbones searched more than once.
+    """Whether layers differ, and how much more than chance, for backbones searched repeatedly.
 
     One search starts all its layers from the same seed, and a seed that is lucky is so for most of
-    them. What makes a layer look better than another is the rest, see `_components`. The interval
-    resamples the layers.
+    them. What makes a layer look better than another is the rest, see `_components`. The F test of
+    the layers against it decides; the number is an effect: the sd over layers minus that of chance,
+    with an interval that resamples the layers.
     """
-    rng, found = np.random.default_rng(0), []
-    for name, table in seeds(df).items():
-        values = table.to_numpy()
-        draws = [
-            _components(values[rng.integers(0, len(values), len(values))]) for _ in range(DRAWS)
-        ]
-        layers, chance = _components(values)
-        low, high = np.percentile([one - other for one, other in draws], [2.5, 97.5])
-        interval = Interval(float(layers - chance), float(low), float(high))
-        text = f"{name}: sd over layers {layers:.4f} − by chance {chance:.4f}"
-        found.append(Finding(f"{text} ({table.shape[1]} seeds)", interval))
+    found, rows = [], df[(df["split"] == SEARCH_SPLIT) & (df["method"] == "layer_wise")]
+    for name, of in rows[rows["failed"] == ""].groupby("backbone", sort=False):
+        table = layout(of)[1]
+        if min(table.shape[:2]) > 1:
+            interval, sds = _effect(table.mean(axis=2))
+            ratio, p, freedom = _layers_test(table)
+            text = (
+                f"{name}: sd over layers {sds[0]:.4f} − by chance {sds[1]:.4f} ({table.shape[1]}"
+                f" seeds; F({len(table) - 1}, {freedom:.0f}) = {ratio:.1f}, p = {p:.1g})"
+            )
+            found.append(Finding(text, interval, p < LEVEL, p, 1.0))
     return found
+
+
+def _effect(values: np.ndarray) -> tuple[Interval, tuple[float, float]]:
+    """How far the sd over rows exceeds that of chance, with both; values ``(rows, seeds)``."""
+    rng = np.random.default_rng(0)
+    sample = (values[rng.integers(0, len(values), len(values))] for _ in range(DRAWS))
+    low, high = np.percentile([np.subtract(*_components(of)) for of in sample], [2.5, 97.5])
+    sds = _components(values)
+    return Interval(sds[0] - sds[1], float(low), float(high)), sds
+
+
+def _layers_test(table: np.ndarray) -> tuple[float, float, float]:
+    """The F test of "all layers are equally good": ratio, p-value, degrees of freedom below.
+
+    table: ``(layers, seeds, photos)``. What the layers are compared with is the scatter over
+    seeds, as in the two-way layout, and that over photos (Satterthwaite's quasi-F).
+    """
+    noise, means = scatter(table), table.mean(axis=1)
+    rest, (layers, seeds, photos) = means - means.mean(axis=0), table.shape
+    between = seeds * (rest.mean(axis=1) ** 2).sum() / (layers - 1)
+    by_photo = seeds * rest.var(axis=1, ddof=1).sum() / photos / (layers - 1)
+    error = max(noise.mean_square, noise.mean_square + by_photo - noise.photos / noise.freedom)
+    freedom = noise.freedom * (error / noise.mean_square) ** 2
+    ratio = between / error
+    return float(ratio), float(fisher.sf(ratio, layers - 1, freedom)), float(freedom)
 
 
 def seeds(df: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -354,30 +357,29 @@ def _components(values: np.ndarray) -> tuple[float, float]:
 # ------------------------------------------------------------------------ doubts about the method
 
 
-def optimism(df: pd.DataFrame, splits: int = 200) -> pd.DataFrame:
-    """What selecting and scoring on the same images adds to a winner's accuracy.
+def optimism(df: pd.DataFrame) -> pd.DataFrame:
+    """What selecting and scoring by the same run on the same photos adds to a winner's accuracy.
 
-    The evaluation images are halved at random; the block is selected on one half and scored on
-    both. Columns: backbone, method, blocks, reported (on the half that selected), honest (on the
-    other half), optimism (their difference), gain (honest minus Baseline I on the same half).
+    Columns: backbone, method, blocks, reported (the winner's accuracy, as the paper scores it),
+    honest (by what did not choose it, see `Search.winner`), optimism (their difference), gain
+    (honest minus Baseline I), low, high, by (what scores it: "another seed" or "the same run").
     """
-    rng, records, rows = np.random.default_rng(0), [], search_rows(df)
-    for (name, method), of in rows[rows["method"].isin(SEARCHES)].groupby(["backbone", "method"]):
-        base = rows[(rows["backbone"] == name) & (rows["method"] == "baseline_1")]
-        if base.empty:
-            continue
-        right, plain = hits(of), hits(base)[0]
-        scores = []
-        for _ in range(splits):
-            order = rng.permutation(right.shape[1])
-            one, other = np.array_split(order, 2)
-            winner = right[:, one].mean(axis=1).argmax()
-            honest = right[winner, other].mean()
-            scores.append((right[winner, one].mean(), honest, honest - plain[other].mean()))
-        reported, honest, gain = np.mean(scores, axis=0)
-        records.append((name, method, len(of), reported, honest, reported - honest, gain))
+    honest, records = scores(df), []
+    for (method, name), of in honest.winners.items():
+        base = honest.winners.get(("baseline_1", name))
+        if method in SEARCHES and base:
+            search = Search.of(df, method, name)
+            reported, gain = search.right.mean(axis=1).max(), difference(of, base)
+            interval, by = gain.interval(), search.again.shape[1]
+            numbers = (reported, of.value, reported - of.value, gain.value)
+            by = "another seed" if by else "the same run"
+            records.append((name, method, len(search.keys), *numbers, *_ends(interval), by))
     columns = ["backbone", "method", "blocks", "reported", "honest", "optimism", "gain"]
-    return pd.DataFrame(records, columns=columns)
+    return pd.DataFrame(records, columns=[*columns, "low", "high", "by"])
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
 
 
 def rank_correlation(df: pd.DataFrame, long: pd.DataFrame, method: str = "block_wise"):
@@ -385,31 +387,37 @@ def rank_correlation(df: pd.DataFrame, long: pd.DataFrame, method: str = "block_
 
     long: rows of all blocks of `method` trained on the final slice.
 
-    Returns a frame: backbone, blocks, rho (Spearman), low, high, place (of the search's winner
-    among the blocks trained on 70 %, 1 is best), lost (accuracy given up by the search's choice).
+    Returns a frame: backbone, blocks, rho (Spearman), low, high (of a bootstrap of the photos, the
+    same ones on both sides), place (of the search's winner among the blocks trained on 70 %, 1 is
+    best), lost (accuracy given up by the search's choice), luck (what the photos that choose in the
+    search add to the chosen block's accuracy on 70 %, cross-fitted).
     """
     records = []
     for name in dict.fromkeys(long["backbone"]):
         short = _by_block(search_rows(df), method, name)
         full = _by_block(search_rows(long, FINAL_SPLIT), method, name)
         blocks = [block for block in short if block in full]
-        if len(blocks) < 3:
-            continue
-        a = Bootstrap({block: short[block] for block in blocks}, seed=1)
-        b = Bootstrap({block: full[block] for block in blocks}, seed=2)
-        x, y = ([s.point[k] for k in blocks] for s in (a, b))
-        drawn = [
-            _spearman([a.drawn[k][i] for k in blocks], [b.drawn[k][i] for k in blocks])
-            for i in range(0, DRAWS, 4)
-        ]
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        chosen = y[int(np.argmax(x))]
-        place = 1 + sum(value > chosen for value in y)
-        rho = _spearman(x, y)
-        records.append((name, len(blocks), rho, low, high, place, max(y) - chosen))
-    return pd.DataFrame(
-        records, columns=["backbone", "blocks", "rho", "low", "high", "place", "lost"]
-    )
+        if len(blocks) > 2:
+            right = [np.concatenate([of[block] for block in blocks]) for of in (short, full)]
+            x, y = (of.mean(axis=1) for of in right)
+            chosen = y[x.argmax()]
+            share = choices(right[0])[0]
+            luck = share.mean(axis=1) @ y - (share * right[1]).sum(axis=0).mean()
+            numbers = (1 + (y > chosen).sum(), y.max() - chosen, luck)
+            records.append((name, len(blocks), _spearman(x, y), *_rank_ends(*right), *numbers))
+    columns = ["backbone", "blocks", "rho", "low", "high", "place", "lost", "luck"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _rank_ends(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the rank correlation of two tables ``(blocks, photos)``."""
+
+    def rho(photos: np.ndarray) -> float:
+        return _spearman(one[:, photos].mean(axis=1), other[:, photos].mean(axis=1))
+
+    sample = (np.arange(one.shape[1]),)
+    ends = {"n_resamples": 1000, "method": "percentile", "vectorized": False, "rng": 0}
+    return tuple(bootstrap(sample, rho, **ends).confidence_interval)
 
 
 def _by_block(rows: pd.DataFrame, method: str, name: str) -> dict[str, np.ndarray]:
@@ -420,25 +428,44 @@ def _by_block(rows: pd.DataFrame, method: str, name: str) -> dict[str, np.ndarra
 def compared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Final accuracy by method and backbone under two settings, and what the second one adds.
 
+    Runs are paired by repeat, which has the same seed under both.
+
     Columns: backbone, method, first, second, gain (second minus first), low, high.
     """
-    records = []
-    both = [final_rows(df).groupby(["backbone", "method"]) for df in (first, second)]
-    groups = [{key: hits(rows) for key, rows in grouped} for grouped in both]
-    for key in sorted(groups[0].keys() & groups[1].keys()):
-        sample = Bootstrap({"first": groups[0][key], "second": groups[1][key]})
-        gain = sample.interval(lambda a: a["second"] - a["first"])
-        records.append((*key, *sample.point.values(), gain.value, gain.low, gain.high))
+    both = [
+        final_rows(df)[["backbone", "method", "repeat", "hits", "eval_images"]]
+        for df in (first, second)
+    ]
+    pairs = both[0].merge(both[1], on=["backbone", "method", "repeat"])
     columns = ["backbone", "method", "first", "second", "gain", "low", "high"]
-    table = pd.DataFrame(records, columns=columns)
-    return table[table["method"].isin(METHODS)].reset_index(drop=True)
+    records = []
+    for name, of in pairs[pairs["method"].isin(METHODS)].groupby("backbone"):
+        tables = {m: _paired(runs) for m, runs in of.groupby("method")}
+        noise = pooled(scatter(table[None, 1] - table[None, 0]) for table in tables.values())
+        for method, table in tables.items():
+            gain = (table[1] - table[0]).mean(axis=0)
+            runs = dict.fromkeys(range(table.shape[1]), 1 / table.shape[1])
+            number = estimate((1.0, Score(gain, runs, noise)))
+            means = table.mean(axis=(1, 2))
+            records.append((name, method, *means, number.value, *_ends(number.interval())))
+    return pd.DataFrame(records, columns=columns)
+
+
+def _paired(runs: pd.DataFrame) -> np.ndarray:
+    """Which photos the runs of two settings got right, ``(2, repeats, photos)``."""
+    sides = [
+        runs[[f"hits_{side}", f"eval_images_{side}"]].set_axis(["hits", "eval_images"], axis=1)
+        for side in "xy"
+    ]
+    return np.array([hits(of) for of in sides])
 
 
 def same_verdicts(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int]:
     """How many claims get the same verdict from two sets of rows, and how many both can test."""
-    one, other = (verdicts(df)["status"] for df in (first, second))
-    tested = (one != "not tested") & (other != "not tested")
-    return int(((one == other) & tested).sum()), int(tested.sum())
+    found = [{name: status(of) for name, of in findings(df).items()} for df in (first, second)]
+    pairs = [(one, found[1][name]) for name, one in found[0].items()]
+    tested = [pair for pair in pairs if "not tested" not in pair]
+    return sum(one == other for one, other in tested), len(tested)
 
 
 def same_ranks(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
@@ -467,12 +494,13 @@ def by_size(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
     """
     records = []
     for (name, n), of in of_sizes(rows, sizes).groupby(["backbone", "image_size"], sort=True):
-        runs = {method: hits(x) for method, x in final_rows(of).groupby("method")}
-        if {"baseline_1", "baseline_2"} <= runs.keys():
-            sample = Bootstrap({m: runs[m] for m in ("baseline_1", "baseline_2")})
-            gap = sample.interval(lambda a: a["baseline_2"] - a["baseline_1"])
+        final = scores(of, honest=False).final
+        if {("baseline_1", name), ("baseline_2", name)} <= final.keys():
+            base, tuned = (final[m, name] for m in ("baseline_1", "baseline_2"))
+            gap = difference(tuned, base)
             values = of["batch_size"].iloc[0] * (n // 32) ** 2
-            records.append((name, n, values, *sample.point.values(), gap.value, gap.low, gap.high))
+            means = (base.value, tuned.value, gap.value)
+            records.append((name, n, values, *means, *_ends(gap.interval())))
     columns = ["backbone", "image_size", "values", "baseline_1", "baseline_2", "gap", "low", "high"]
     return pd.DataFrame(records, columns=columns)
 
@@ -480,15 +508,17 @@ def by_size(rows: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
 def final_gains(df: pd.DataFrame) -> pd.DataFrame:
     """What each method adds to Baseline I in the final runs.
 
-    Columns: backbone, method, gain, low, high.
+    Columns: backbone, method, gain, low, high, paper (the gain on the photos that chose the block,
+    as the paper scores it; in the others that luck is taken off, see `Search.carried`).
     """
-    sample, records = final_sample(df), []
-    for method, name in sample.point:
+    final, plain, records = scores(df).final, scores(df, honest=False).final, []
+    for method, name in final:
         ours, base = (method, name), ("baseline_1", name)
-        if ours != base and base in sample.point:
-            gain = sample.interval(lambda a, x=ours, y=base: a[x] - a[y])
-            records.append((name, method, gain.value, gain.low, gain.high))
-    return pd.DataFrame(records, columns=["backbone", "method", "gain", "low", "high"])
+        if ours != base and base in final:
+            gain = difference(final[ours], final[base])
+            paper = plain[ours].value - plain[base].value
+            records.append((name, method, gain.value, *_ends(gain.interval()), paper))
+    return pd.DataFrame(records, columns=["backbone", "method", "gain", "low", "high", "paper"])
 
 
 def gains(df: pd.DataFrame, kinds: Mapping[tuple[str, str], str]) -> pd.DataFrame:
@@ -499,14 +529,14 @@ def gains(df: pd.DataFrame, kinds: Mapping[tuple[str, str], str]) -> pd.DataFram
     Columns: backbone, block, depth (0 at the input, 1 at the output), kind, weights (tuned, the
     classifier's not counted), gain, low, high.
     """
-    sample, records, rows = search_sample(df), [], search_rows(df)
+    blocks, records, rows = scores(df, honest=False).blocks, [], search_rows(df)
     head = rows[rows["method"] == "baseline_1"].set_index("backbone")["n_trainable"]
     for _, row in rows[rows["method"] == "layer_wise"].iterrows():
         name, block = row["backbone"], row["block"]
         if name not in head:
             continue
         ours, base = ("layer_wise", name, block), ("baseline_1", name, "baseline_1")
-        gain = sample.interval(lambda a, x=ours, y=base: a[x] - a[y])
+        gain = difference(blocks[ours], blocks[base]).interval()
         weights = row["n_trainable"] - head[name]
         kind = kinds.get((name, block), "?")
         records.append((name, block, kind, weights, gain.value, gain.low, gain.high))
