@@ -60,8 +60,8 @@ def train_alone(
     head = classifier(backbone.output.shape[1:], task.n_classes, dropout=p.dropout, seed=seed)
     model = keras.Model(backbone.input, head(backbone.output))
     adam = keras.optimizers.Adam(p.learning_rate)
-    eager = not JAX  # a few steps are not worth a graph in TensorFlow
-    model.compile(adam, "categorical_crossentropy", run_eagerly=eager)
+    # A few steps are not worth a graph.
+    model.compile(adam, "categorical_crossentropy", run_eagerly=True)
     variables = _variables(backbone, block, head)
     start, first, ends, untrained = _read(variables), {}, [], _predict(model, task)
     stream, per_epoch = batches(task), -(-len(task.train_images) // p.batch_size)
