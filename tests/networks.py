@@ -194,8 +194,16 @@ def page(networks: pd.DataFrame, rounding: pd.DataFrame) -> str:
         [
             "# Is the engine right, also on other networks?",
             "",
-            "Made by `python tests/networks.py` (with `PYTHONPATH=tests`) from"
-            " `results/networks.csv` and `results/rounding.csv`; not edited by hand.",
+            "Not edited by hand: measured and made by",
+            "",
+            "```",
+            "PYTHONPATH=tests .venv/bin/python tests/networks.py       # minutes a network",
+            "PYTHONPATH=tests .venv/bin/python tests/networks.py page  # from these rows",
+            "```",
+            "",
+            "which keeps its rows in `results/networks.csv` and `results/rounding.csv`. For the"
+            " paper's five networks `tests/test_fusion.py` compares the same way, at every"
+            " `make test`.",
             "",
             "## Networks outside the paper",
             "",
@@ -217,8 +225,8 @@ def network_table(rows: pd.DataFrame) -> str:
     """One line a network: for each kind of block, fused from plain / plain from plain."""
     header = ["", "pixels", "layers", *KINDS]
     note = (
-        "Random weights, three steps of Adam on four drawn flowers at 2e-4, dropout in the"
-        " classifier. Each cell: the largest distance of an array of weights or moving statistics,"
+        "Random weights, three steps of Adam at 2e-4 on batches of four drawn flowers, dropout in"
+        " the classifier. Each cell: the largest distance of an array, weights or statistics,"
         " relative to how far it moved, *fused from plain Keras* / *plain Keras from itself with"
         " inputs moved by one part in 10^7*. An array that an engine does not train is off by 1."
         " Compared are elements whose first gradient is a hundred times what moving the inputs"
