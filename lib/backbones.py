@@ -162,6 +162,15 @@ def file_names(name, alpha=1.0, thin=False):
 def find_weights(path, name, alpha=1.0, thin=False):
     """The weights file that `path`, a file or a folder, stands for. Raises InputError."""
     path = resolve_path(str(path))
+    try:
+        return _find_weights(path, name, alpha, thin)
+    except OSError as error:  # such as a folder that may not be entered
+        raise InputError(
+            f"weights: {path} cannot be read ({error.strerror}); allowed: what you may read"
+        ) from error
+
+
+def _find_weights(path, name, alpha, thin):
     if path.is_dir():
         names = file_names(name, alpha, thin)
         found = [path / n for n in names if (path / n).is_file()]

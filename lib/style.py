@@ -3,7 +3,8 @@
 import functools
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -90,12 +91,21 @@ def add_legend(fig: Drawing, handles: Sequence) -> None:
     )
 
 
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """Matplotlib's defaults and STYLE, whatever the user's own settings; these come back after."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 def styled(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
     """Draw a figure in STYLE and lay it out at once; matplotlib's settings stay as they were."""
 
     @functools.wraps(draw)
     def wrapped(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
+        with _own_style():
             fig = draw(*args, **kwargs)
             fig.draw_without_rendering()  # ticks are made when drawn: make them in this style
             fig.set_layout_engine("none")  # keep this layout: saving need not work it out again
@@ -108,7 +118,7 @@ def render(fig: Figure, kind: str, dpi: int = DPI) -> bytes:
     """The figure as the bytes of a PNG or SVG file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else None
-    with matplotlib.rc_context(STYLE):
+    with _own_style():
         fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 

@@ -1,5 +1,7 @@
 """The backbones: shapes, names, weights files and their errors, input scaling, classifier."""
 
+from pathlib import Path
+
 import h5py
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ from lib.backbones import (
     BACKBONES,
     classifier,
     file_names,
+    find_weights,
     load_backbone,
     n_weights,
     scale_inputs,
@@ -214,3 +217,12 @@ def test_classifier_is_the_papers_and_repeats_with_its_seed():
     assert model.output_shape == (None, 5)
     assert weights_digest(model) == weights_digest(classifier((2, 2, 8), 5, dropout=0.5, seed=1))
     assert weights_digest(model) != weights_digest(classifier((2, 2, 8), 5, dropout=0.5, seed=2))
+
+
+def test_a_folder_of_weights_that_may_not_be_entered_is_one_line(tmp_path, monkeypatch):
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", closed)
+    with pytest.raises(InputError, match=r"weights: .*closed cannot be read \(Permission denied\)"):
+        find_weights(tmp_path / "closed", "VGG16")

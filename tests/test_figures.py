@@ -109,6 +109,14 @@ def test_figures_leave_matplotlib_as_it_was(one):
     assert dict(matplotlib.rcParams) == before
 
 
+def test_a_users_own_settings_of_matplotlib_change_no_figure(one):
+    plain = render(figures.fig03_baselines(one), "svg")
+    own = {"lines.linewidth": 9, "svg.fonttype": "none", "axes.titleweight": "bold"}
+    with matplotlib.rc_context(own):
+        assert render(figures.fig03_baselines(one), "svg") == plain
+        assert matplotlib.rcParams["lines.linewidth"] == 9
+
+
 def test_a_figure_shows_itself_in_a_notebook(one):
     assert figures.fig03_baselines(one)._repr_png_().startswith(b"\x89PNG")
 
