@@ -92,7 +92,7 @@ def read_arrays(backbone: keras.Model, block: Block, head: keras.Model) -> Array
 
 def _name(layer: str, variable: keras.Variable) -> str:
     """Unique within a layer, also within one that holds others."""
-    return f"{layer}/{variable.path.removeprefix(f'{layer}/')}"
+    return f"{layer}/{variable.path.split(f'{layer}/', 1)[-1]}"
 
 
 def _read(variables: Mapping) -> Arrays:
