@@ -164,18 +164,21 @@ class Estimate:
         cut = self.cut(blocks)
         return self.held + self.trunk(cut) + self.model(blocks, cut)
 
-    def ends(self, blocks: Sequence[Block]) -> list[int]:
+    def ends(self, blocks: Sequence[Block], most: int = MOST_LANES) -> list[int]:
         """Where to cut a list of lanes, sorted by their first tuned layers, into groups.
 
         As few groups as there can be, and of these ways the one with the smallest largest group.
 
+        Args:
+            most: lanes of a group.
+
         Returns:
             The ends of all groups but the last.
         """
-        fewest = len(self._greedy(blocks, MOST_LANES))
+        fewest = len(self._greedy(blocks, most))
         if fewest == 0:
             return []
-        caps = range(-(-len(blocks) // (fewest + 1)), MOST_LANES)
+        caps = range(-(-len(blocks) // (fewest + 1)), most)
         as_few = bisect_left(caps, True, key=lambda c: len(self._greedy(blocks, c)) <= fewest)
         return self._greedy(blocks, caps.start + as_few)
 

@@ -23,7 +23,7 @@ from . import partition
 from .backbones import load_backbone, scale_inputs, weights_digest
 from .backend import check_keras, out_of_memory
 from .data import Dataset, check_splits, load_data
-from .memory import Estimate, budget
+from .memory import MOST_LANES, Estimate, budget
 from .params import InputError, Params
 from .partition import Block
 from .provenance import git_sha, versions
@@ -50,6 +50,9 @@ from .train import (
 from .trunk import Graph, Trunk, choose_cut, read_graph
 
 BASELINES = ("baseline_1", "baseline_2")
+# Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
+# two cores. Fewer lanes than FEW_LANES share too little.
+GROUP_WORK, FEW_LANES = 1.2e14, 8
 
 
 @dataclass(frozen=True)
@@ -453,10 +456,18 @@ class Study:
         runs = sorted(runs, key=self._first)
         most = 1 if self.params.deterministic else self.params.lanes
         if most == "auto":
-            ends = self.memory(task).ends([run.block.layers for run in runs])
+            ends = self.memory(task).ends(
+                [run.block.layers for run in runs], self._most_lanes(task)
+            )
         else:
             ends = -(-len(runs) // most)
         return [self._in_order(g) for g in np.array_split(np.array(runs, object), ends)]
+
+    def _most_lanes(self, task: Task) -> int:
+        """So many lanes that a group, whose rows come when it ends, is not lost after hours."""
+        images = 3 * len(task.train_targets) + len(task.eval_targets)  # backward counts for two
+        work = images * task.epochs * sum(call.macs for call in self.graph.calls)
+        return int(np.clip(GROUP_WORK // work, FEW_LANES, MOST_LANES))
 
     def _first(self, run: Run) -> int:
         return self.graph.span(run.block.layers)[0]

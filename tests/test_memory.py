@@ -141,6 +141,8 @@ def test_more_lanes_than_a_model_takes_are_cut_evenly(mobile):
     graph, blocks = mobile
     many = sorted(blocks * 5, key=lambda b: graph.span(b)[0])  # 270
     assert sizes(estimate(graph, 1e15).ends(many), len(many)) == [90, 90, 90]
+    fewer = sizes(estimate(graph, 1e15).ends(many, most=40), len(many))
+    assert len(fewer) == 7 and max(fewer) == 39
 
 
 def test_a_trunk_is_as_deep_as_its_room(mobile):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import lib.sweep
+from lib.memory import MOST_LANES
 from lib.migrate import EARLIER, migrate
 from lib.params import InputError, load_params
 from lib.results import (
@@ -19,7 +20,7 @@ from lib.results import (
     search_rows,
     unpack_hits,
 )
-from lib.sweep import Study, final, methods, search, studies
+from lib.sweep import FEW_LANES, GROUP_WORK, Study, final, methods, search, studies
 from lib.trunk import Trunk
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
@@ -254,6 +255,21 @@ def test_groups_are_neighbours_in_depth(params):
     firsts = [[study.graph.span(r.block.layers)[0] for r in group] for group in groups]
     assert all(max(a) <= min(b) for a, b in zip(firsts, firsts[1:], strict=False))
     assert {r.key for group in groups for r in group} == {r.key for r in runs}
+
+
+def test_long_runs_come_in_smaller_groups_whose_rows_come_sooner(params):
+    study = next(studies(params))
+
+    def most(epochs):
+        return study._most_lanes(study.task(params.search_split, epochs))
+
+    work = sum(call.macs for call in study.graph.calls) * (3 * 6 + 18)  # of an epoch
+    assert most(1) == MOST_LANES
+    assert most(int(GROUP_WORK / work / 10)) == 10
+    assert most(100_000_000) == FEW_LANES
+    long = study.task(params.search_split, 100_000_000)
+    groups = study.groups(study.search_runs("layer_wise"), long)
+    assert [len(group) for group in groups] == [7, 6]
 
 
 def test_lanes_come_in_the_order_in_which_they_leave_the_trunk(params):
