@@ -287,16 +287,16 @@ def resolve_path(text: str) -> Path:
     Raises InputError for the home of a user that is not there, and for what is no name of a file.
     """
     try:
-        path = Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))  # whatever the locale
+        text = os.fsdecode(text.encode("utf-8", "surrogateescape"))  # whatever the locale
     except UnicodeEncodeError as error:
         raise InputError(f"path: {text!a} is no text; allowed: letters that UTF-8 has") from error
-    try:
-        return ROOT / path.expanduser()
-    except RuntimeError as error:
+    expanded = os.path.expanduser(text)  # Path would take ./~ for a home, too
+    if expanded.startswith("~"):
         raise InputError(
-            f"path: {text!r}: no user has the home {path.parts[0]}; "
+            f"path: {text!r}: no user has the home {text.split('/')[0]}; "
             "allowed: ~ for your own, or a full path"
-        ) from error
+        )
+    return ROOT / expanded
 
 
 def profiles() -> list[str]:
