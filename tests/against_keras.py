@@ -114,9 +114,9 @@ def _first(model: keras.Model, adam, variables: Mapping, start: Arrays) -> Array
     }
 
 
-def moved(task: Task) -> Task:
-    """The same task, every training pixel one part in 10^7 larger or smaller."""
-    signs = np.random.default_rng(1).choice([-1e-7, 1e-7], task.train_images.shape)
+def moved(task: Task, share: float = 1e-7) -> Task:
+    """The same task, every training pixel larger or smaller by one part in 10^7, or by `share`."""
+    signs = np.random.default_rng(1).choice([-share, share], task.train_images.shape)
     return replace(task, train_images=(task.train_images * (1 + signs)).astype("float32"))
 
 

@@ -66,22 +66,31 @@ def measure(name: str) -> pd.DataFrame:
     blocks = blocks_of(backbone)
     rates, seeds = np.full((len(blocks), 1), task.params.learning_rate), [*range(len(blocks))]
     alone = [
-        [train_alone(backbone, block, seed, [*rates[0]], t) for t in (task, moved(task))]
+        [train_alone(backbone, block, seed, [*rates[0]], t) for t in moves(task)]
         for block, seed in zip(blocks.values(), seeds, strict=True)
     ]
     (ends,) = train_fused_epochs(fused(backbone, [*blocks.values()], seeds, task), rates, task)
     return pd.DataFrame(
-        row | {"what": what, "tuned": len(block.layers)} | compared(end, *pair)
-        for (what, block), end, pair in zip(blocks.items(), ends, alone, strict=True)
+        row | {"what": what, "tuned": len(block.layers)} | compared(end, *runs)
+        for (what, block), end, runs in zip(blocks.items(), ends, alone, strict=True)
     )
 
 
-def compared(end: Arrays, run: Alone, again: Alone) -> dict[str, float]:
-    """The largest distance of an array, fused from plain and plain from plain."""
+def moves(task: Task) -> tuple[Task, Task, Task]:
+    """The task as it is, and with inputs moved by a float's rounding, and by ten times that.
+
+    The second is what the rounding of many layers one after the other comes to.
+    """
+    return task, moved(task), moved(task, 1e-6)
+
+
+def compared(end: Arrays, run: Alone, again: Alone, further: Alone) -> dict[str, float]:
+    """The largest distance of an array, fused from plain and plain from plain, see `moves`."""
     mask = known(run, again)
     share = sum(m.sum() for m in mask.values()) / sum(m.size for m in mask.values())
-    ours, theirs = (worst(distances(x, run, mask))[0] for x in (end, again.ends[-1]))
-    return {"known": round(float(share), 3), "fused": ours, "plain": theirs}
+    ends = {"fused": end, "plain": again.ends[-1], "plain_further": further.ends[-1]}
+    off = {name: worst(distances(x, run, mask))[0] for name, x in ends.items()}
+    return {"known": round(float(share), 3)} | off
 
 
 def flowers(backbone: keras.Model, size: int) -> Task:
@@ -222,13 +231,13 @@ def page(networks: pd.DataFrame, rounding: pd.DataFrame) -> str:
 
 
 def network_table(rows: pd.DataFrame) -> str:
-    """One line a network: for each kind of block, fused from plain / plain from plain."""
+    """One line a network: for each kind of block, fused from plain / plain from plain twice."""
     header = ["", "pixels", "layers", *KINDS]
     note = (
         "Random weights, three steps of Adam at 2e-4 on batches of four drawn flowers, dropout in"
         " the classifier. Each cell: the largest distance of an array, weights or statistics,"
         " relative to how far it moved, *fused from plain Keras* / *plain Keras from itself with"
-        " inputs moved by one part in 10^7*. An array that an engine does not train is off by 1."
+        " inputs moved by one part in 10^7* / *in 10^6*. An array that an engine does not train is off by 1."
         " Compared are elements whose first gradient is a hundred times what moving the inputs"
         f" changes in it: {_least(rows)} A layer: the convolution in the middle; a norm: the"
         " BatchNorm (ConvNeXt: LayerNorm) in the middle; a block: the one in the middle;"
@@ -248,7 +257,10 @@ def _network_line(name: str, rows: pd.DataFrame) -> list[str]:
     start = [name, str(first["pixels"]), str(first["layers"])]
     if "refused" in rows and isinstance(first["refused"], str):
         return [*start, f"refused: {first['refused']}", "", "", ""]
-    cells = {row["what"]: f"{row['fused']:.0e} / {row['plain']:.0e}" for _, row in rows.iterrows()}
+    columns = ["fused", "plain", "plain_further"]
+    cells = {
+        row["what"]: " / ".join(f"{x:.0e}" for x in row[columns]) for _, row in rows.iterrows()
+    }
     return [*start, *(cells.get(kind, "") for kind in KINDS)]
 
 
