@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_intermixed_args(decoded)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
-    if options.command not in ("plan", "settings"):
-        import_quietly()
     try:
+        if options.command not in ("plan", "settings"):
+            import_quietly()
         given = read_settings([*options.settings, *split_words(options.set)])
         commands[options.command](given if options.command == "settings" else load_params(**given))
     except InputError as error:
@@ -187,7 +187,10 @@ def migrate(params: Params) -> None:
     """Give rows that an earlier version wrote their new keys."""
     from .migrate import migrate
 
-    for path, changed in migrate(params.results_dir).items():
+    ledgers = migrate(params.results_dir)
+    if not ledgers:
+        raise InputError(f"results: {params.results_dir} holds no rows; allowed: a folder of them")
+    for path, changed in ledgers.items():
         print(f"{path}: {changed} rows have new keys")
 
 

@@ -16,7 +16,7 @@ from .paper import METHODS, accuracies, label
 from .params import Params
 from .results import FINAL_SPLIT, final_rows, search_rows
 from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
-from .sweep import BASELINES
+from .sweep import BASELINES, planned
 from .tables import backbones_of
 
 FILL = "#CFE6F5"  # of the band over seeds
@@ -220,6 +220,7 @@ def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> li
 
 def write_all(rows: pd.DataFrame, params: Params, folder: str | Path) -> list[Path]:
     """Write every figure and table of the paper and of the audit; the paths of all files."""
+    rows = planned(rows, params)
     paper = draw_all(
         rows,
         folder,

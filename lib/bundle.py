@@ -20,6 +20,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from .backbones import file_names, load_backbone
+from .backend import check_keras
 from .data import load_data, pack
 from .params import ROOT, InputError, Params
 from .provenance import pack_commit
@@ -69,6 +70,7 @@ def bundle(params: Params, folder: Path, fetch: Callable[[Path], None]) -> list[
 
     Raises InputError where data, weights or wheels cannot be had.
     """
+    check_keras()
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{params.profile}.tar.*"):
         old.unlink()
@@ -99,7 +101,7 @@ def _copy_inputs(params: Params, tree: Path) -> None:
             name, image_size=32, alpha=alpha, weights=params.weights, thin=params.thin
         )
         backbone.save_weights(tree / "weights" / file_names(name, alpha, params.thin)[0])
-    _copy_rows(params.results_dir, tree / "results")
+    _copy_rows(folder_for(params), tree / "results")
 
 
 def _copy_rows(source: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ until the backward pass. The factors below were measured, see `lib.bench.measure
 estimate is meant to lie above the peak, and not far.
 """
 
+import os
 import subprocess
 from bisect import bisect_left
 from collections import Counter
@@ -21,7 +22,7 @@ import psutil
 from .room import free_memory
 from .trunk import Call, Graph, choose_cut
 
-SHARE = 0.4  # of the free memory, where no budget is named: two processes side by side have room
+SHARE = 0.8  # of the free memory, where no budget is named, for all processes side by side
 FIXED = 4 * 2**30  # the budget of deterministic rows: what is free now must not change them
 PROCESS = 1.0 * 2**30  # Python, Keras, its backend and what this compiles, before any photo
 TRUNK = 0.4  # share of the room that a trunk may take: the one before is freed only after it
@@ -68,7 +69,9 @@ def budget(memory_gib: float | None, deterministic: bool = False) -> float:
     """
     if memory_gib is not None:
         return memory_gib * 2**30
-    return FIXED if deterministic else SHARE * free_bytes()
+    jobs = os.environ.get("JOBS", "")  # as make exports it; two where nothing is said
+    side_by_side = max(2, int(jobs)) if jobs.isdecimal() else 2
+    return FIXED if deterministic else SHARE / side_by_side * free_bytes()
 
 
 @cache
@@ -82,8 +85,12 @@ def free_bytes() -> int:
 
 
 def _gpu_free() -> Iterator[int]:
-    """Bytes free on each GPU that NVIDIA's own tool names; nothing where there is none."""
+    """Bytes free on each GPU that this process sees; nothing where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":
+        return  # GPUs are there, and hidden
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    command += [f"--id={visible}"] * bool(visible)
     try:
         found = subprocess.run(
             command, capture_output=True, encoding="utf-8", check=True, timeout=30

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from .params import InputError
-from .results import SETTINGS, read_ledger, rewrite_ledger, run_key
+from .results import SETTINGS, ledger_lock, read_ledger, rewrite_ledger, run_key
 
 EARLIER = tuple(name for name in SETTINGS if name != "backend")
 
@@ -20,7 +20,11 @@ def migrate(folder: Path) -> dict[Path, int]:
     it was, where a row's key is neither the new nor the earlier one, or where its plateau may have
     been rounded.
     """
-    return {path: _migrate_ledger(path) for path in sorted(folder.glob("*-*.csv"))}
+    changed = {}
+    for path in sorted(folder.glob("*-*.csv")):
+        with ledger_lock(folder, path.stem.partition("-")[2]):
+            changed[path] = _migrate_ledger(path)
+    return changed
 
 
 def _migrate_ledger(path: Path) -> int:

@@ -125,7 +125,9 @@ def _name_or_path(*names: str) -> Rule:
     def accepts(value: Any) -> bool:
         if not _is_path(value):
             return False
-        return value in names or "/" in value or os.sep in value or resolve_path(value).exists()
+        return (
+            value in names or "/" in value or os.sep in value or os.path.exists(resolve_path(value))
+        )
 
     return Rule("one of " + ", ".join(names) + ", or a path", accepts)
 
@@ -365,7 +367,7 @@ def profile_path(profile: Any) -> Path:
         candidates = [ROOT / "params" / f"{profile}.yaml"]
     else:
         candidates = []
-    found = [path for path in candidates if path.is_file()]
+    found = [path for path in candidates if os.path.isfile(path)]
     if not found:
         hint = _suggestion(profile, profiles())
         raise InputError(f"profile: {profile!r} is not a profile{hint}; {known}")

@@ -27,29 +27,27 @@ def git_sha(root: Path = ROOT) -> str:
     into knows nothing of its code. A bundle has no repository; its file `COMMIT` tells.
     Rows that a sweep writes into a folder under version control are no difference in code.
     """
+    commit = own_git(root, "rev-parse", "--short=12", "HEAD")
+    if commit is None:
+        return _packed_commit(root)
+    changed = own_git(root, "status", "--porcelain", "--", "lib", "params")
+    return commit.strip() + ("-dirty" if changed else "")
+
+
+def own_git(root: Path, *arguments: str) -> str | None:
+    """What git says of the project at `root`; None where it has no repository of its own."""
     try:
-        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() == root.resolve():
-            commit = _git(root, "rev-parse", "--short=12", "HEAD")
-            changed = _git(root, "status", "--porcelain", "--", "lib", "params")
-            return commit + ("-dirty" if changed else "")
+        top = _git(root, "rev-parse", "--show-toplevel").strip()
+        return _git(root, *arguments) if Path(top).resolve() == root.resolve() else None
     except (OSError, subprocess.CalledProcessError):
-        pass  # no git here, or no repository
-    return _packed_commit(root)
+        return None  # no git here, or no repository
 
 
 def _git(root: Path, *arguments: str) -> str:
     # Inside a hook of another repository, GIT_DIR and its like would point there.
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=root,
-        env=own,
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    return done.stdout.strip()
+    done = subprocess.run(["git", *arguments], cwd=root, env=own, capture_output=True, check=True)
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def pack_commit(source: Path, target: Path) -> None:

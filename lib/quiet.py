@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .params import InputError
+
 
 @contextmanager
 def silence() -> Iterator[None]:
@@ -22,10 +24,19 @@ def silence() -> Iterator[None]:
 
 
 def import_quietly() -> None:
-    """Import Keras and start its backend, for a command that promises one line for a mistake."""
-    with silence():
-        import keras
+    """Import Keras and start its backend, for a command that promises one line for a mistake.
 
-        keras.ops.zeros(1)
+    Raises InputError.
+    """
+    try:
+        with silence():
+            import keras
+
+            keras.ops.zeros(1)
+    except (ImportError, ValueError) as error:  # no such backend, or one that is not installed
+        raise InputError(
+            f"Keras cannot start: {str(error).splitlines()[0]}; allowed: a backend that is "
+            "installed, tensorflow or jax, in KERAS_BACKEND and keras.json"
+        ) from error
     # Many models in one process are what this project is about, not a mistake to be warned of.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

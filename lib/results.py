@@ -36,6 +36,7 @@ METHODS = (
     "top_5",
     "sliding_window",
 )
+MANY_BLOCKS = ("layer_wise", "block_wise", "sliding_window")  # the others propose one
 EXTRA_METHODS = ("batch_norm",)  # not the paper's: in no figure of it, but in the audit
 ACCURACIES = ("val_accuracy", "best_val_accuracy")
 
@@ -199,13 +200,17 @@ def ledger_lock(folder: str | Path, backbone: str) -> Iterator[None]:
     The operating system frees the lock of a process that dies, however it dies.
     """
     path = Path(folder) / f".{backbone}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         print(f"{path}: another process trains {backbone}; waiting for it", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be held: {error.strerror}; allowed: a folder that you may write"
+        ) from error
     try:
         yield
     finally:
@@ -268,8 +273,14 @@ def rewrite_ledger(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     checked = [_checked(row, path) for row in rows]
     lines = [_line(HEADER), *(_line([*texts, _hash(texts, 12)]) for texts in checked)]
     draft = path.with_suffix(".draft")
-    draft.write_bytes(b"".join(lines))
-    os.replace(draft, path)
+    try:
+        draft.write_bytes(b"".join(lines))
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be rewritten: {error.strerror}; it is as it was"
+        ) from error
 
 
 def _cut_torn_tail(file: io.FileIO, path: Path) -> int:
@@ -325,9 +336,12 @@ def _frame(rows: list[list]) -> pd.DataFrame:
 
 
 def _read_rows(path: Path) -> list[list]:
-    if not path.exists():
+    try:
+        *lines, tail = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    *lines, tail = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if tail:
         _warn_torn(path, tail)
     if not lines:
@@ -406,9 +420,12 @@ def search_rows(df: pd.DataFrame, split: str = SEARCH_SPLIT) -> pd.DataFrame:
 
     Of a search that was repeated with other seeds, the first.
 
-    Raises InputError where a block has two: rows of different settings in one folder.
+    Raises InputError where a block has two, or a method that proposes one block has two of them:
+    rows of different settings in one folder.
     """
     rows = df[(df["split"] == split) & (df["repeat"] == 0) & (df["failed"] == "")]
+    of_many = rows["method"].isin(MANY_BLOCKS)
+    _one_setting(rows[~of_many], ["method", "backbone"])
     return _one_setting(rows, ["method", "backbone", "block"])
 
 

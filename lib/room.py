@@ -1,5 +1,6 @@
 """Room: what images need of memory and disk, and what this machine or its container has left."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ def require_disk(subject: str, needed: int, folder: Path) -> None:
 
 def existing(path: Path) -> Path:
     """The path, or the nearest of its parents that exists."""
-    return next(p for p in (path, *path.parents) if p.exists())
+    return next(p for p in (path, *path.parents) if os.path.exists(p))
 
 
 def free_memory(root: Path = Path("/")) -> int:

@@ -26,6 +26,7 @@ from .data import Dataset, check_splits, load_data
 from .memory import MOST_LANES, Estimate, budget
 from .params import InputError, Params
 from .partition import Block
+from .photos import first_line
 from .provenance import git_sha, versions
 from .results import (
     append_row,
@@ -93,6 +94,12 @@ def methods(params: Params) -> tuple[str, ...]:
     """All methods of a profile, in the order in which they can be run."""
     ranked = tuple(f"top_{k}" for k in params.top_k)
     return (*BASELINES, "random", "layer_wise", "block_wise", *ranked, "sliding_window")
+
+
+def planned(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The rows of the profile's own methods, and of no more repeats than its final runs have."""
+    more = (rows["split"] == params.final_split) & (rows["repeat"] >= params.repeats)
+    return rows[rows["method"].isin(methods(params)) & ~more].reset_index(drop=True)
 
 
 def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
@@ -183,12 +190,7 @@ class Study:
 
     def final(self, names: Iterable[str]) -> None:
         """Train what the final runs of these methods still lack. Raises InputError."""
-        p = self.params
-        if p.search_split == p.final_split:
-            raise InputError(
-                f"final_split: {p.final_split!r} is search_split too, and rows of both could not "
-                "be told apart; allowed: another slice"
-            )
+        self._check_two_slices()
         self.search(names)
         self.train([run for n in names for run in self.final_runs(n)])
 
@@ -251,7 +253,10 @@ class Study:
             "epochs": epochs,
             "learning_rate": p.learning_rate,
             "dropout": p.dropout,
-            "plateau": f"{p.plateau_factor}, {p.plateau_patience}, {p.plateau_min_delta}",
+            "plateau": ", ".join(
+                str(x).removesuffix(".0")
+                for x in (p.plateau_factor, p.plateau_patience, p.plateau_min_delta)
+            ),
             "backend": keras.backend.backend(),
         }
 
@@ -277,6 +282,7 @@ class Study:
     def check(self) -> None:
         """Refuse what would end the sweep later, as far as it is known now. Raises InputError."""
         p = self.params
+        self._check_two_slices()
         for k in p.top_k:
             partition.check_count("top_k", k, partition.weighted_layers(self.backbone))
         searched = [m for m in methods(p) if not m.startswith("top_")]
@@ -285,6 +291,14 @@ class Study:
         self.check_rows([run for m in searched for run in self.search_runs(m)])
         done = [m for m in searched if self._is_complete(m)]
         self.check_rows([run for m in done for run in self.final_runs(m)])
+
+    def _check_two_slices(self) -> None:
+        p = self.params
+        if p.search_split == p.final_split:
+            raise InputError(
+                f"final_split: {p.final_split!r} is search_split too, and rows of both could not "
+                "be told apart; allowed: another slice"
+            )
 
     def _is_complete(self, method: str) -> bool:
         """Whether every run of a method's search has its row."""
@@ -337,12 +351,13 @@ class Study:
         if not other:
             raise InputError(
                 f"results: {self._ledger(run.method)} has {run.block.name} with a key of an "
-                "earlier version; make migrate gives it the new one"
+                "earlier version; make migrate with RESULTS as this folder gives it the new one"
             )
+        hint = " (repeat_order=shared keeps the order of older rows)" * (other == ["order_seed"])
         raise InputError(
             f"results: {self._ledger(run.method)} has {run.block.name} with "
             + ", ".join(f"{n} {row[n]!r}, not {run.settings[n]!r}" for n in other)
-            + "; allowed: the same settings, or another folder of rows"
+            + f"{hint}; allowed: the same settings, or another folder of rows"
         )
 
     def _missing(self, runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -376,6 +391,11 @@ class Study:
     def _fused(self, runs: Sequence[Run], task: Task, bar: tqdm):
         trunks, groups = self._photos(task), deque(self.groups(runs, task))
         memory = self.memory(task)
+        if memory.room <= 0:
+            bar.write(
+                f"{self.name}: a budget of {memory.budget / 2**30:.1f} GiB is taken by the photos "
+                "and the process alone: one lane at a time; memory_gib sets it"
+            )
         while groups:
             group, done = groups.popleft(), bar.n
             cut = memory.cut([run.block.layers for run in group])
@@ -383,8 +403,13 @@ class Study:
             try:
                 histories = self._train_group(group, *trunks, task, bar)
             except Exception as error:
-                if len(group) == 1 or not out_of_memory(error):
+                if not out_of_memory(error):
                     raise
+                if len(group) == 1:
+                    raise InputError(
+                        f"memory: {self.name} with one lane does not fit ({first_line(error)}); "
+                        "allowed: a smaller image_size or batch_size, or a larger device"
+                    ) from error
                 half = len(group) // 2
                 by_depth = sorted(group, key=self._first)  # so no half starts below the trunk
                 groups.extendleft(map(self._in_order, (by_depth[half:], by_depth[:half])))
@@ -409,7 +434,9 @@ class Study:
         """
         while cut != trunks[0].cut:
             trunks = trunks if trunks[0].cut < cut else self._photos(task)
-            batch = eval_batch(self.graph, trunks[0].cut, 1, memory.batch_floats())
+            # The same batches whichever trunk came before, where bits must repeat.
+            start = 0 if self.params.deterministic else trunks[0].cut
+            batch = eval_batch(self.graph, start, 1, memory.batch_floats())
             try:
                 return tuple(t.advance(cut, batch) for t in trunks)
             except Exception as error:

@@ -83,10 +83,6 @@ class Graph:
         above = {self.output, *(t for call in self.calls[cut:] for t in call.inputs)}
         return tuple(sorted(below & above))
 
-    def floats(self, cut: int) -> int:
-        """Floats per image of everything that crosses `cut`."""
-        return sum(self.sizes[t] for t in self.frontier(cut))
-
 
 def read_graph(backbone: keras.Model) -> Graph:
     """The calls of a functional Keras model, in Keras' own order of execution.

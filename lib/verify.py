@@ -5,7 +5,6 @@ that agree with the images counted right, and every block of every partition pre
 and table: byte for byte what its rows give.
 """
 
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,6 +17,7 @@ from . import partition, readme
 from .audit_figures import write_all
 from .backbones import BACKBONES, load_backbone
 from .params import ROOT, InputError, Params, load_params
+from .provenance import own_git
 from .results import read_results, run_key, unpack_hits
 from .speed import read_bench, save_bench
 from .sweep import methods
@@ -69,14 +69,10 @@ def results_wrong(root: Path, ours: set[Path]) -> Iterator[str]:
 def tracked(root: Path = ROOT) -> set[Path]:
     """What git tracks of params, results, figures and the README, as paths from the root.
 
-    Without git, and in a repository that knows nothing of them, it is all that is there.
+    Without a repository of its own, and in one that knows nothing of them, it is all that is there.
     """
     names = ("params", "results", "figures", "README.md")
-    try:
-        git = ["git", "-C", str(root), "ls-files", "-z", "--", *names]
-        found = subprocess.run(git, capture_output=True).stdout.decode(errors="surrogateescape")
-    except OSError:  # there is no git here
-        found = ""
+    found = own_git(root, "ls-files", "-z", "--", *names)
     if found:
         return {Path(name) for name in found.split("\0") if name and (root / name).is_file()}
     there = [path for name in names for path in (root / name, *(root / name).rglob("*"))]

@@ -45,6 +45,20 @@ def test_another_backend_is_refused(monkeypatch):
         check_keras()
 
 
+@pytest.mark.parametrize("backend", ["torch", "tensorflw"])
+def test_a_backend_that_cannot_start_is_one_line(backend):
+    done = subprocess.run(
+        [sys.executable, "-m", "lib", "check", "profile=smoke"],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: Keras cannot start: ")
+    assert "KERAS_BACKEND" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_a_command_says_so_in_one_line():
     done = subprocess.run(
         [sys.executable, "-m", "lib", "check", "profile=smoke"],

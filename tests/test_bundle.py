@@ -74,7 +74,11 @@ def test_rows_that_come_back_stay_apart_from_those_of_another_backend(tmp_path):
     append_row(params.results_dir / "block_wise-VGG16.csv", row(backend="jax"))
     assert bundle.folder_for(params) == params.results_dir
     append_row(params.results_dir / "block_wise-VGG16.csv", row(key="2", backend="tensorflow"))
-    assert bundle.folder_for(params) == params.results_dir.with_name("rows_jax")
+    back = params.results_dir.with_name("rows_jax")
+    assert bundle.folder_for(params) == back
+    append_row(back / "block_wise-VGG16.csv", row(key="3", backend="jax"))
+    parts = bundle.bundle(params, tmp_path / "parts", lambda tree: None)
+    assert read_results(unpack(parts, tmp_path) / "results")["key"].tolist() == ["3"]
 
 
 def test_wheels_are_what_training_imports():

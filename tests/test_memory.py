@@ -39,6 +39,17 @@ def test_gpus_are_those_that_the_vendors_tool_names(monkeypatch):
     monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: answer)
     assert list(memory._gpu_free()) == [81000 * 2**20, 12 * 2**20]
 
+    asked = []
+    monkeypatch.setattr(memory.subprocess, "run", lambda c, **_: asked.append(c) or answer)
+    for visible, words in (("1", ["--id=1"]), (None, []), ("", None)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        found = list(memory._gpu_free())
+        assert bool(found) == (words is not None)
+        assert words is None or [w for w in asked[-1] if w.startswith("--id")] == words
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
     def missing(*_, **__):
         raise FileNotFoundError("nvidia-smi")
 

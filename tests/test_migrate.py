@@ -3,6 +3,7 @@
 import pytest
 import rows
 
+from lib.__main__ import main
 from lib.migrate import EARLIER, migrate
 from lib.params import InputError
 from lib.results import COLUMNS, append_row, read_ledger, rewrite_ledger, run_key
@@ -27,6 +28,11 @@ def test_only_keys_change_and_once(tmp_path):
     content = path.read_bytes()
     assert migrate(tmp_path) == {path: 0}
     assert path.read_bytes() == content
+
+
+def test_a_folder_without_rows_is_refused(tmp_path, capsys):
+    assert main(["migrate", f"results={tmp_path}"]) == 2
+    assert "holds no rows" in capsys.readouterr().err
 
 
 def test_a_key_that_no_version_gave_is_refused_and_the_ledger_left(tmp_path):

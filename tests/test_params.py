@@ -383,6 +383,13 @@ def test_the_home_of_nobody_is_refused_in_one_line(monkeypatch, key):
     assert "'~nobody-of-that-name/x'" in line and "allowed: ~ for your own" in line
 
 
+@pytest.mark.parametrize("key", ["data", "weights", "profile"])
+def test_a_name_too_long_for_a_file_is_refused_in_one_line(key):
+    name = "a" * 300
+    given = {"profile": f"{name}.yaml"} if key == "profile" else {"profile": "quick", key: name}
+    assert name in refusal(lambda: load_params(**given))
+
+
 def test_a_path_that_is_no_text_is_refused(yaml_file):
     line = refusal(lambda: load_params(yaml_file('results: "\\ud800/x"')).results_dir)
     assert "results: '\\ud800/x' is not allowed" in line

@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from lib.params import ROOT
 from lib.provenance import COMMIT, git_sha, pack_commit
+from lib.verify import tracked
 
 
 def git(folder, *arguments):
@@ -58,6 +60,13 @@ def test_the_repository_around_an_unpacked_project_is_not_asked(project, tmp_pat
     git(around, "add", ".")
     git(around, "commit", "-qm", "two")
     assert git_sha(inside) == ""
+
+
+def test_files_that_a_foreign_repository_tracks_are_not_all_of_ours(project, tmp_path):
+    around = repository(tmp_path / "around")
+    inside = copied(project, around / "inside")
+    git(around, "add", "inside/params")
+    assert tracked(inside) == {Path("params/a.py"), Path("results/a.py")}
 
 
 def test_a_bundle_inside_a_repository_tells_its_own_commit(project, tmp_path):

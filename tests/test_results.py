@@ -1,6 +1,7 @@
 """The ledger: what is written is read again, damage is found, and tables are right."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,11 @@ from lib.results import (
     final_rows,
     in_order,
     layer_order,
+    ledger_lock,
     pack_hits,
     read_ledger,
     read_results,
+    rewrite_ledger,
     search_rows,
     summary,
     unpack_hits,
@@ -221,6 +224,32 @@ def test_rows_of_two_settings_are_not_mixed(tmp_path, rows, split):
     append_row(tmp_path / "a-b.csv", row(key="2", split=split, batch_size=9))
     with pytest.raises(InputError, match="2 runs of method block_wise.* in key, batch_size;"):
         rows(read_results(tmp_path))
+
+
+def test_a_method_that_proposes_one_block_has_one(tmp_path):
+    for k in (2, 6):
+        of = row(key=str(k), method="random", block=f"random_{k}", layers="a;b")
+        append_row(tmp_path / "random-VGG16.csv", of)
+    with pytest.raises(InputError, match="2 runs of method random, backbone VGG16 that differ in"):
+        search_rows(read_results(tmp_path))
+
+
+def test_ledgers_that_may_not_be_touched_are_one_line(tmp_path, monkeypatch):
+    def shut(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = tmp_path / "block_wise-VGG16.csv"
+    append_row(path, row())
+    for name, act in (
+        ("read_bytes", lambda: read_ledger(path)),
+        ("write_bytes", lambda: rewrite_ledger(path, [row()])),
+        ("mkdir", lambda: ledger_lock(tmp_path, "VGG16").__enter__()),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, shut)
+            with pytest.raises(InputError, match="VGG16.* cannot be .*: Permission denied"):
+                act()
+    assert read_ledger(path).iloc[0].to_dict() == row()
 
 
 @pytest.mark.parametrize("lost", [[], ["baseline_2"]])

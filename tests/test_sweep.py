@@ -20,7 +20,7 @@ from lib.results import (
     search_rows,
     unpack_hits,
 )
-from lib.sweep import FEW_LANES, GROUP_WORK, Study, final, methods, search, studies
+from lib.sweep import FEW_LANES, GROUP_WORK, Study, final, methods, planned, search, studies
 from lib.trunk import Trunk
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
@@ -196,8 +196,33 @@ def test_winners_are_blocks_that_the_search_proposes(whole):
 
 
 def test_slices_of_search_and_final_runs_must_differ(params):
-    with pytest.raises(InputError, match="final_split: 'train.:10%.' is search_split too"):
-        final(replace(params, final_split="train[:10%]"), "baseline_1")
+    one = replace(params, final_split="train[:10%]")
+    for refused in (next(studies(one)).check, lambda: final(one, "baseline_1")):
+        with pytest.raises(InputError, match="final_split: 'train.:10%.' is search_split too"):
+            refused()
+    assert not params.results_dir.exists()
+
+
+def test_whole_numbers_of_the_plateau_are_written_as_they_always_were(params):
+    study = next(studies(replace(params, plateau_min_delta=0, plateau_patience=0)))
+    assert study.search_runs("baseline_1")[0].settings["plateau"] == "0.1, 0, 0"
+
+
+def test_rows_of_the_plan_are_those_of_its_methods_and_repeats(whole):
+    params, rows = whole
+    assert planned(rows, params).equals(rows)
+    fewer = planned(rows, replace(params, repeats=1, top_k=(5,)))
+    assert set(rows["method"]) - set(fewer["method"]) == {"top_3"}
+    assert set(fewer["repeat"]) == {0} and set(rows["repeat"]) == {0, 1}
+
+
+def test_one_lane_that_does_not_fit_is_one_line(params, monkeypatch):
+    def exhausted(*_):
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(lib.sweep, "train_fused", exhausted)
+    with pytest.raises(InputError, match=r"memory: VGG16 with one lane does not fit \(no more\)"):
+        search(params, "baseline_1")
 
 
 def test_an_earlier_versions_rows_say_how_to_keep_them(params):
