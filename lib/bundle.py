@@ -24,7 +24,7 @@ from .backend import check_keras
 from .data import load_data, pack
 from .params import ROOT, InputError, Params
 from .provenance import pack_commit
-from .results import read_ledger, read_results, rewrite_ledger
+from .results import read_results
 
 PART_BYTES = 50 * 2**20
 # What training imports; pip knows what these need in turn.
@@ -101,16 +101,9 @@ def _copy_inputs(params: Params, tree: Path) -> None:
             name, image_size=32, alpha=alpha, weights=params.weights, thin=params.thin
         )
         backbone.save_weights(tree / "weights" / file_names(name, alpha, params.thin)[0])
-    _copy_rows(folder_for(params), tree / "results")
-
-
-def _copy_rows(source: Path, target: Path) -> None:
-    """The rows of JAX so far: those of another backend are other runs, and refused beside them."""
-    target.mkdir()
-    for path in source.glob("*-*.csv"):
-        rows = read_ledger(path).query("backend == 'jax'")
-        if len(rows):
-            rewrite_ledger(target / path.name, rows.to_dict("records"))
+    (tree / "results").mkdir()
+    for ledger in folder_for(params).glob("*-*.csv"):
+        shutil.copy(ledger, tree / "results")
 
 
 def _write_settings(params: Params, tree: Path) -> None:
@@ -169,7 +162,7 @@ def download_wheels(tree: Path) -> None:
 
 
 def folder_for(params: Params) -> Path:
-    """Where the rows that come back belong: beside those of another backend, never among them."""
+    """Where JAX's rows of a profile are: beside those of another backend, never among them."""
     beside = set(read_results(params.results_dir)["backend"]) - {"jax"}
     return params.results_dir.with_name(params.results_dir.name + "_jax" * bool(beside))
 

@@ -56,29 +56,23 @@ def test_a_bundle_trains_what_the_project_would(tmp_path, monkeypatch):
     assert set(rows["backend"]) == {"jax"} and set(rows["git_sha"]) == {git_sha()}
 
 
-def test_rows_of_jax_so_far_go_along_and_no_others(tmp_path):
+def test_rows_of_jax_so_far_go_along_and_stay_apart_from_those_of_another_backend(tmp_path):
     params = params_of(tmp_path)
-    for number, backend in enumerate(("tensorflow", "jax")):
-        some = row(key=str(number), backend=backend)
-        append_row(params.results_dir / "block_wise-VGG16.csv", some)
-        append_row(params.results_dir / f"{backend}-VGG16.csv", some)
-    parts = bundle.bundle(params, tmp_path / "parts", lambda tree: None)
-    packed = unpack(parts, tmp_path) / "results"
-    assert {path.name for path in packed.iterdir()} == {"block_wise-VGG16.csv", "jax-VGG16.csv"}
-    assert read_results(packed)["key"].tolist() == ["1"]
 
+    def packed(name):
+        parts = bundle.bundle(params, tmp_path / name, lambda tree: None)
+        (tmp_path / name / "there").mkdir()
+        return read_results(unpack(parts, tmp_path / name / "there") / "results")["key"].tolist()
 
-def test_rows_that_come_back_stay_apart_from_those_of_another_backend(tmp_path):
-    params = params_of(tmp_path)
-    assert bundle.folder_for(params) == params.results_dir
-    append_row(params.results_dir / "block_wise-VGG16.csv", row(backend="jax"))
-    assert bundle.folder_for(params) == params.results_dir
-    append_row(params.results_dir / "block_wise-VGG16.csv", row(key="2", backend="tensorflow"))
+    ledger = params.results_dir / "block_wise-VGG16.csv"
+    append_row(ledger, row(key="1", backend="jax"))
+    assert (bundle.folder_for(params), packed("one")) == (params.results_dir, ["1"])
+    ledger.unlink()
+    append_row(ledger, row(key="2", backend="tensorflow"))
     back = params.results_dir.with_name("rows_jax")
-    assert bundle.folder_for(params) == back
-    append_row(back / "block_wise-VGG16.csv", row(key="3", backend="jax"))
-    parts = bundle.bundle(params, tmp_path / "parts", lambda tree: None)
-    assert read_results(unpack(parts, tmp_path) / "results")["key"].tolist() == ["3"]
+    assert (bundle.folder_for(params), packed("two")) == (back, [])
+    append_row(back / ledger.name, row(key="3", backend="jax"))
+    assert packed("three") == ["3"]
 
 
 def test_wheels_are_what_training_imports():
