@@ -6,7 +6,7 @@ import pandas as pd
 from against_keras import distances, known, moved, train_alone, worst
 from networks import NETWORKS, PAGE, ROUNDING, SIZES, blocks_of, flowers, page, randomise
 
-from lib.backbones import load_backbone
+from lib.backbones import BACKBONES, load_backbone
 from lib.partition import baseline_2
 
 
@@ -28,7 +28,9 @@ def test_fused_is_as_near_to_plain_as_plain_is_to_itself():
     measured = networks[networks["fused"].notna()]
     plain = measured[["plain", "plain_further"]].max(axis=1)
     assert (measured["fused"] < np.maximum(1e-2, 5 * plain)).all()
-    assert (rounding["fused_weights"] < 5 * rounding["plain_weights"]).all()
+    plain = rounding[["plain_weights", "plain_further_weights"]].max(axis=1)
+    assert (rounding["fused_weights"] < np.maximum(1e-2, 5 * plain)).all()
+    assert set(rounding["network"]) == set(BACKBONES)
 
 
 def test_a_refused_network_is_said_with_its_line():
