@@ -1,4 +1,4 @@
-"""The tables in the README, written from committed rows and never by hand."""
+"""The tables in the README and in docs/, written from committed rows and never by hand."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from .results import final_rows, read_results
 from .speed import read_bench, speed_table, speed_words
 from .tables import markdown
 
-PROFILE = "cpu"  # the profile whose committed rows the README shows
+PROFILE = "cpu"  # the profile whose committed rows the pages show
+PAGES = ("README.md", "docs/results.md", "docs/speed.md")
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -23,36 +24,46 @@ def replaced(text: str, name: str, content: str) -> str:
     return place.sub(lambda match: match[1] + content + match[2], text)
 
 
-def refreshed(text: str, root: Path = ROOT) -> str:
-    """The README's text with all of its tables made anew."""
+def contents(root: Path = ROOT) -> dict[str, str]:
+    """What stands in each section that is made of rows, by its name."""
     rows = read_results(root / "results" / PROFILE)
     controls = read_controls(root / "results" / PROFILE)
-    text = replaced(text, "rows", comparison(rows, controls.native))
-    text = replaced(text, "verdicts", verdict_table(rows, controls.native))
-    text = replaced(text, "gains", gain_table([rows, controls.native], controls.norms))
-    text = replaced(text, "costlier", gain_table(controls.costlier, controls.norms))
-    text = replaced(text, "remarks", remarks(rows, controls))
     sources = {"": rows, "_native": controls.native}
     sources |= {"_native_longer": controls.native_longer, "_larger": controls.larger}
-    text = replaced(text, "costs", costs({PROFILE + kind: of for kind, of in sources.items()}))
     bench = read_bench(root / "results" / "bench.csv")
-    text = replaced(text, "bench", speed_table(bench))
-    return replaced(text, "bench-words", speed_words(bench))
+    return {
+        "rows": comparison(rows, controls.native),
+        "verdicts": verdict_table(rows, controls.native),
+        "gains": gain_table([rows, controls.native], controls.norms),
+        "costlier": gain_table(controls.costlier, controls.norms),
+        "remarks": remarks(rows, controls),
+        "costs": costs({PROFILE + kind: of for kind, of in sources.items()}),
+        "bench": speed_table(bench),
+        "bench-words": speed_words(bench),
+    }
+
+
+def _fresh(root: Path) -> Iterator[tuple[Path, str]]:
+    """The pages whose tables differ from the rows, and their text with tables made anew."""
+    sections = contents(root)
+    for path in (root / page for page in PAGES):
+        old = new = path.read_text(encoding="utf-8")
+        for name, content in sections.items():
+            new = replaced(new, name, content)
+        if new != old:
+            yield path, new
 
 
 def refresh(root: Path = ROOT) -> None:
-    """Rewrite the README where its tables differ from the rows."""
-    path = root / "README.md"
-    text = path.read_text(encoding="utf-8")
-    if refreshed(text, root) != text:
-        path.write_text(refreshed(text, root), encoding="utf-8", newline="\n")
+    """Rewrite the pages whose tables differ from the rows."""
+    for path, text in _fresh(root):
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def outdated(root: Path = ROOT) -> Iterator[str]:
-    """A line if the README's tables are not what the rows give."""
-    text = (root / "README.md").read_text(encoding="utf-8")
-    if refreshed(text, root) != text:
-        yield f"{root / 'README.md'}: its tables are not what the rows give; make figures mends it"
+    """A line for each page whose tables are not what the rows give."""
+    for path, _ in _fresh(root):
+        yield f"{path}: its tables are not what the rows give; make figures mends it"
 
 
 def comparison(rows: pd.DataFrame, native: pd.DataFrame) -> str:

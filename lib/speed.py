@@ -1,4 +1,4 @@
-"""What `make bench` measured, from results/bench.csv: the README's table and a figure."""
+"""What `make bench` measured, from results/bench.csv: a table in docs/ and a figure."""
 
 from pathlib import Path
 

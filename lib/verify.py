@@ -27,7 +27,7 @@ _FOREIGN = " is made by nothing"
 
 
 def verify(root: Path = ROOT) -> Iterator[str]:
-    """One line for each thing that is wrong in ``results/``, ``figures/`` and ``README.md``.
+    """One line for each thing that is wrong in results/, figures/, docs/ and README.md.
 
     What a user has added to them is not looked at, see `tracked`.
     """
@@ -67,11 +67,11 @@ def results_wrong(root: Path, ours: set[Path]) -> Iterator[str]:
 
 
 def tracked(root: Path = ROOT) -> set[Path]:
-    """What git tracks of params, results, figures and the README, as paths from the root.
+    """What git tracks of params, results, figures, docs and the README, as paths from the root.
 
     Without a repository of its own, and in one that knows nothing of them, it is all that is there.
     """
-    names = ("params", "results", "figures", "README.md")
+    names = ("params", "results", "figures", "docs", "README.md")
     found = own_git(root, "ls-files", "-z", "--", *names)
     if found:
         return {Path(name) for name in found.split("\0") if name and (root / name).is_file()}

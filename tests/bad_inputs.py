@@ -1,4 +1,4 @@
-"""Bad inputs, each with the words that its one line must hold; the README's table is made of them.
+"""Bad inputs, each with the words that its one line must hold; docs/bad-input.md is made of them.
 
 ``python tests/bad_inputs.py`` writes that table; `test_main.py` tries each of them.
 """
@@ -283,7 +283,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    readme.write_text(replaced(text, "bad", table()), encoding="utf-8")
+    page = ROOT / "docs" / "bad-input.md"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(replaced(text, "bad", table()), encoding="utf-8")
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""What git tracks of params, results, figures and the README, copied to a folder of its own.
+"""What git tracks of params, results, figures, docs and the README, copied to a folder of its own.
 
 Tests of what is committed look there: whatever a user has added to these folders is no concern of
 theirs.

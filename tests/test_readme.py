@@ -1,30 +1,52 @@
-"""The README's tables are what the committed rows give."""
+"""The tables in the README and in docs/ are what the committed rows give."""
+
+import re
+import shutil
 
 import pandas as pd
 from committed import PROJECT, RESULTS
 from rows import row
 
 from lib import readme
+from lib.params import ROOT
 from lib.results import read_results
 
-PLACES = ("rows", "gains", "verdicts", "costlier", "remarks", "costs", "bench", "bench-words")
-TEXT = (PROJECT / "README.md").read_text(encoding="utf-8")
+TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in readme.PAGES}
 
 
 def test_the_tables_are_made_from_the_committed_rows():
     assert list(readme.outdated(PROJECT)) == []
-    for name in PLACES:
-        assert readme.replaced(TEXT, name, "something else\n") != TEXT
+    for name in readme.contents(PROJECT):
+        pages = [t for t in TEXTS.values() if readme.replaced(t, name, "something else\n") != t]
+        assert len(pages) == 1, name
+
+
+def test_a_table_that_was_altered_is_found_and_mended(tmp_path):
+    shutil.copytree(PROJECT, tmp_path / "project")
+    page = tmp_path / "project" / "docs" / "speed.md"
+    page.write_text(TEXTS["docs/speed.md"].replace("ratio", "ration"), encoding="utf-8")
+    (problem,) = readme.outdated(tmp_path / "project")
+    assert problem.startswith(f"{page}: its tables are not what the rows give")
+    readme.refresh(tmp_path / "project")
+    assert list(readme.outdated(tmp_path / "project")) == []
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = TEXTS["README.md"]
+    assert len(text.splitlines()) <= 150
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), (page.name, link)
 
 
 def test_other_rows_give_another_table():
     rows = read_results(RESULTS)
     native = read_results(RESULTS.with_name("cpu_native"))
-    assert readme.comparison(rows, native) in TEXT
+    assert readme.comparison(rows, native) in TEXTS["README.md"]
     for which in (0, 1):
         other = [rows, native]
         other[which] = other[which].assign(val_accuracy=other[which]["val_accuracy"] + 0.01)
-        assert readme.comparison(*other) not in TEXT
+        assert readme.comparison(*other) not in TEXTS["README.md"]
 
 
 def test_a_run_of_two_methods_costs_once():
