@@ -173,15 +173,15 @@ unit-jax: env
 
 # Every cell of every notebook, with the parameters of `smoke`, as nbval runs them.
 notebooks: env
-	@rm -rf build/nbval && mkdir -p build/nbval
+	@rm -rf build/nbval && mkdir -p build/nbval build/tests
 	@for n in $(NOTEBOOKS) 07_figures 08_audit; do \
 	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
-	  $$(test $${n%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
+	  $$(test $${n%%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
 	@$(ALONE) $(PY) -m pytest --nbval build/nbval -p no:cacheprovider
 
 # One run from parameters to figures, from nothing; then a look at what came out.
 smoke: env
-	@rm -rf build/smoke
+	@rm -rf build/smoke && mkdir -p build/tests
 	@$(ALONE) $(MAKE) --no-print-directory paper PROFILE=smoke RESULTS=build/smoke/rows \
 	  SET= BACKBONES= JOBS=2
 	@$(ALONE) $(PY) -m pytest tests/after_smoke.py
