@@ -170,7 +170,7 @@ def train_fused_epochs(steps, rates: np.ndarray, task: Task) -> Iterator[list[Ar
     rates: ``(lanes, epochs)``.
     """
     for epoch, now in enumerate(np.transpose(rates)):
-        order = batch_order(len(task.train_targets), epoch, task.params.seed)
+        order = batch_order(len(task.train_targets), epoch, task.order_seed)
         steps.train_epoch(order, np.asarray(now))
         yield lane_arrays(steps)
 
