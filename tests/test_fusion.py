@@ -141,8 +141,8 @@ def assert_lanes_equal_the_runs_alone(network: Network) -> None:
             found = distances(ends[j], network.alone[j], network.known[j], epoch)
             assert worst(found)[0] < FAR, (network.blocks[j].name, epoch, worst(found))
             parted |= set() if agree(found) else {(j, network.blocks[j].name, worst(found))}
-    # On JAX two of VGG16's lanes part by up to 0.4 after some steps. Why is not known yet: masks are
-    # equal, without dropout they agree, and inputs moved by 1e-4 part plain Keras from itself alike.
+    # On JAX two of VGG16's lanes part by up to 0.4 after some steps. Why is not known yet: masks
+    # are equal, without dropout they agree, and inputs moved by 1e-4 part plain Keras alike.
     assert len({j for j, *_ in parted}) <= (2 if JAX else 0), parted
     for j, probabilities in enumerate(steps.predict()):
         if j not in {lane for lane, *_ in parted}:
