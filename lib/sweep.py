@@ -494,7 +494,7 @@ class Study:
         """So many lanes that a group, whose rows come when it ends, is not lost after hours."""
         images = 3 * len(task.train_targets) + len(task.eval_targets)  # backward counts for two
         work = images * task.epochs * sum(call.macs for call in self.graph.calls)
-        return int(np.clip(GROUP_WORK // work, FEW_LANES, MOST_LANES))
+        return int(np.clip(GROUP_WORK // max(1, work), FEW_LANES, MOST_LANES))
 
     def _first(self, run: Run) -> int:
         return self.graph.span(run.block.layers)[0]
