@@ -3,7 +3,7 @@
 Both classes offer the same methods, so nothing above them knows the backend:
 
 - ``train_epoch(order, rates)``: one pass of Adam over the training images;
-- ``predict()``: class probabilities of every lane for the evaluation images;
+- ``evaluate()``: class probabilities and losses of every lane for the evaluation images;
 - ``weights()``: the current values of `FusedModel.initial_weights`.
 
 Adam is written out because Keras' own makes about eleven passes over memory a step and knows one
@@ -58,7 +58,7 @@ class _Steps:
         self.model, self.batch_size, self.eval_batch_size = model, batch_size, eval_batch_size
         self.features = {t: ops.convert_to_tensor(f) for t, f in train[0].items()}
         self.targets = ops.convert_to_tensor(train[1])
-        self.eval_features, self.n_eval = evaluation[0], len(evaluation[1])
+        self.eval_features, self.eval_targets = evaluation
 
     def train_epoch(self, order: np.ndarray, rates: np.ndarray) -> np.ndarray:
         """One pass over the training images.
@@ -76,26 +76,34 @@ class _Steps:
         hits = [self._train(b.astype("int32"), rates.astype("float32")) for b in batches if b.size]
         return np.sum(hits, axis=0, dtype="float64") / len(order)
 
-    def predict(self) -> np.ndarray:
-        """Class probabilities, float32 ``(lanes, images, classes)``."""
-        parts = [self._predict(batch) for batch in self._eval_batches()]
-        return np.concatenate(parts, axis=1)[:, : self.n_eval]
+    def evaluate(self) -> tuple[np.ndarray, np.ndarray]:
+        """Class probabilities and Keras' losses of the evaluation images.
 
-    def _eval_batches(self) -> Iterator[Mapping[int, np.ndarray]]:
+        Returns:
+            float32 ``(lanes, images, classes)`` and ``(lanes, images)``.
+        """
+        parts = [self._evaluate(*batch) for batch in self._eval_batches()]
+        both = np.concatenate(parts, axis=1)[:, : len(self.eval_targets)]
+        return both[..., :-1], both[..., -1]
+
+    def _eval_batches(self) -> Iterator[tuple[Mapping[int, np.ndarray], np.ndarray]]:
         """Batches of one size, the last filled up with its first image: one graph serves all."""
-        for start in range(0, self.n_eval, self.eval_batch_size):
+        for start in range(0, len(self.eval_targets), self.eval_batch_size):
             rows = np.arange(start, start + self.eval_batch_size)
-            rows[rows >= self.n_eval] = start
-            yield {t: f[rows] for t, f in self.eval_features.items()}
+            rows[rows >= len(self.eval_targets)] = start
+            yield {t: f[rows] for t, f in self.eval_features.items()}, self.eval_targets[rows]
+
+    def _scores(self, weights, statistics, batch, truth):
+        """Probabilities and the loss side by side, ``(lanes, batch, classes + 1)``: one array."""
+        logits, _ = self.model(weights, statistics, batch, None)
+        return ops.concatenate([ops.softmax(logits), crossentropy(truth, logits)[..., None]], -1)
 
     def _loss(self, weights, statistics, rows, step):
         """Sum of the lanes' losses on one batch, the new statistics, and each lane's hits."""
         batch = {t: ops.take(f, rows, axis=0) for t, f in self.features.items()}
         truth = ops.take(self.targets, rows, axis=0)
         logits, statistics = self.model(weights, statistics, batch, step)
-        losses = ops.categorical_crossentropy(
-            ops.broadcast_to(truth, logits.shape), logits, from_logits=True
-        )
+        losses = crossentropy(truth, logits)
         found = ops.argmax(logits, axis=-1) == ops.argmax(truth, axis=-1)
         hits = ops.sum(ops.cast(found, "float32"), axis=-1)
         return ops.sum(ops.mean(losses, axis=-1)), statistics, hits
@@ -115,7 +123,7 @@ class TensorFlowSteps(_Steps):
         self.done = tf.Variable(0)
         self._train_graph = tf.function(self._epoch, autograph=False)
         self._adam = tf.function(self._update, autograph=False, jit_compile=True)
-        self._predict_graph = tf.function(self._probabilities, autograph=False)
+        self._evaluation_graph = tf.function(self._current_scores, autograph=False)
         self._traced: dict = {}
 
     def weights(self) -> list[np.ndarray]:
@@ -124,8 +132,8 @@ class TensorFlowSteps(_Steps):
     def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
         return self._call(self._train_graph, batches, rates)
 
-    def _predict(self, batch: Mapping[int, np.ndarray]) -> np.ndarray:
-        return self._call(self._predict_graph, dict(batch))
+    def _evaluate(self, batch: Mapping[int, np.ndarray], truth: np.ndarray) -> np.ndarray:
+        return self._call(self._evaluation_graph, dict(batch), truth)
 
     def _call(self, function: Any, *arrays: Any) -> np.ndarray:
         """Call a graph, traced once for these shapes."""
@@ -165,9 +173,9 @@ class TensorFlowSteps(_Steps):
             for variable, value in zip((w, m, v), adam(w, m, v, g, r, step), strict=True):
                 variable.assign(value)
 
-    def _probabilities(self, batch):
+    def _current_scores(self, batch, truth):
         weights = [w.value() for w in self.variables]
-        return self.tf.nn.softmax(self.model(weights, self.statistics.value(), batch, None)[0])
+        return self._scores(weights, self.statistics.value(), batch, truth)
 
 
 @contextmanager
@@ -201,7 +209,7 @@ class JaxSteps(_Steps):
         statistics = jax.numpy.asarray(self.model.initial_statistics())
         self.carry = (weights, *moments, statistics, jax.numpy.zeros((), "int32"))
         self._train_graph = jax.jit(self._epoch, donate_argnums=0)
-        self._predict_graph = jax.jit(self._probabilities)
+        self._evaluation_graph = jax.jit(self._scores)
 
     def weights(self) -> list[np.ndarray]:
         return [np.asarray(w) for w in self.carry[0]]
@@ -210,8 +218,8 @@ class JaxSteps(_Steps):
         self.carry, hits = self._train_graph(self.carry, batches, rates)
         return np.asarray(hits)
 
-    def _predict(self, batch: Mapping[int, np.ndarray]) -> np.ndarray:
-        return np.asarray(self._predict_graph(self.carry[0], self.carry[3], batch))
+    def _evaluate(self, batch: Mapping[int, np.ndarray], truth: np.ndarray) -> np.ndarray:
+        return np.asarray(self._evaluation_graph(self.carry[0], self.carry[3], batch, truth))
 
     def _epoch(self, carry, batches, rates):
         spread = self.model.spread(rates)
@@ -231,8 +239,24 @@ class JaxSteps(_Steps):
         weights, m, v = (list(column) for column in zip(*moved, strict=True))
         return (weights, m, v, statistics, done + 1), hits
 
-    def _probabilities(self, weights, statistics, batch):
-        return ops.softmax(self.model(weights, statistics, batch, None)[0])
+
+def crossentropy(truth, logits):
+    """Keras' categorical cross-entropy of a network that ends in a softmax.
+
+    On TensorFlow Keras finds the logits below the softmax. Elsewhere it clips probabilities to
+    1e-7, so that an image whose class is less likely than that adds nothing to the gradient.
+
+    Args:
+        truth: one-hot ``(batch, classes)``.
+        logits: ``(lanes, batch, classes)``.
+
+    Returns:
+        Losses ``(lanes, batch)``.
+    """
+    truth = ops.broadcast_to(truth, logits.shape)
+    if keras.backend.backend() == "tensorflow":
+        return ops.categorical_crossentropy(truth, logits, from_logits=True)
+    return ops.categorical_crossentropy(truth, ops.softmax(logits))
 
 
 def adam(weight, m, v, gradient, rate, step):

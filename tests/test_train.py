@@ -13,11 +13,11 @@ from lib.partition import Block
 from lib.train import (
     LanePlateau,
     Task,
+    accuracy,
     batch_order,
     batches,
     fit_plain,
     freeze_except,
-    score,
     train_plain,
 )
 
@@ -133,8 +133,7 @@ def test_lane_plateau_is_keras_rule_to_the_bit(patience, images):
             assert ours.rates.min() < np.float32(0.1)  # the rule was put to use
 
 
-def test_score():
+def test_accuracy():
     probabilities = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.4, 0.6], [0.5, 0.5]]], "float32")
-    accuracy, loss = score(probabilities, np.array([[1.0, 0.0], [0.0, 1.0]], "float32"))
-    np.testing.assert_array_equal(accuracy, [1.0, 0.0])
-    np.testing.assert_allclose(loss[0], -(np.log(0.9) + np.log(0.8)) / 2, rtol=1e-6)
+    right = accuracy(probabilities, np.array([[1.0, 0.0], [0.0, 1.0]], "float32"))
+    np.testing.assert_array_equal(right, [1.0, 0.0])
