@@ -47,7 +47,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check paper bundle audit figures verify migrate torture bench memory test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check params paper bundle audit figures verify migrate torture bench memory test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -71,6 +71,9 @@ env: .venv/.ready ## make .venv from requirements.txt; once, and again when that
 
 check: env ## check parameters, data and weights, and estimate the cost; trains nothing
 	@$(PY) -m lib check $(SETTINGS) backbones="$$BACKBONES"
+
+params: env ## every parameter of SET and of a profile: what it is, what is allowed, its default
+	@$(PY) -m lib params
 
 paper: check ## run the paper: every notebook, every figure and Table I
 	@case "$$JOBS" in [1-9]|[1-9][0-9]) ;; *) \
@@ -131,10 +134,10 @@ define execute
 endef
 
 bundle: env ## pack everything for a machine without a network, and say how to run it there
-	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES"
+	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES" --python="$$NODE_PYTHON"
 
 audit: env ## train the runs that notebook 8 needs beyond the paper's, such as more seeds
-	@$(PY) -m lib audit $(SETTINGS) backbones="$$BACKBONES"
+	@$(PY) -m lib audit $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
 
 figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
@@ -149,7 +152,7 @@ migrate: env ## give the rows of RESULTS that an earlier version wrote their new
 	@$(PY) -m lib migrate $(SETTINGS)
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
-	@$(PY) -m lib bench $(SETTINGS) backbones="$$BACKBONES"
+	@$(PY) -m lib bench $(SETTINGS) backbones="$$BACKBONES" --only="$$CASE"
 
 memory: env ## measure how much memory the largest groups of lanes take, against the estimate
 	@$(PY) -m lib memory $(SETTINGS) backbones="$$BACKBONES"

@@ -5,6 +5,7 @@ import io
 import os
 import shlex
 import sys
+from functools import partial
 from typing import Any
 
 from .params import (
@@ -12,6 +13,7 @@ from .params import (
     TEXTS,
     InputError,
     Params,
+    described,
     load_params,
     parse_yaml,
     profile_path,
@@ -24,23 +26,25 @@ from .quiet import import_quietly
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
-    commands = {
-        f.__name__: f
-        for f in (check, plan, train, audit, figures, bench, memory, bundle, verify, migrate)
-    } | {"settings": settings}
+    commands = {f.__name__: f for f in (*ON_PARAMS, settings, params)}
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     parser.add_argument("--set", default="", help="more of them in one text, quoted as in a shell")
+    parser.add_argument("--only", default="", help="some cases of bench, or controls of audit")
+    parser.add_argument("--python", default="", help="of the machine that a bundle is for: 3.12")
     # As UTF-8, whatever the locale: what is no text then, is refused as no YAML.
     decoded = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments]
     options = parser.parse_intermixed_args(decoded)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
-        if options.command not in ("plan", "settings"):
+        command = commands[options.command]
+        if command not in (plan, settings, params):
             import_quietly()
         given = read_settings([*options.settings, *split_words(options.set)])
-        commands[options.command](given if options.command == "settings" else load_params(**given))
+        more = {bench: [options.only.split()], audit: [options.only.split()]}
+        more[bundle] = [options.python]
+        command(load_params(**given) if command in ON_PARAMS else given, *more.get(command, []))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -131,6 +135,13 @@ def settings(given: dict[str, Any]) -> None:
     prepare(load_params(**given), shown_path(path) if profile.endswith(".yaml") else profile)
 
 
+def params(given: dict[str, Any]) -> None:
+    """Print every parameter: what it is, what is allowed, and its default."""
+    for name, about, allowed, default in described():
+        print(f"{name} ({f'default {default}' if default else 'required'})")
+        print(f"    {about}", f"    allowed: {allowed}", sep="\n")
+
+
 def train(params: Params) -> None:
     """Train all that the notebooks train: the searches of all methods, then the final runs."""
     from .sweep import final, methods, search
@@ -140,21 +151,21 @@ def train(params: Params) -> None:
     final(params, *methods(params))
 
 
-def bundle(params: Params) -> None:
-    """Pack the project for a machine without a network."""
+def bundle(params: Params, python: str) -> None:
+    """Pack the project for a machine without a network, whose Python may be another."""
     from .bundle import bundle, download_wheels, folder_for
 
-    parts = bundle(params, ROOT / "build" / "bundle", download_wheels)
+    parts = bundle(params, ROOT / "build" / "bundle", partial(download_wheels, python=python))
     print(*parts, sep="\n")
     print(f"there: cat {params.profile}.tar.* | tar x && sh {params.profile}/run.sh")
     print(f"back:  copy {params.profile}/results/*.csv to {folder_for(params)}")
 
 
-def bench(params: Params) -> None:
-    """Measure plain against fused: the cases in $CASE, names between spaces; all by default."""
+def bench(params: Params, cases: list[str]) -> None:
+    """Measure plain against fused: these cases, or all."""
     from .bench import bench
 
-    bench(params, os.environ.get("CASE", "").split())
+    bench(params, cases)
 
 
 def memory(params: Params) -> None:
@@ -164,11 +175,11 @@ def memory(params: Params) -> None:
     bench_memory(params)
 
 
-def audit(params: Params) -> None:
-    """Train the runs that the audit needs beyond the paper's: the controls in $CONTROL, or all."""
+def audit(params: Params, controls: list[str]) -> None:
+    """Train the runs that the audit needs beyond the paper's: these controls, or all."""
     from .controls import train_controls
 
-    train_controls(params, os.environ.get("CONTROL", "").split())
+    train_controls(params, controls)
 
 
 def verify(params: Params) -> None:
@@ -209,6 +220,8 @@ def figures(params: Params) -> None:
         print(*save_bench(ROOT / "figures", read_bench()), sep="\n")
         readme.refresh()
 
+
+ON_PARAMS = (check, plan, train, audit, figures, bench, memory, bundle, verify, migrate)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

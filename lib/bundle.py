@@ -5,7 +5,6 @@ packed into one file, the weights, JAX's rows so far, and the wheels of what the
 JAX. Unpacked, `RUN` trains what ``make paper`` would. It needs no TensorFlow and no notebook.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -140,13 +139,13 @@ def wheels(names: Sequence[str] = IMPORTED) -> list[str]:
     return [f"{name}=={version(name)}" for name in sorted(found)]
 
 
-def download_wheels(tree: Path) -> None:
+def download_wheels(tree: Path, python: str = "") -> None:
     """Have pip download what ``wheels.txt`` lists into ``wheels/``; no wheel is built.
 
-    $NODE_PYTHON, such as 3.12, is the Python of the other machine, a Linux on x86-64; without it
-    the wheels are those of this machine. Raises InputError.
+    python: of the other machine, a Linux on x86-64, such as 3.12; none: wheels as of this machine.
+
+    Raises InputError.
     """
-    python = os.environ.get("NODE_PYTHON")
     other = ["--python-version", python] if python else []
     other += [word for tag in PLATFORMS * bool(python) for word in ("--platform", tag)]
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]

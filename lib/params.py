@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +153,10 @@ _LANE = _whole(1, 512)
 _LANES = Rule(f"auto or {_LANE.allowed}", lambda v: v == "auto" or _LANE.accepts(v))
 
 
-def _param(rule: Rule, **default: Any) -> Any:
-    """Return a dataclass field that carries its rule; a dict stays out of the hash."""
-    return field(metadata={"rule": rule}, hash="default_factory" not in default, **default)
+def _param(rule: Rule, about: str, **default: Any) -> Any:
+    """Return a dataclass field that carries its rule and what it is; a dict is not hashed."""
+    metadata = {"rule": rule, "about": about}
+    return field(metadata=metadata, hash="default_factory" not in default, **default)
 
 
 @dataclass(frozen=True)
@@ -169,87 +170,148 @@ class Params:
         InputError: a value of the wrong type or out of range, or values that contradict each other.
     """
 
-    # Name of the YAML file in params/, without its ending; also names the folder in build/.
-    profile: str = _param(_PROFILE)
+    profile: str = _param(
+        _PROFILE,
+        "Name of the YAML file in `params/`, without its ending; also of the folder in `build/`.",
+    )
 
-    # procedural_flowers (embedded, drawn from the seed), tf_flowers, or the path of a folder that
-    # holds one sub-folder of photos per class.
-    data: str = _param(_name_or_path(*DATA_SETS), default="procedural_flowers")
-    # Folder where TFDS keeps tf_flowers; null: $TFDS_DATA_DIR, or TFDS' own default and a download.
-    data_dir: str | None = _param(_or_null(_PATH), default=None)
-    # Images drawn for procedural_flowers; 50 to 100000. Other data are used whole.
-    n_images: int = _param(_whole(50, 100_000), default=1000)
-    # Height and width of the images in pixels; 32 to 1024.
-    image_size: int = _param(_whole(32, 1024), default=224)
-    # unit: RGB in [0, 1], as in the paper; native: what the backbone was pre-trained with.
-    input_scaling: str = _param(_one_of("unit", "native"), default="unit")
+    data: str = _param(
+        _name_or_path(*DATA_SETS),
+        "Photos: drawn from the seed, tf_flowers, or a folder with one sub-folder a class.",
+        default="procedural_flowers",
+    )
+    data_dir: str | None = _param(
+        _or_null(_PATH),
+        "Where TFDS keeps tf_flowers; null: $TFDS_DATA_DIR, else TFDS' own folder and a download.",
+        default=None,
+    )
+    n_images: int = _param(
+        _whole(50, 100_000),
+        "Images drawn for procedural_flowers; other data are used whole.",
+        default=1000,
+    )
+    image_size: int = _param(
+        _whole(32, 1024), "Height and width of the images in pixels.", default=224
+    )
+    input_scaling: str = _param(
+        _one_of("unit", "native"),
+        "unit: RGB in [0, 1], as in the paper; native: as the network was pre-trained with.",
+        default="unit",
+    )
 
-    # The backbones to run, at least one of the paper's five.
-    backbones: tuple[str, ...] = _param(_list_of(_one_of(*BACKBONE_NAMES)), default=BACKBONE_NAMES)
-    # true: the thin twins, same layers and names with a fraction of the channels.
-    thin: bool = _param(_flag(), default=False)
-    # Width multiplier by backbone, 0.05 to 4, where there is one; a backbone not named has 1.0.
-    alpha: dict[str, float] = _param(_ALPHA, default_factory=dict)
-    # imagenet; none (random); embedded (shipped with the project, thin twins only); or the path of
-    # a weights file or of a folder of them.
-    weights: str = _param(_name_or_path(*WEIGHTS), default="imagenet")
+    backbones: tuple[str, ...] = _param(
+        _list_of(_one_of(*BACKBONE_NAMES)), "The networks to run.", default=BACKBONE_NAMES
+    )
+    thin: bool = _param(
+        _flag(),
+        "true: the thin twins, same layers and names with a fraction of the channels.",
+        default=False,
+    )
+    alpha: dict[str, float] = _param(
+        _ALPHA,
+        "Width multiplier by network, where there is one; one that is not named has 1.0.",
+        default_factory=dict,
+    )
+    weights: str = _param(
+        _name_or_path(*WEIGHTS),
+        "imagenet; none: random; embedded: shipped with the project, thin twins only; or a "
+        "weights file, or a folder of them.",
+        default="imagenet",
+    )
 
-    # Slices of the data in the notation of TFDS: the search trains on the first, final runs on the
-    # second, both are scored on the third.
-    search_split: str = _param(_SPLIT, default="train[:10%]")
-    final_split: str = _param(_SPLIT, default="train[:70%]")
-    eval_split: str = _param(_SPLIT, default="train[70%:]")
+    search_split: str = _param(
+        _SPLIT,
+        "The slice on which the search trains, in the notation of TFDS.",
+        default="train[:10%]",
+    )
+    final_split: str = _param(_SPLIT, "The slice on which final runs train.", default="train[:70%]")
+    eval_split: str = _param(_SPLIT, "The slice on which both are scored.", default="train[70%:]")
 
-    # Images per training step; 1 to 4096.
-    batch_size: int = _param(_whole(1, 4096), default=4)
-    # Passes over the training slice in the search; 1 to 100000.
-    epochs: int = _param(_whole(1, 100_000), default=50)
-    # The same for final runs; null: as epochs.
-    final_epochs: int | None = _param(_or_null(_whole(1, 100_000)), default=None)
-    # Adam's step size; above 0, up to 1.
-    learning_rate: float = _param(_number(0, 1, open_low=True), default=5.0e-5)
-    # ReduceLROnPlateau on validation accuracy (the paper names no values; these are Keras' own):
-    # the rate is multiplied by the factor (above 0, below 1) ...
-    plateau_factor: float = _param(_number(0, 1, open_low=True, open_high=True), default=0.1)
-    # ... after so many epochs (0 to 100000) ...
-    plateau_patience: int = _param(_whole(0, 100_000), default=10)
-    # ... without a gain of more than this in accuracy (0 to 1).
-    plateau_min_delta: float = _param(_number(0, 1), default=1.0e-4)
-    # Fraction of the 128 units dropped between the classifier's dense layers; 0 up to below 1.
-    dropout: float = _param(_number(0, 1, open_high=True), default=0.5)
+    batch_size: int = _param(_whole(1, 4096), "Images of a training step.", default=4)
+    epochs: int = _param(
+        _whole(1, 100_000), "Passes over the training slice in the search.", default=50
+    )
+    final_epochs: int | None = _param(
+        _or_null(_whole(1, 100_000)), "The same in final runs; null: as epochs.", default=None
+    )
+    learning_rate: float = _param(_number(0, 1, open_low=True), "Adam's step size.", default=5.0e-5)
+    plateau_factor: float = _param(
+        _number(0, 1, open_low=True, open_high=True),
+        "ReduceLROnPlateau on validation accuracy multiplies the rate by this; the paper names "
+        "no values, these three are Keras' own.",
+        default=0.1,
+    )
+    plateau_patience: int = _param(
+        _whole(0, 100_000), "After how many epochs without a gain it does so.", default=10
+    )
+    plateau_min_delta: float = _param(
+        _number(0, 1), "What counts as a gain in accuracy: more than this.", default=1.0e-4
+    )
+    dropout: float = _param(
+        _number(0, 1, open_high=True),
+        "Share of the 128 units that is dropped between the classifier's dense layers.",
+        default=0.5,
+    )
 
-    # Layers covered by one sliding window; 1 to 1000. The paper's is 3.
-    window: int = _param(_whole(1, 1000), default=3)
-    # Numbers of best single layers that are tuned jointly; each 1 to 1000.
-    top_k: tuple[int, ...] = _param(_list_of(_whole(1, 1000)), default=(3, 5))
-    # Layers drawn for the random scheme; 1 to 1000.
-    random_layers: int = _param(_whole(1, 1000), default=3)
+    window: int = _param(
+        _whole(1, 1000), "Layers that one sliding window covers; the paper's is 3.", default=3
+    )
+    top_k: tuple[int, ...] = _param(
+        _list_of(_whole(1, 1000)),
+        "How many of the best single layers are tuned jointly.",
+        default=(3, 5),
+    )
+    random_layers: int = _param(_whole(1, 1000), "Layers drawn for the random scheme.", default=3)
 
-    # Final runs of each method, each with its own seed; 1 to 1000.
-    repeats: int = _param(_whole(1, 1000), default=4)
-    # own: the photos come in another order in each repeat, the same for all methods, so that
-    # differences between methods are paired; shared: all repeats have the first one's.
-    repeat_order: str = _param(_one_of("own", "shared"), default="own")
-    # Root of all random numbers; 0 to 2147483647.
-    seed: int = _param(_whole(0, 2**31 - 1), default=0)
-    # The score that picks a method's block: of the last epoch, or of the best one.
-    select_on: str = _param(_one_of("val_accuracy", "best_val_accuracy"), default="val_accuracy")
+    repeats: int = _param(
+        _whole(1, 1000), "Final runs of each method, each with its own seed.", default=4
+    )
+    repeat_order: str = _param(
+        _one_of("own", "shared"),
+        "own: photos come in another order in each repeat, the same for all methods, so that "
+        "differences between methods are paired; shared: all repeats have the first one's.",
+        default="own",
+    )
+    seed: int = _param(_whole(0, 2**31 - 1), "Root of all random numbers.", default=0)
+    select_on: str = _param(
+        _one_of("val_accuracy", "best_val_accuracy"),
+        "The score that picks a method's block: of the last epoch, or of the best one.",
+        default="val_accuracy",
+    )
 
-    # plain: one Keras model per run, the reference; fused: many runs in one model, the same rows.
-    engine: str = _param(_one_of("plain", "fused"), default="fused")
-    # Runs trained side by side in one fused model; 1 to 512, or auto: as many as the memory allows.
-    lanes: int | str = _param(_LANES, default="auto")
-    # true: the same bits in every row on one machine with the same versions, however the sweep is
-    # cut up or interrupted. Slow: each run is a fused model of one lane.
-    deterministic: bool = _param(_flag(), default=False)
-    # Memory in GiB that one process may take in all; 0.1 to 4096, or null: two fifths of what is
-    # free, of the machine, its container and its GPU the least; 4 where rows are deterministic.
-    memory_gib: float | None = _param(_or_null(_number(0.1, 4096)), default=None)
+    engine: str = _param(
+        _one_of("plain", "fused"),
+        "plain: one Keras model a run, the reference; fused: many runs in one model, the same "
+        "rows.",
+        default="fused",
+    )
+    lanes: int | str = _param(
+        _LANES,
+        "Runs trained side by side in one fused model; auto: as many as the memory allows.",
+        default="auto",
+    )
+    deterministic: bool = _param(
+        _flag(),
+        "true: the same bits in every row on one machine with the same versions, however the "
+        "sweep is cut up or interrupted. Slow: each run is a fused model of one lane.",
+        default=False,
+    )
+    memory_gib: float | None = _param(
+        _or_null(_number(0.1, 4096)),
+        "Memory in GiB that one process may take in all; null: two fifths of what is free, of "
+        "the machine, its container and its GPU the least; 4 where rows are deterministic.",
+        default=None,
+    )
 
-    # Folder of the rows; null: results/<profile>.
-    results: str | None = _param(_or_null(_PATH), default=None)
-    # Folder of figures and tables; null: figures/<profile>, or beside the rows if these are named.
-    figures: str | None = _param(_or_null(_PATH), default=None)
+    results: str | None = _param(
+        _or_null(_PATH), "Folder of the rows; null: `results/<profile>`.", default=None
+    )
+    figures: str | None = _param(
+        _or_null(_PATH),
+        "Folder of figures and tables; null: `figures/<profile>`, or beside the rows if these "
+        "are named.",
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -281,6 +343,28 @@ class Params:
 _RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Params)}
 TEXTS = frozenset(f.name for f in fields(Params) if f.type in (str, str | None))
 _FLOATS = frozenset(f.name for f in fields(Params) if f.type in (float, "float"))
+
+
+def described() -> list[tuple[str, str, str, str]]:
+    """Name, what it is, what is allowed and the default of each parameter, in order.
+
+    The default is written as in a profile, and empty where a value is required.
+    """
+    return [
+        (f.name, f.metadata["about"], f.metadata["rule"].allowed, _default(f))
+        for f in fields(Params)
+    ]
+
+
+def _default(parameter: Field) -> str:
+    if parameter.default_factory is not MISSING:
+        return _as_yaml(parameter.default_factory())
+    return "" if parameter.default is MISSING else _as_yaml(parameter.default)
+
+
+def _as_yaml(value: Any) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 
 def resolve_path(text: str) -> Path:

@@ -9,13 +9,13 @@ import pandas as pd
 from .audit_tables import gain_table, remarks, verdict_table
 from .controls import read_controls
 from .paper import ABBREVIATIONS, METHODS, accuracies, compare, statistics
-from .params import ROOT, load_params
+from .params import ROOT, described, load_params
 from .results import final_rows, read_results
 from .speed import read_bench, speed_table, speed_words
 from .tables import markdown
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
-PAGES = ("README.md", "docs/results.md", "docs/speed.md")
+PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/parameters.md")
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -40,6 +40,7 @@ def contents(root: Path = ROOT) -> dict[str, str]:
         "costs": costs({PROFILE + kind: of for kind, of in sources.items()}),
         "bench": speed_table(bench),
         "bench-words": speed_words(bench),
+        "parameters": parameters(),
     }
 
 
@@ -64,6 +65,16 @@ def outdated(root: Path = ROOT) -> Iterator[str]:
     """A line for each page whose tables are not what the rows give."""
     for path, _ in _fresh(root):
         yield f"{path}: its tables are not what the rows give; make figures mends it"
+
+
+def parameters() -> str:
+    """Every parameter as a Markdown table."""
+    lines = [
+        [f"`{name}`", about, allowed, f"`{default}`" if default else "required"]
+        for name, about, allowed, default in described()
+    ]
+    table = markdown(["parameter", "what it is", "allowed", "default"], lines, "")
+    return table.replace("---:", "---").lstrip()  # words are aligned to the left
 
 
 def comparison(rows: pd.DataFrame, native: pd.DataFrame) -> str:

@@ -83,10 +83,9 @@ def test_wheels_are_what_training_imports():
 
 def test_wheels_that_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("NODE_PYTHON", "3.12")
     (tmp_path / "wheels.txt").write_text("keras==3.15.1\n")
     with pytest.raises(InputError, match="NODE_PYTHON '3.12': pip cannot have the wheels: .*keras"):
-        bundle.download_wheels(tmp_path)
+        bundle.download_wheels(tmp_path, "3.12")
 
 
 def test_packed_photos_are_the_same_data(tmp_path):

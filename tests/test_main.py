@@ -11,7 +11,7 @@ from committed import SHIPPED
 
 from lib.__main__ import main, read_settings, split_words
 from lib.data import load_data
-from lib.params import ROOT, load_params
+from lib.params import ROOT, Params, described, load_params, parse_yaml
 
 
 @pytest.mark.parametrize(("prepare", "settings", "words"), [b[1:] for b in BAD],
@@ -161,3 +161,18 @@ def test_figures_without_rows(tmp_path, capsys):
 def test_every_profile_is_valid():
     for name in SHIPPED:
         assert main(["plan", f"profile={name}"]) == 0
+
+
+def test_every_parameter_is_printed_with_a_default_that_a_profile_may_hold(capsys):
+    assert main(["params"]) == 0
+    printed = capsys.readouterr().out
+    for name, about, allowed, _ in described():
+        assert f"{name} (" in printed and about in printed and f"allowed: {allowed}" in printed
+    values = {name: parse_yaml(text, name) for name, *_, text in described() if text}
+    assert Params("test", **values) == Params("test")
+
+
+@pytest.mark.parametrize(("command", "word"), [("bench", "case"), ("audit", "control")])
+def test_some_cases_or_controls_may_be_named(command, word, capsys):
+    assert main([command, "profile=smoke", "--only=nothing"]) == 2
+    assert f"error: {word}: 'nothing' is unknown; allowed: " in capsys.readouterr().err
