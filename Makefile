@@ -47,7 +47,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check params paper bundle audit figures verify migrate torture bench memory test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check params paper bundle audit figures site verify migrate torture bench memory test lint unit unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -141,6 +141,9 @@ audit: env ## train the runs that notebook 8 needs beyond the paper's, such as m
 
 figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
+
+site: paper ## README, docs, executed notebooks and figures as pages: build/site/index.html
+	@$(PY) -m lib site $(SETTINGS)
 
 torture: env ## kill a sweep 200 times at random moments and compare its rows with a whole one
 	@PYTHONPATH="tests:$$PYTHONPATH" $(PY) tests/torture.py

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
         command = commands[options.command]
-        if command not in (plan, settings, params):
+        if command not in (plan, settings, params, site):
             import_quietly()
         given = read_settings([*options.settings, *split_words(options.set)])
         more = {bench: [options.only.split()], audit: [options.only.split()]}
@@ -194,6 +194,15 @@ def verify(params: Params) -> None:
     print("every row, figure and table is as it should be")
 
 
+def site(params: Params) -> None:
+    """Render README, docs and the executed notebooks as pages that any browser shows."""
+    from .executed import folder
+    from .site import build
+
+    pages = build(folder(params), ROOT / "build" / "site")
+    print(f"{len(pages)} pages; the first is {pages[0]}")
+
+
 def migrate(params: Params) -> None:
     """Give rows that an earlier version wrote their new keys."""
     from .migrate import migrate
@@ -221,7 +230,7 @@ def figures(params: Params) -> None:
         readme.refresh()
 
 
-ON_PARAMS = (check, plan, train, audit, figures, bench, memory, bundle, verify, migrate)
+ON_PARAMS = (check, plan, train, audit, figures, bench, memory, bundle, verify, migrate, site)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
