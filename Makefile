@@ -47,7 +47,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check params paper bundle audit figures site verify migrate torture bench memory test lint unit unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env check params paper bundle audit figures site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -160,7 +160,11 @@ bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer
 memory: env ## measure how much memory the largest groups of lanes take, against the estimate
 	@$(PY) -m lib memory $(SETTINGS) backbones="$$BACKBONES"
 
-test: lint unit unit-jax notebooks smoke ## all tests: lint, units on both backends, notebooks, a whole run
+test: lint unit notebooks ## lint, unit and fault tests, every notebook: some ten minutes
+
+test-all: test test-long ## these and what takes longer: JAX, more kills, a bundle, a browser, a whole run
+
+test-long: unit-long unit-jax smoke
 
 lint: env
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
@@ -171,8 +175,12 @@ ALONE = env $(addprefix -u ,$(OPTIONS) BLOCKWISE_CACHE TF_NUM_INTRAOP_THREADS \
   TF_NUM_INTEROP_THREADS PYTEST_ADDOPTS PYTHONWARNINGS) KERAS_BACKEND=tensorflow \
   KERAS_HOME="$(CURDIR)/build/tests/keras" IPYTHONDIR="$(CURDIR)/build/tests/ipython"
 
+# A process a core, each file in one of them: tests of a file share networks that take long to make.
 unit: env
-	@$(ALONE) $(PY) -m pytest
+	@$(ALONE) $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not long"
+
+unit-long: env
+	@$(ALONE) $(PY) -m pytest -m long
 
 unit-jax: env
 	@$(ALONE) KERAS_BACKEND=jax $(PY) -m pytest tests/test_fusion.py tests/test_trunk.py

@@ -18,6 +18,8 @@ for name in list(os.environ):
 for name in ("KERAS_HOME", "BLOCKWISE_CACHE", "IPYTHONDIR"):
     os.environ[name] = tempfile.mkdtemp(prefix=name.lower())
     atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: TensorFlow takes one thread
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 import matplotlib  # noqa: E402
 

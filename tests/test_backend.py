@@ -7,7 +7,7 @@ import sys
 import keras
 import pytest
 
-from lib.backend import check_keras
+from lib.backend import check_keras, out_of_memory
 from lib.params import ROOT, InputError, load_params
 from lib.sweep import search
 
@@ -69,3 +69,15 @@ def test_a_command_says_so_in_one_line():
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: Keras' max_epochs (KERAS_MAX_EPOCHS) is 1; allowed: None\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lack_of_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: 9 GiB"), True),
+        (RuntimeError("something else"), False),
+    ],
+)
+def test_lack_of_memory_is_told_from_other_errors(error, is_lack_of_memory):
+    assert out_of_memory(error) == is_lack_of_memory

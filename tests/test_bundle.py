@@ -6,11 +6,12 @@ import sys
 import tarfile
 
 import pytest
+import yaml
 from rows import row
 
 from lib import bundle
 from lib.data import load_data, pack
-from lib.params import InputError, load_params
+from lib.params import InputError, Params, load_params
 from lib.provenance import git_sha
 from lib.results import append_row, read_results, run_key
 from lib.sweep import Study, methods
@@ -32,12 +33,23 @@ def unpack(parts, folder):
     return folder / "smoke"
 
 
-def test_a_bundle_trains_what_the_project_would(tmp_path, monkeypatch):
+def test_a_bundle_is_cut_into_parts_and_knows_its_settings_where_it_is_unpacked(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(bundle, "PART_BYTES", 2**20)
     params = params_of(tmp_path)
     parts = bundle.bundle(params, tmp_path / "parts", lambda tree: (tree / "wheels").mkdir())
     assert len(parts) > 1 and all(p.stat().st_size <= 2**20 for p in parts)
     assert sorted((tmp_path / "parts").iterdir()) == parts  # nothing else is left behind
+    there = yaml.safe_load((unpack(parts, tmp_path) / "smoke.yaml").read_text())
+    places = ("data", "data_dir", "weights", "results", "figures")
+    assert Params("smoke", **there | {name: getattr(params, name) for name in places}) == params
+
+
+@pytest.mark.long
+def test_a_bundle_trains_what_the_project_would(tmp_path):
+    params = params_of(tmp_path)
+    parts = bundle.bundle(params, tmp_path / "parts", lambda tree: (tree / "wheels").mkdir())
     tree = unpack(parts, tmp_path)
 
     absent = tmp_path / "absent"  # a machine without TensorFlow

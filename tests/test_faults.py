@@ -24,16 +24,17 @@ def params(tmp_path):
     )
 
 
-def test_a_sweep_killed_twenty_times_ends_with_the_same_rows(tmp_path):
-    counts = torture.campaign(20, tmp_path)
-    assert counts.kills == 20 and counts.sweeps >= 1
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_rows(tmp_path, kills):
+    counts = torture.campaign(kills, tmp_path)
+    assert counts.kills == kills and counts.sweeps >= 1
     assert (counts.lost, counts.duplicated, counts.different, counts.retrained) == (0, 0, 0, 0)
 
 
 def test_two_sweeps_at_once_train_each_run_once(tmp_path):
     both = [torture.start(tmp_path / "rows") for _ in range(2)]
     for process in both:
-        process.join()
+        process.join(torture.LIMIT)
     assert [process.exitcode for process in both] == [0, 0]
     found = torture.rows(tmp_path / "rows")
     assert len(found) == 6 and not found.duplicated(["method", "key"]).any()
@@ -42,8 +43,9 @@ def test_two_sweeps_at_once_train_each_run_once(tmp_path):
 def test_ctrl_c_ends_a_sweep_within_seconds_and_leaves_whole_rows(tmp_path):
     process = torture.start(tmp_path / "rows")
     ledger = tmp_path / "rows" / "block_wise-VGG16.csv"
+    deadline = time.monotonic() + 300  # seconds; twenty on an idle machine
     while not (ledger.exists() and ledger.read_bytes().endswith(b"\n")):
-        assert process.is_alive()
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     process.join(60)  # seconds; a second on an idle machine
@@ -125,14 +127,13 @@ def test_a_layer_that_diverged_ranks_last(params, monkeypatch):
     assert len(failed) == 11 and len(set(layers.split(";")) - set(failed)) == 2
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 9 GiB")])
-def test_out_of_memory_halves_the_lanes_and_goes_on(params, monkeypatch, capsys, error):
+def test_out_of_memory_halves_the_lanes_and_goes_on(params, monkeypatch, capsys):
     train, tried = lib.sweep.train_fused, []
 
     def small(steps, *rest):
         tried.append(len(steps.model.lanes))
         if tried[-1] > 4:
-            raise error
+            raise RuntimeError("RESOURCE_EXHAUSTED: 9 GiB")
         return train(steps, *rest)
 
     monkeypatch.setattr(lib.sweep, "train_fused", small)

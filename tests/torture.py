@@ -24,6 +24,7 @@ with silence():
     from lib.sweep import search
 
 METHODS = ("baseline_1", "block_wise")
+LIMIT = 600  # seconds that a sweep of six small runs may take
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
 # One process imports everything; every sweep is a fork of it, so that a kill costs no import.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -92,8 +93,9 @@ def campaign(kills: int, folder: Path, seed: int = 0, longest: float = 6.0) -> C
         while True:
             before = rows(place)
             process = start(place)
-            process.join(rng.uniform(0, longest) if counts.kills < kills else None)
+            process.join(rng.uniform(0, longest) if counts.kills < kills else LIMIT)
             if process.is_alive():
+                assert counts.kills < kills, f"a sweep took more than {LIMIT} s"
                 os.kill(process.pid, signal.SIGKILL)
                 counts.kills += 1
             process.join()
