@@ -47,7 +47,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env check params paper bundle audit figures site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env lock check params paper bundle audit figures site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -60,14 +60,18 @@ help: ## this list
 env: .venv/.ready ## make .venv from requirements.txt; once, and again when that file changes
 
 .venv/.ready: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: \
-	Python {v[0]}.{v[1]} is not supported; TensorFlow needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11, 5) <= v < (3, 14) else f"error: \
+	Python {v[0]}.{v[1]}.{v[2]} is not supported; allowed: 3.11.5 to 3.13: make PYTHON=python3.12 ...")'
 	@echo "making .venv: a few minutes and 3.3 GB, once ..."
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install -qq --disable-pip-version-check -r requirements.txt
 	@.venv/bin/pip install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
+
+lock: ## requirements.txt anew from pyproject.toml, with hashes; needs uv (pip install uv)
+	@uv pip compile -q --universal --python-version 3.11.5 --generate-hashes --no-annotate \
+	  --group test --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 
 check: env ## check parameters, data and weights, and estimate the cost; trains nothing
 	@$(PY) -m lib check $(SETTINGS) backbones="$$BACKBONES"

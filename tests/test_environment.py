@@ -4,6 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
+
+from packaging.requirements import Requirement
 
 from lib.params import ROOT
 
@@ -63,3 +67,17 @@ def test_make_puts_the_project_first_and_its_tests_alone(tmp_path):
     home = os.environ.get("HOME")
     wanted = [f"{[str(ROOT / 'lib')]} 1 True", f"{[None, None, home]}"]
     assert done.stdout.splitlines() == wanted, done.stderr
+
+
+def test_what_is_needed_is_locked_with_hashes_at_the_versions_that_are_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    locked = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            requirement, *hashes = line.split("--hash=")
+            assert hashes, line
+            found = Requirement(requirement)
+            locked[found.name] = str(found.specifier)
+    assert {name: locked[name] for name in wanted} == {n: f"=={version(n)}" for n in wanted}
