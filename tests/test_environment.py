@@ -1,11 +1,13 @@
 """A user's own settings reach neither the tests nor what make runs."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 
 from packaging.requirements import Requirement
 
@@ -81,3 +83,19 @@ def test_what_is_needed_is_locked_with_hashes_at_the_versions_that_are_tested():
             found = Requirement(requirement)
             locked[found.name] = str(found.specifier)
     assert {name: locked[name] for name in wanted} == {n: f"=={version(n)}" for n in wanted}
+
+
+def test_everything_that_the_library_imports_is_named_as_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    named = set(project["project"]["dependencies"])
+    imported = set()
+    for path in (ROOT / "lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    packages = packages_distributions()
+    foreign = imported - set(sys.stdlib_module_names) - {"lib", "jax"}  # jax: of the other backend
+    for name in foreign:
+        assert named & {re.sub("[-_.]+", "-", d).lower() for d in packages[name]}, name
