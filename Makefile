@@ -2,7 +2,7 @@
 
 # a file in params/ (smoke, quick, cpu, paper), or the path of another
 PROFILE ?= quick
-# some of VGG16 MobileNet MobileNetV2 MobileNetV3Small ResNet50V2; empty: as the profile says
+# networks of keras.applications such as VGG16, or .keras files; empty: as the profile says
 BACKBONES ?=
 # folder of the rows; empty: results/<profile>. Rows that are there are not trained again
 RESULTS ?=

@@ -123,7 +123,7 @@ def plan(params: Params) -> None:
     """Print the folder of executed notebooks and the backbones, for make: words between spaces."""
     from .executed import folder
 
-    print(folder(params).relative_to(ROOT), *params.backbones)
+    print(folder(params).relative_to(ROOT), *params.backbone_names)
 
 
 def settings(given: dict[str, Any]) -> None:

@@ -1,60 +1,35 @@
-"""The five backbones of the paper, their thin twins, weights, input scaling and classifier.
+"""Backbones built from their records, thin twins, weights, input scaling and the classifier.
 
-A *thin twin* has the same layers under the same names as its backbone and a fraction of the
+A backbone is a network of `keras.applications` or a ``.keras`` file, see `lib.records`. A *thin twin* has the same layers under the same names as its backbone and a fraction of the
 channels, so that every method of the paper can be run on a small machine.
 """
 
 import hashlib
+import json
 import re
+import sys
+import zipfile
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
-from .params import ALPHA_BACKBONES, BACKBONE_NAMES, ROOT, InputError, resolve_path
+from .params import ROOT, InputError, resolve_path
+from .records import ALPHA_BACKBONES, BACKBONE_NAMES, RECORDS, is_model_file
 
-BACKBONES = BACKBONE_NAMES  # the order of the paper's Table I
+BACKBONES = BACKBONE_NAMES  # the paper's, in the order of its Table I
 EMBEDDED = ROOT / "lib" / "weights"
 
-# Share of the channels that a thin twin keeps: 0.05 to 0.4 million weights each.
-THIN_FRACTION = {
-    "VGG16": 3 / 32,
-    "MobileNet": 7 / 32,
-    "MobileNetV2": 1 / 4,
-    "MobileNetV3Small": 3 / 8,
-    "ResNet50V2": 1 / 12,
-}
 # Keras' MobileNets remember BatchNorm statistics over 1000 steps (momentum 0.999), longer than a
 # whole run of the `quick` profile; a thin twin's statistics follow its weights.
 THIN_MOMENTUM = 0.9
 THIN_MULTIPLE = 8  # a thin layer's channels are a multiple of this, and at least this
 
-# Files looked for in a folder of weights, in this order: the plain name, then the name under
-# which Keras caches its own download (in ~/.keras/models). {alpha} is 1.0, 0.25, ...
-FILE_NAMES = {
-    "VGG16": (
-        "vgg16_notop.weights.h5",
-        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    ),
-    "MobileNet": (
-        "mobilenet_{alpha}_224_notop.weights.h5",
-        "mobilenet_{keras_alpha}_224_tf_no_top.h5",
-    ),
-    "MobileNetV2": (
-        "mobilenet_v2_{alpha}_224_notop.weights.h5",
-        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224_no_top.h5",
-    ),
-    "MobileNetV3Small": (
-        "mobilenet_v3_small_{alpha}_224_notop.weights.h5",
-        "weights_mobilenet_v3_small_224_{alpha}_float_no_top_v2.h5",
-    ),
-    "ResNet50V2": (
-        "resnet50v2_notop.weights.h5",
-        "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    ),
-}
 # How Keras spells alpha in the names of its MobileNet files.
 KERAS_ALPHA = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}
 
@@ -62,13 +37,15 @@ KERAS_ALPHA = {1.0: "1_0", 0.75: "7_5", 0.5: "5_0", 0.25: "2_5"}
 def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False):
     """Build a backbone without its top and give it its weights.
 
-    name: one of BACKBONES. image_size: height and width of the input in pixels, at least 32.
-    alpha: width multiplier (> 0) of the MobileNets; the other two take only 1.0.
+    name: of a network in `lib.records.RECORDS`, or the path of a ``.keras`` file, which brings its
+    own weights and layer names: alpha, weights and thin are not for it.
+    image_size: height and width of the input in pixels, at least 32 (some networks want more).
+    alpha: width multiplier (> 0) of the MobileNets; the others take only 1.0.
     weights: "imagenet" (downloaded by Keras for 224 x 224, used at any size), "none" (random,
     the same values in every call), "embedded" (thin twins only: the files of lib/weights),
     or the path of a .weights.h5 or .h5 file, or of a folder that holds it under one of the
     names of `file_names`. A relative path starts at the project's root.
-    thin: build the thin twin.
+    thin: build the thin twin, which the paper's five have.
 
     Returns a functional keras.Model: (batch, image_size, image_size, 3) float32 to a feature
     map (batch, h, w, channels), all layers trainable. Layer names are the same in every call.
@@ -76,12 +53,14 @@ def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False
     paper's [0, 1] inputs it sees nearly blank images.
     Raises InputError.
     """
+    if is_model_file(name):
+        return _from_file(resolve_path(name), image_size)
     _check(name, image_size, alpha, weights, thin)
     if weights == "imagenet":
         original = _with_imagenet_weights(name, alpha)
     else:
         original = _constructor(name, alpha)(weights=None, input_shape=(image_size, image_size, 3))
-    backbone = _rebuild(original, image_size, THIN_FRACTION[name] if thin else 1)
+    backbone = _rebuild(original, image_size, RECORDS[name].thin.fraction if thin else 1)
     if weights == "imagenet":
         backbone.set_weights(original.get_weights())
     elif weights != "none":
@@ -94,9 +73,11 @@ def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False
 def scale_inputs(images_uint8, name, scaling):
     """Turn photos into a backbone's inputs.
 
-    images_uint8: (n, h, w, 3) uint8. name: one of BACKBONES.
+    images_uint8: (n, h, w, 3) uint8. name: as `load_backbone` takes it.
     scaling: "unit", the paper's [0, 1] (Section IV-A), or "native", what the backbone was
-    pre-trained with: centred BGR for VGG16, 0 to 255 for MobileNetV3Small, [-1, 1] for the rest.
+    pre-trained with: what the `preprocess_input` of its `keras.applications` module makes of the
+    photos (`Backbone.native` says it in words). Of a ``.keras`` file that is 0 to 255, unless the
+    model in it still has the name that Keras gave one of its networks, such as densenet121.
     Returns (n, h, w, 3) float32. Raises InputError for another scaling or backbone.
     """
     _check_name(name)
@@ -104,7 +85,8 @@ def scale_inputs(images_uint8, name, scaling):
     if scaling == "unit":
         return pixels / np.float32(255)
     if scaling == "native":
-        return np.asarray(_PREPROCESS[name](pixels), dtype="float32")
+        network = _keras_network(_config_of(name)) if is_model_file(name) else name
+        return np.asarray(_preprocess(network)(pixels), dtype="float32") if network else pixels
     raise InputError(f"input_scaling: {scaling!r} is not allowed; use unit or native")
 
 
@@ -139,6 +121,16 @@ def weights_digest(backbone):
     return digest.hexdigest()
 
 
+def source_digest(name, backbone):
+    """What a row's `weights_sha256` says: `weights_digest`, or the SHA-256 of a ``.keras`` file.
+
+    name: as `load_backbone` takes it. The file's layers decide its results as its weights do.
+    """
+    if is_model_file(name):
+        return hashlib.sha256(resolve_path(name).read_bytes()).hexdigest()
+    return weights_digest(backbone)
+
+
 def n_weights(layer):
     """Number of scalar weights of a layer, BatchNorm statistics included (Figure 2)."""
     return layer.count_params()
@@ -156,7 +148,8 @@ def file_names(name, alpha=1.0, thin=False):
     if thin:
         return (f"thin_{name.lower()}.weights.h5",)
     keras_alpha = KERAS_ALPHA.get(float(alpha), float(alpha))
-    return tuple(f.format(alpha=float(alpha), keras_alpha=keras_alpha) for f in FILE_NAMES[name])
+    names = RECORDS[name].weight_files
+    return tuple(f.format(alpha=float(alpha), keras_alpha=keras_alpha) for f in names)
 
 
 def find_weights(path, name, alpha=1.0, thin=False):
@@ -186,47 +179,60 @@ def _find_weights(path, name, alpha, thin):
     return path
 
 
-_PREPROCESS = {
-    "VGG16": keras.applications.vgg16.preprocess_input,
-    "MobileNet": keras.applications.mobilenet.preprocess_input,
-    "MobileNetV2": keras.applications.mobilenet_v2.preprocess_input,
-    "MobileNetV3Small": keras.applications.mobilenet_v3.preprocess_input,
-    "ResNet50V2": keras.applications.resnet_v2.preprocess_input,
-}
-
-
 def _check_name(name):
-    if name not in BACKBONES:
-        raise InputError(f"backbone: {name!r} is unknown; allowed: {', '.join(BACKBONES)}")
+    if name not in RECORDS and not is_model_file(name):
+        raise InputError(
+            f"backbone: {name!r} is unknown; allowed: {', '.join(RECORDS)}, "
+            "or the path of a .keras file"
+        )
 
 
 def _check(name, image_size, alpha, weights, thin):
     _check_name(name)
-    if image_size < 32:
-        raise InputError(f"image_size: {image_size} is too small; 32 pixels or more are needed")
-    if alpha <= 0 or (alpha != 1 and name not in ALPHA_BACKBONES):
+    record = RECORDS[name]
+    if image_size < record.least_size:
+        raise InputError(
+            f"image_size: {image_size} is too small for {name}; allowed: {record.least_size} "
+            "pixels or more"
+        )
+    if alpha <= 0 or (alpha != 1 and not record.alpha):
         raise InputError(f"alpha: {name} cannot have {alpha}; 1.0, or > 0 for the MobileNets")
+    if thin and not record.thin:
+        raise InputError(f"thin: {name} has no thin twin; allowed: thin: false")
     if weights == "embedded" and not thin:
         raise InputError(f"weights: embedded exists for thin twins only, and {name} is not thin")
     if weights == "imagenet" and thin:
         raise InputError(f"weights: no imagenet for the thin {name}; use embedded, none or a file")
+    if weights not in ("imagenet", "none", "embedded"):
+        check_takes_files(name)
+
+
+def check_takes_files(name):
+    """Refuse weights from a file for a network that has none, see `Backbone.files`."""
+    if not RECORDS[name].weight_files:
+        raise InputError(
+            f"weights: a file cannot be given to {name}, which Keras builds with a layer more for "
+            "its ImageNet weights; allowed: imagenet, none, or a .keras file in backbones"
+        )
+
+
+def _preprocess(name):
+    """The `preprocess_input` of the module that defines a network of `keras.applications`."""
+    return sys.modules[getattr(keras.applications, name).__module__].preprocess_input
 
 
 def _constructor(name, alpha):
     """The keras.applications function of a backbone as a function of weights and input_shape."""
-    options = {"include_top": False}
-    if name in ALPHA_BACKBONES:
-        options["alpha"] = alpha
-    if name == "MobileNetV3Small":
-        options["include_preprocessing"] = True
+    options = {"include_top": False} | ({"alpha": alpha} if name in ALPHA_BACKBONES else {})
     build = getattr(keras.applications, name)
     return lambda **more: build(**options, **more)
 
 
 def _with_imagenet_weights(name, alpha):
-    """The backbone with Keras' ImageNet weights, at 224, the size they are published for."""
+    """The backbone with Keras' ImageNet weights, at a size for which they are published."""
+    size = RECORDS[name].imagenet_size
     try:
-        return _constructor(name, alpha)(weights="imagenet", input_shape=(224, 224, 3))
+        return _constructor(name, alpha)(weights="imagenet", input_shape=(size, size, 3))
     except Exception as error:  # Keras raises a plain Exception when a download fails
         raise InputError(
             f"weights: imagenet for {name} (alpha {alpha}) could not be had: {_one_line(error)}; "
@@ -255,8 +261,12 @@ def _rebuild(original, image_size, fraction):
         _seed_initializers(config)
         return type(operation).from_config(config)
 
+    return _clone(original, image_size, clone)
+
+
+def _clone(model: keras.Model, image_size: int, clone: Callable) -> keras.Model:
     images = keras.Input((image_size, image_size, 3), name="images")
-    return keras.models.clone_model(original, input_tensors=images, clone_function=clone)
+    return keras.models.clone_model(model, input_tensors=images, clone_function=clone)
 
 
 def _thinner(filters, fraction):
@@ -266,11 +276,83 @@ def _thinner(filters, fraction):
     return max(THIN_MULTIPLE, round(filters * fraction / THIN_MULTIPLE) * THIN_MULTIPLE)
 
 
-def _seed_initializers(config):
-    """Give every seedable initialiser of a layer's config a seed made from the layer's name."""
+def _seed_initializers(config, outer=""):
+    """Give every seedable initialiser of a layer's config a seed made from the layer's name.
+
+    Also those of the layers inside it, as in ConvNeXt's stem.
+    """
+    name = f"{outer}{config.get('name', '')}"
     for key, value in config.items():
-        if key.endswith("_initializer") and "seed" in value["config"]:
-            value["config"]["seed"] = zlib.crc32(f"{config['name']}/{key}".encode())
+        initial = value.get("config") if isinstance(value, dict) else None
+        if key.endswith("_initializer") and initial and "seed" in initial:
+            initial["seed"] = zlib.crc32(f"{name}/{key}".encode())
+    for inner in config.get("layers", ()):
+        _seed_initializers(inner["config"], f"{name}/")
+
+
+# ------------------------------------------------------------------------------ a .keras file
+
+
+def _from_file(path: Path, image_size: int) -> keras.Model:
+    """The functional model of a ``.keras`` file, for images of this size, as `load_backbone`.
+
+    Raises InputError.
+    """
+    _check_config(path, _config_of(str(path)))
+    try:
+        # compile=False: a model's own loss and metrics may be unknown here, and are not used.
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if model.input_shape[1:] != (image_size, image_size, 3):
+            model = _resized(model, image_size)
+    except Exception as error:  # Keras raises whatever the layers of the file do
+        raise InputError(
+            f"backbones: {path} cannot be loaded for images of {image_size} px: "
+            f"{_one_line(error)}; allowed: a functional model of layers that Keras knows"
+        ) from error
+    return model
+
+
+def _resized(model: keras.Model, image_size: int) -> keras.Model:
+    """A model of the same layers and weights for other images. Raises ValueError."""
+    if model.input_shape[-1] != 3:
+        raise ValueError(f"its images have the shape {model.input_shape[1:]}")
+    copy = _clone(model, image_size, lambda x: type(x).from_config(x.get_config()))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _config_of(name: str) -> dict[str, Any]:
+    """What a ``.keras`` file says of its model. Raises InputError."""
+    path = resolve_path(name)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or _one_line(error)
+        raise InputError(
+            f"backbones: {path} cannot be read ({reason}); allowed: a file that "
+            "`model.save` of Keras 3 wrote"
+        ) from error
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a model that cannot be a backbone, before anything of it is made."""
+    kind, layers = config.get("class_name"), config.get("config", {}).get("layers", [])
+    if kind != "Functional":
+        raise InputError(f"backbones: {path} holds a {kind}; allowed: a functional Keras model")
+    odd = [x["name"] for x in layers if re.search(r"[;\x00-\x1f]", x["name"])]
+    if odd:  # a row's layers are joined with ";"
+        raise InputError(f"backbones: {path}: layer {odd[0]!r}; allowed: a name without ';'")
+
+
+def _keras_network(config: dict[str, Any]) -> str | None:
+    """The network of Keras whose own name a model has, such as mobilenet_0.25_224."""
+    name = re.sub(r"_\d\.\d+_\w+$", "", config["config"]["name"])
+    plain = re.sub("[-_]", "", name).lower()
+    return next((n for n in RECORDS if n.lower() == plain), None)
+
+
+# ------------------------------------------------------------------------------- weights files
 
 
 def _load_file(backbone, name, path, names):

@@ -18,11 +18,12 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
-from .backbones import file_names, load_backbone
+from .backbones import check_takes_files, file_names, load_backbone
 from .backend import check_keras
 from .data import load_data, pack
-from .params import ROOT, InputError, Params
+from .params import ROOT, InputError, Params, resolve_path
 from .provenance import pack_commit
+from .records import RECORDS, is_model_file
 from .results import read_results
 
 PART_BYTES = 50 * 2**20
@@ -91,18 +92,32 @@ def _copy_code(tree: Path) -> None:
 
 
 def _copy_inputs(params: Params, tree: Path) -> None:
-    """Photos, weights and rows."""
+    """Photos, backbones and rows."""
     pack(load_data(params), tree / "photos.npz")
     (tree / "weights").mkdir()
-    for name in params.backbones:
-        alpha = params.alpha_of(name)
-        backbone = load_backbone(
-            name, image_size=32, alpha=alpha, weights=params.weights, thin=params.thin
-        )
-        backbone.save_weights(tree / "weights" / file_names(name, alpha, params.thin)[0])
+    for source in params.backbones:
+        if is_model_file(source):
+            load_backbone(source, image_size=params.image_size)  # refused here, not there
+            shutil.copy(resolve_path(source), tree / "weights")
+        else:
+            _save_weights(params, source, tree / "weights")
     (tree / "results").mkdir()
     for ledger in folder_for(params).glob("*-*.csv"):
         shutil.copy(ledger, tree / "results")
+
+
+def _save_weights(params: Params, name: str, folder: Path) -> None:
+    check_takes_files(name)
+    alpha, size = params.alpha_of(name), RECORDS[name].least_size
+    backbone = load_backbone(
+        name, image_size=size, alpha=alpha, weights=params.weights, thin=params.thin
+    )
+    backbone.save_weights(folder / file_names(name, alpha, params.thin)[0])
+
+
+def _there(source: str) -> str:
+    """A backbone of the profile as the bundle's own profile names it."""
+    return f"weights/{Path(source).name}" if is_model_file(source) else source
 
 
 def _write_settings(params: Params, tree: Path) -> None:
@@ -110,6 +125,7 @@ def _write_settings(params: Params, tree: Path) -> None:
     settings = asdict(params) | {
         "data": "photos.npz",
         "data_dir": None,
+        "backbones": [*map(_there, params.backbones)],
         "weights": "weights/",
         "results": "results",
         "figures": None,

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from .params import BACKBONE_NAMES, ROOT, InputError, Params, shown_path
+from .params import ROOT, InputError, Params, shown_path
+from .records import RECORDS
 
 FILE = "parameters.yaml"
 _PLAIN = re.compile(r"\w[\w.]*(?:/\w[\w.]*)*", re.ASCII)
@@ -28,7 +29,7 @@ def folder(params: Params) -> Path:
 def _word(path: str) -> str:
     """A path as one word; no two paths have the same: what is not plain adds a digest."""
     plain = path.replace("/", "-")
-    if _PLAIN.fullmatch(path) and len(plain) <= 100 and plain not in BACKBONE_NAMES:
+    if _PLAIN.fullmatch(path) and len(plain) <= 100 and plain not in RECORDS:
         return plain
     digest = hashlib.sha256(path.encode("utf-8")).hexdigest()[:8]
     kept = re.sub(r"[^\w.]+", "-", path, flags=re.ASCII).strip("-.")[-60:].lstrip("-.")
@@ -48,7 +49,8 @@ def resolved(params: Params, profile: str) -> dict[str, Any]:
         "results": _text(shown_path(params.results_dir)),
         "figures": _text(shown_path(params.figures_dir)),
     }
-    del values["backbones"]  # a notebook is given one, or reads the rows of all
+    if params.backbones == params.backbone_names:  # a notebook is given one, or reads all rows
+        del values["backbones"]  # and needs no paths of files
     lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
     return {name: value for name, value in (values | lists).items() if value is not None}
 
@@ -68,7 +70,7 @@ def prepare(params: Params, profile: str) -> None:
     """
     text = yaml.safe_dump(resolved(params, profile), sort_keys=False, allow_unicode=True)
     try:
-        _write(folder(params), text, params.backbones)
+        _write(folder(params), text, params.backbone_names)
     except OSError as error:
         raise InputError(
             f"build: {folder(params)} cannot be written ({error.strerror}); allowed: a folder"
@@ -79,7 +81,8 @@ def _write(target: Path, text: str, backbones: Iterable[str]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     file = target / FILE
     same = file.is_file() and file.read_bytes() == text.encode("utf-8")
-    for name in ("", *(backbones if same else BACKBONE_NAMES)):
-        for old in (target / name).glob("*.ipynb"):
+    chains = [f"{name}/0[1-6]_*.ipynb" for name in (backbones if same else ["*"])]
+    for pattern in ("*.ipynb", *chains):
+        for old in target.glob(pattern):
             old.unlink()
     file.write_text(text, encoding="utf-8")

@@ -17,12 +17,18 @@ import numpy as np
 import yaml
 
 from .cells import parameters_set
+from .records import (
+    ALPHA_BACKBONES,
+    BACKBONE_NAMES,
+    RECORDS,
+    THIN_BACKBONES,
+    backbone_name,
+    is_model_file,
+    is_own_name,
+)
 
 ROOT = Path(__file__).resolve().parent.parent  # the one place that knows where the project lies
 
-# The paper's five architectures, in the order of its Table I.
-BACKBONE_NAMES = ("VGG16", "MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50V2")
-ALPHA_BACKBONES = ("MobileNet", "MobileNetV2", "MobileNetV3Small")  # those with a width multiplier
 DATA_SETS = ("procedural_flowers", "tf_flowers")
 WEIGHTS = ("imagenet", "none", "embedded")
 
@@ -57,10 +63,14 @@ def _decoded(escaped: re.Match) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be: a sentence for the reader and a predicate for the check."""
+    """What a value may be: a sentence for the reader and a predicate for the check.
+
+    names: all that may stand for the value, where the sentence does not name them one by one.
+    """
 
     allowed: str
     accepts: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
 
 
 def _is_int(value: Any) -> bool:
@@ -107,7 +117,7 @@ def _list_of(rule: Rule) -> Rule:
         is_list = isinstance(value, (list, tuple)) and len(value) > 0
         return is_list and all(map(rule.accepts, value)) and len(set(value)) == len(value)
 
-    return Rule(f"a list without repeats, each {rule.allowed}", accepts)
+    return Rule(f"a list without repeats, each {rule.allowed}", accepts, rule.names)
 
 
 def _is_path(value: Any) -> bool:
@@ -133,6 +143,12 @@ def _name_or_path(*names: str) -> Rule:
 
 
 _PATH = Rule("the path of a folder", _is_path)
+_BACKBONE = Rule(
+    f"one of the paper's {', '.join(BACKBONE_NAMES)}, another network of keras.applications such "
+    "as EfficientNetB0, or the path of a .keras file",
+    lambda v: _is_path(v) and (v in RECORDS or is_model_file(v)),
+    tuple(RECORDS),
+)
 _SPLIT = Rule(
     "a slice such as train[:10%], train[70%:] or train[100:200]",
     lambda v: isinstance(v, str) and SPLIT_PATTERN.fullmatch(v) is not None,
@@ -195,16 +211,21 @@ class Params:
     )
     input_scaling: str = _param(
         _one_of("unit", "native"),
-        "unit: RGB in [0, 1], as in the paper; native: as the network was pre-trained with.",
+        "unit: RGB in [0, 1], as in the paper; native: as the network was pre-trained with (a "
+        ".keras file: 0 to 255, unless it is a network of Keras under Keras' own name).",
         default="unit",
     )
 
     backbones: tuple[str, ...] = _param(
-        _list_of(_one_of(*BACKBONE_NAMES)), "The networks to run.", default=BACKBONE_NAMES
+        _list_of(_BACKBONE),
+        "The networks to run; a .keras file of a functional model brings its own weights, and its "
+        "rows are named after it.",
+        default=BACKBONE_NAMES,
     )
     thin: bool = _param(
         _flag(),
-        "true: the thin twins, same layers and names with a fraction of the channels.",
+        "true: the thin twins, same layers and names with a fraction of the channels; only the "
+        "paper's five have one.",
         default=False,
     )
     alpha: dict[str, float] = _param(
@@ -320,6 +341,11 @@ class Params:
         _check_together(self)
 
     @property
+    def backbone_names(self) -> tuple[str, ...]:
+        """The names of the backbones in rows and files, see `lib.records.backbone_name`."""
+        return tuple(map(backbone_name, self.backbones))
+
+    @property
     def results_dir(self) -> Path:
         """Folder of the rows, one CSV per method and backbone."""
         return resolve_path(self.results or f"results/{self.profile}")
@@ -336,7 +362,10 @@ class Params:
         return resolve_path(os.environ.get("BLOCKWISE_CACHE") or "build/cache")
 
     def alpha_of(self, backbone: str) -> float:
-        """Return the width multiplier of a backbone; 1.0 where none is set or there is none."""
+        """Return the width multiplier of a backbone; 1.0 where none is set or there is none.
+
+        backbone: its name, of `backbone_names`.
+        """
         return self.alpha.get(backbone, 1.0)
 
 
@@ -431,15 +460,26 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
 
 
 def _one_backbone(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn ``backbone`` into ``backbones``."""
+    """Turn ``backbone`` into ``backbones``; where both are set, it names one of them."""
     if "backbone" not in values:
         return values
-    if "backbones" in values:
-        raise InputError("notebook: backbone and backbones are both set; allowed: one of the two")
-    rest = {name: value for name, value in values.items() if name != "backbone"}
-    if not _one_of(*BACKBONE_NAMES).accepts(values["backbone"]):
-        raise _refusal("notebook", "backbone", values["backbone"], _one_of(*BACKBONE_NAMES))
-    return rest | {"backbones": (values["backbone"],)}
+    rest, chosen = dict(values), values["backbone"]
+    del rest["backbone"]
+    if "backbones" in rest:
+        return rest | {"backbones": (_chosen(chosen, _checked(rest, "notebook")["backbones"]),)}
+    if not _BACKBONE.accepts(chosen):
+        raise _refusal("notebook", "backbone", chosen, _BACKBONE)
+    return rest | {"backbones": (chosen,)}
+
+
+def _chosen(name: Any, sources: tuple[str, ...]) -> str:
+    """The one of `sources` that has this name in rows."""
+    by_name = {backbone_name(source): source for source in sources}
+    if not isinstance(name, str) or name not in by_name:
+        raise InputError(
+            f"notebook: backbone: {name!r} is none of backbones; allowed: {', '.join(by_name)}"
+        )
+    return by_name[name]
 
 
 def profile_path(profile: Any) -> Path:
@@ -566,6 +606,30 @@ def _check_together(params: Params) -> None:
             f"profile {params.profile}: weights: 'imagenet' does not fit the thin twins; "
             "allowed: embedded, none or a path where thin is true"
         )
+    for source in params.backbones:
+        _check_backbone(params, source)
+
+
+def _check_backbone(params: Params, source: str) -> None:
+    """Refuse what the other values make impossible for one of the backbones."""
+    where, name = f"profile {params.profile}:", backbone_name(source)
+    unfit = is_model_file(source) and not is_own_name(name)
+    if unfit or params.backbone_names.count(name) > 1:
+        raise InputError(
+            f"{where} backbones: the rows of {source!r} would be named {name!r}; allowed: a file "
+            "name of at most 60 letters, digits, '_', '.' and '-' that is no other backbone's name"
+        )
+    if params.thin and name not in THIN_BACKBONES:
+        raise InputError(
+            f"{where} thin: true is not allowed for {source}, which has no thin twin; "
+            f"allowed: false, or backbones of {', '.join(THIN_BACKBONES)}"
+        )
+    least = RECORDS[name].least_size if name in RECORDS else 0
+    if params.image_size < least:
+        raise InputError(
+            f"{where} image_size: {params.image_size} is too small for {name}; "
+            f"allowed: {least} or more"
+        )
 
 
 def _refusal(source: str, name: str, value: Any, rule: Rule) -> InputError:
@@ -590,17 +654,23 @@ def _number_hint(name: str, value: Any) -> str:
 
 def _value_hint(value: Any, rule: Rule) -> str:
     """Suggest the nearest allowed name for each misspelt one."""
-    words = re.findall(r"\w+", rule.allowed)
+    words = rule.names or re.findall(r"\w+", rule.allowed)
     given = value if isinstance(value, (list, tuple, Mapping)) else [value]
     wrong = [name for name in given if isinstance(name, str) and name not in words]
-    return _suggestion(wrong[0], words) if wrong else ""
+    return _suggestion(wrong[0], words, 3 if rule.names else 1) if wrong else ""
 
 
-def _suggestion(name: Any, known: Any) -> str:
-    """Return ", did you mean ...?" for the nearest known name, whatever its case, or nothing."""
-    by_lower = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1)
-    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+def _suggestion(name: Any, known: Any, most: int = 1) -> str:
+    """Return " (did you mean ...?)" for the nearest known names, whatever their case, or nothing.
+
+    One that differs in case alone is named alone.
+    """
+    by_lower, given = {word.lower(): word for word in known}, str(name).lower()
+    near = difflib.get_close_matches(given, list(by_lower), n=most)
+    close = [by_lower[n] for n in ([given] if given in by_lower else near)]
+    if not close:
+        return ""
+    return f" (did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?)"
 
 
 def shown_path(path: Path) -> str:

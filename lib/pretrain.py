@@ -15,29 +15,23 @@ import time
 import keras
 import numpy as np
 
-from .backbones import BACKBONES, EMBEDDED, file_names, load_backbone, scale_inputs
+from .backbones import EMBEDDED, file_names, load_backbone, scale_inputs
 from .procedural import source_task
+from .records import RECORDS, THIN_BACKBONES
 
 IMAGE_SIZE = 32  # pixels, as in the quick profile; the weights fit any size
 N_TRAIN, N_TEST = 16000, 1000
 EPOCHS = 10
 BATCH_SIZE = 64
-# Peak rate of SGD; a linear warm-up, then a cosine down to zero. BatchNorm makes the other four
-# indifferent to the scale of their kernels, so they bear, and need, a high rate.
-LEARNING_RATE = dict.fromkeys(BACKBONES, 0.3) | {"VGG16": 0.03}
 WARM_UP = 0.1  # share of the steps
 SEED = 0
 MOMENTUM = 0.95  # of BatchNorm statistics while pre-training, longer than a short run's
-
-# What each twin is fed with. MobileNetV3 rescales inside the model, so its weights belong to
-# pixels 0 to 255, and the paper's [0, 1] inputs nearly blank the image for the twin too.
-SCALING = dict.fromkeys(BACKBONES, "unit") | {"MobileNetV3Small": "native"}
 
 
 def pretrain(name, train, test):
     """Train one thin twin with a linear softmax head and write its weights.
 
-    name: one of BACKBONES. train, test: (images (n, h, w, 3) uint8, labels (n,) int64).
+    name: one of THIN_BACKBONES. train, test: (images (n, h, w, 3) uint8, labels (n,) int64).
     Returns the accuracy on `test`, in [0, 1].
     """
     keras.utils.set_random_seed(SEED)
@@ -45,12 +39,13 @@ def pretrain(name, train, test):
     _prepare(backbone)
     model = _with_head(backbone, n_classes=int(train[1].max()) + 1)
     steps = EPOCHS * -(-len(train[1]) // BATCH_SIZE)
-    optimizer = _optimizer(LEARNING_RATE[name], steps)
+    twin = RECORDS[name].thin
+    optimizer = _optimizer(twin.rate, steps)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    images = scale_inputs(train[0], name, SCALING[name])
+    images = scale_inputs(train[0], name, twin.scaling)
     model.fit(images, train[1], batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0)
     backbone.save_weights(EMBEDDED / file_names(name, thin=True)[0])
-    images = scale_inputs(test[0], name, SCALING[name])
+    images = scale_inputs(test[0], name, twin.scaling)
     return model.evaluate(images, test[1], batch_size=BATCH_SIZE, verbose=0)[1]
 
 
@@ -79,12 +74,12 @@ def _optimizer(peak, steps):
 
 
 def main(arguments=None):
-    """Pre-train the backbones named on the command line, all five by default."""
+    """Pre-train the twins named on the command line, all by default."""
     parser = argparse.ArgumentParser(prog="python -m lib.pretrain", description=__doc__)
-    parser.add_argument("backbones", nargs="*", metavar="BACKBONE", help=", ".join(BACKBONES))
-    names = parser.parse_args(arguments).backbones or BACKBONES
-    for name in set(names) - set(BACKBONES):
-        parser.error(f"{name!r} is unknown; allowed: {', '.join(BACKBONES)}")
+    parser.add_argument("backbones", nargs="*", metavar="BACKBONE", help=", ".join(THIN_BACKBONES))
+    names = parser.parse_args(arguments).backbones or THIN_BACKBONES
+    for name in set(names) - set(THIN_BACKBONES):
+        parser.error(f"{name!r} is unknown; allowed: {', '.join(THIN_BACKBONES)}")
     EMBEDDED.mkdir(exist_ok=True)
     images, labels = source_task(N_TRAIN + N_TEST, IMAGE_SIZE, seed=SEED)
     train, test = (images[:N_TRAIN], labels[:N_TRAIN]), (images[N_TRAIN:], labels[N_TRAIN:])

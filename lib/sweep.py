@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm  # tqdm.auto warns in every notebook that ipywidgets is missing
 
 from . import partition
-from .backbones import load_backbone, scale_inputs, weights_digest
+from .backbones import load_backbone, scale_inputs, source_digest
 from .backend import check_keras, out_of_memory
 from .data import Dataset, check_splits, load_data
 from .memory import MOST_LANES, Estimate, budget
@@ -28,6 +28,7 @@ from .params import InputError, Params
 from .partition import Block
 from .photos import first_line
 from .provenance import git_sha, versions
+from .records import backbone_name
 from .results import (
     append_row,
     best_block,
@@ -136,14 +137,14 @@ def studies(params: Params) -> Iterator["Study"]:
     check_splits(dataset, params)
     if params.deterministic:
         use_deterministic_operations()
-    for name in params.backbones:
-        yield Study(params, name, dataset)
+    for source in params.backbones:
+        yield Study(params, source, dataset)
         keras.utils.clear_session()
         gc.collect()
 
 
 def _select(params: Params, names: Sequence[str], split: str, repeats: int) -> pd.DataFrame:
-    rows = read_results(params.results_dir, params.backbones)
+    rows = read_results(params.results_dir, params.backbone_names)
     wanted = rows["method"].isin(names) & (rows["split"] == split) & (rows["repeat"] < repeats)
     return rows[wanted].reset_index(drop=True)
 
@@ -152,17 +153,21 @@ class Study:
     """All runs of one backbone under one profile.
 
     Args:
-        name: one of `lib.backbones.BACKBONES`.
+        source: the backbone, as `lib.backbones.load_backbone` takes it.
+
+    Attributes:
+        name: the backbone's name in rows and files.
     """
 
-    def __init__(self, params: Params, name: str, dataset: Dataset):
-        self.params, self.name, self.dataset = params, name, dataset
+    def __init__(self, params: Params, source: str, dataset: Dataset):
+        self.params, self.source, self.dataset = params, source, dataset
+        self.name = backbone_name(source)
 
     @cached_property
     def backbone(self) -> keras.Model:
         p = self.params
         return load_backbone(
-            self.name,
+            self.source,
             image_size=p.image_size,
             alpha=p.alpha_of(self.name),
             weights=p.weights,
@@ -175,7 +180,7 @@ class Study:
 
     @cached_property
     def weights_sha256(self) -> str:
-        return weights_digest(self.backbone)
+        return source_digest(self.source, self.backbone)
 
     def search(self, names: Iterable[str], repeats: int = 1) -> None:
         """Train what the search of these methods still lacks.
@@ -518,9 +523,8 @@ class Study:
         """The images and targets of runs on one training slice."""
         rows = self.dataset.split(split), self.dataset.split(self.params.eval_split)
         one_hot = np.eye(len(self.dataset.names), dtype="float32")
-        images = [
-            scale_inputs(self.dataset.images[r], self.name, self.params.input_scaling) for r in rows
-        ]
+        scaling = self.params.input_scaling
+        images = [scale_inputs(self.dataset.images[r], self.source, scaling) for r in rows]
         targets = [one_hot[self.dataset.labels[r]] for r in rows]
         return Task(images[0], targets[0], images[1], targets[1], epochs, self.params)
 

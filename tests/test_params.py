@@ -179,6 +179,8 @@ BAD_VALUES = [
     ("backbones", "MobileNet"),
     ("backbones", []),
     ("backbones", ["VGG16", "VGG16"]),
+    ("backbones", ["convnext"]),  # in keras.applications, and no network
+    ("backbones", ["my.h5"]),
     ("alpha", 0.25),
     ("alpha", {"VGG16": 0.5}),
     ("alpha", {"MobileNet": 0}),
@@ -348,10 +350,13 @@ def test_a_notebook_refuses_what_papermill_only_warns_about():
 
 def test_a_notebook_needs_a_profile_and_one_kind_of_backbone():
     assert "profile" in refusal(from_notebook, {"epochs": 3})
-    both = {"profile": "quick", "backbone": "VGG16", "backbones": ["VGG16"]}
-    assert "backbones" in refusal(from_notebook, both)
+    both = {"profile": "quick", "backbone": "VGG16", "backbones": ["MobileNet", "MobileNetV2"]}
+    line = refusal(from_notebook, both)
+    assert "'VGG16' is none of backbones; allowed: MobileNet, MobileNetV2" in line
+    assert from_notebook(both | {"backbone": "MobileNet"}).backbones == ("MobileNet",)
+    assert "none of backbones" in refusal(from_notebook, both | {"backbone": ["VGG16"]})
     line = refusal(from_notebook, {"profile": "quick", "backbone": "VGG61"})
-    assert "did you mean VGG16?" in line
+    assert "did you mean VGG19 or VGG16?" in line
 
 
 def test_folders_follow_the_profile(monkeypatch, tmp_path):
