@@ -1,7 +1,8 @@
 """Backbones built from their records, thin twins, weights, input scaling and the classifier.
 
-A backbone is a network of `keras.applications` or a ``.keras`` file, see `lib.records`. A *thin twin* has the same layers under the same names as its backbone and a fraction of the
-channels, so that every method of the paper can be run on a small machine.
+A backbone is a network of `keras.applications` or a ``.keras`` file, see `lib.records`. A *thin
+twin* has the same layers under the same names as its backbone and a fraction of the channels, so
+that every method of the paper can be run on a small machine.
 """
 
 import hashlib
@@ -321,13 +322,21 @@ def _resized(model: keras.Model, image_size: int) -> keras.Model:
     return copy
 
 
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
 def _config_of(name: str) -> dict[str, Any]:
     """What a ``.keras`` file says of its model. Raises InputError."""
     path = resolve_path(name)
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            config = json.loads(archive.read("config.json"))
+        config["class_name"], config["config"]["name"]  # whatever the model, it has these
+        return config
+    except _DAMAGE as error:
         reason = getattr(error, "strerror", None) or _one_line(error)
         raise InputError(
             f"backbones: {path} cannot be read ({reason}); allowed: a file that "
@@ -337,12 +346,19 @@ def _config_of(name: str) -> dict[str, Any]:
 
 def _check_config(path: Path, config: dict[str, Any]) -> None:
     """Refuse a model that cannot be a backbone, before anything of it is made."""
-    kind, layers = config.get("class_name"), config.get("config", {}).get("layers", [])
-    if kind != "Functional":
+    if config["class_name"] != "Functional":
+        kind = config["class_name"]
         raise InputError(f"backbones: {path} holds a {kind}; allowed: a functional Keras model")
-    odd = [x["name"] for x in layers if re.search(r"[;\x00-\x1f]", x["name"])]
-    if odd:  # a row's layers are joined with ";"
-        raise InputError(f"backbones: {path}: layer {odd[0]!r}; allowed: a name without ';'")
+    for layer in config["config"]["layers"]:
+        name, module = layer["config"]["name"], layer["module"] or "a module of its own"
+        if re.search(r"[;\x00-\x1f]", name):  # a row's layers are joined with ";"
+            raise InputError(f"backbones: {path}: layer {name!r}; allowed: a name without ';'")
+        registered = keras.saving.get_registered_object(layer["registered_name"])
+        if module.partition(".")[0] != "keras" and registered is None:
+            raise InputError(
+                f"backbones: {path}: layer {name!r} is a {layer['class_name']} of {module}; "
+                "allowed: layers of Keras"
+            )
 
 
 def _keras_network(config: dict[str, Any]) -> str | None:
