@@ -13,8 +13,8 @@ import zipfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
@@ -86,7 +86,7 @@ def scale_inputs(images_uint8, name, scaling):
     if scaling == "unit":
         return pixels / np.float32(255)
     if scaling == "native":
-        network = _keras_network(_config_of(name)) if is_model_file(name) else name
+        network = _keras_network(_saved(resolve_path(name)).name) if is_model_file(name) else name
         return np.asarray(_preprocess(network)(pixels), dtype="float32") if network else pixels
     raise InputError(f"input_scaling: {scaling!r} is not allowed; use unit or native")
 
@@ -299,7 +299,7 @@ def _from_file(path: Path, image_size: int) -> keras.Model:
 
     Raises InputError.
     """
-    _check_config(path, _config_of(str(path)))
+    _check_saved(path)
     try:
         # compile=False: a model's own loss and metrics may be unknown here, and are not used.
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -322,20 +322,37 @@ def _resized(model: keras.Model, image_size: int) -> keras.Model:
     return copy
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """What a ``.keras`` file says of its model, as text.
+
+    Attributes:
+        kind: Functional, Sequential or the model's own class.
+        layers: name, class, module and registered name of each.
+    """
+
+    kind: str
+    name: str
+    layers: tuple[tuple[str, str, str, str], ...]
+
+
 _DAMAGE = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError),
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
     *(zipfile.BadZipFile, zlib.error),
 )
 
 
-def _config_of(name: str) -> dict[str, Any]:
-    """What a ``.keras`` file says of its model. Raises InputError."""
-    path = resolve_path(name)
+def _saved(path: Path) -> _Saved:
+    """Raises InputError where the file is none that Keras wrote."""
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-        config["class_name"], config["config"]["name"]  # whatever the model, it has these
-        return config
+            model = json.loads(archive.read("config.json"))
+        layers = [
+            (x["config"]["name"], x["class_name"], x["module"], x["registered_name"])
+            for x in model["config"].get("layers", ())
+        ]
+        texts = tuple(tuple(str(text or "") for text in layer) for layer in layers)
+        return _Saved(str(model["class_name"]), str(model["config"]["name"]), texts)
     except _DAMAGE as error:
         reason = getattr(error, "strerror", None) or _one_line(error)
         raise InputError(
@@ -344,28 +361,26 @@ def _config_of(name: str) -> dict[str, Any]:
         ) from error
 
 
-def _check_config(path: Path, config: dict[str, Any]) -> None:
+def _check_saved(path: Path) -> None:
     """Refuse a model that cannot be a backbone, before anything of it is made."""
-    if config["class_name"] != "Functional":
-        kind = config["class_name"]
-        raise InputError(f"backbones: {path} holds a {kind}; allowed: a functional Keras model")
-    for layer in config["config"]["layers"]:
-        name, module = layer["config"]["name"], layer["module"] or "a module of its own"
+    saved = _saved(path)
+    if saved.kind != "Functional":
+        raise InputError(f"backbones: {path} is a {saved.kind}; allowed: a functional Keras model")
+    for name, kind, module, registered in saved.layers:
         if re.search(r"[;\x00-\x1f]", name):  # a row's layers are joined with ";"
             raise InputError(f"backbones: {path}: layer {name!r}; allowed: a name without ';'")
-        registered = keras.saving.get_registered_object(layer["registered_name"])
-        if module.partition(".")[0] != "keras" and registered is None:
+        known = module.partition(".")[0] == "keras"
+        if not known and keras.saving.get_registered_object(registered) is None:
             raise InputError(
-                f"backbones: {path}: layer {name!r} is a {layer['class_name']} of {module}; "
-                "allowed: layers of Keras"
+                f"backbones: {path}: layer {name!r} is of a class {kind} that Keras does not know; "
+                "allowed: Keras' own layers"
             )
 
 
-def _keras_network(config: dict[str, Any]) -> str | None:
+def _keras_network(model_name: str) -> str | None:
     """The network of Keras whose own name a model has, such as mobilenet_0.25_224."""
-    name = re.sub(r"_\d\.\d+_\w+$", "", config["config"]["name"])
-    plain = re.sub("[-_]", "", name).lower()
-    return next((n for n in RECORDS if n.lower() == plain), None)
+    plain = re.sub("[-_]", "", re.sub(r"_\d\.\d+_\w+$", "", model_name)).lower()
+    return next((name for name in RECORDS if name.lower() == plain), None)
 
 
 # ------------------------------------------------------------------------------- weights files
