@@ -306,9 +306,10 @@ def _from_file(path: Path, image_size: int) -> keras.Model:
         if model.input_shape[1:] != (image_size, image_size, 3):
             model = _resized(model, image_size)
     except Exception as error:  # Keras raises whatever the layers of the file do
+        reason = _one_line(error).split(". ")[0].replace("`", "")
         raise InputError(
-            f"backbones: {path} cannot be loaded for images of {image_size} px: "
-            f"{_one_line(error)}; allowed: a functional model of layers that Keras knows"
+            f"backbones: {path} cannot be loaded for images of {image_size} px: {reason}; "
+            "allowed: a functional model of Keras' own layers, without code"
         ) from error
     return model
 
@@ -356,8 +357,7 @@ def _saved(path: Path) -> _Saved:
     except _DAMAGE as error:
         reason = getattr(error, "strerror", None) or _one_line(error)
         raise InputError(
-            f"backbones: {path} cannot be read ({reason}); allowed: a file that "
-            "`model.save` of Keras 3 wrote"
+            f"backbones: {path} cannot be read ({reason}); allowed: a model that Keras 3 saved"
         ) from error
 
 

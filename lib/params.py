@@ -224,8 +224,8 @@ class Params:
     )
     thin: bool = _param(
         _flag(),
-        "true: the thin twins, same layers and names with a fraction of the channels; only the "
-        "paper's five have one.",
+        "true: the thin twins, same layers and names with a fraction of the channels; not every "
+        "network has one.",
         default=False,
     )
     alpha: dict[str, float] = _param(

@@ -133,6 +133,25 @@ def pickled_weights(folder: Path) -> None:
     (folder / "model.pkl").write_bytes(b"\x80\x04.")
 
 
+def sequential_model(folder: Path) -> None:
+    import keras
+
+    image, convolution = keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3)
+    keras.Sequential([image, convolution]).save(folder / "mine.keras")
+
+
+def model_with_code(folder: Path) -> None:
+    import keras
+
+    image = keras.Input((32, 32, 3))
+    model = keras.Model(image, keras.layers.Lambda(lambda x: x)(image))
+    model.save(folder / "mine.keras")
+
+
+def text_model(folder: Path) -> None:
+    (folder / "mine.keras").write_text("a model")
+
+
 def strange_profile(text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / "mine.yaml").write_text(text)
 
@@ -175,6 +194,27 @@ BAD = [
     ("not a setting", nothing, "profile=smoke epochs", "epochs KEY=VALUE"),
     ("misspelt backbone", nothing, "profile=smoke backbones=MobilNet", "MobilNet MobileNet"),
     ("backbone that is a path", nothing, "profile=smoke backbones=../VGG16", "../VGG16 VGG16"),
+    ("misspelt network of Keras", nothing, "profile=cpu backbones=EficientNetB0",
+     "EficientNetB0 EfficientNetB0 keras.applications"),
+    ("part of Keras that is no network", nothing, "profile=cpu backbones=imagenet_utils",
+     "imagenet_utils keras.applications .keras"),
+    ("thin twin that is not there", nothing, "profile=smoke backbones=EfficientNetB0",
+     "thin EfficientNetB0 false"),
+    ("images too small for a network", nothing, "profile=smoke thin=false backbones=Xception",
+     "image_size 32 Xception 71"),
+    ("weights file for a network that takes none", nothing,
+     "profile=smoke thin=false backbones=EfficientNetB0 weights={}/x.h5",
+     "weights EfficientNetB0 imagenet none"),
+    ("model file that is not there", nothing,
+     "profile=smoke thin=false backbones={}/gone.keras", "gone.keras saved"),
+    ("model file that is text", text_model,
+     "profile=smoke thin=false backbones={}/mine.keras", "mine.keras zip"),
+    ("model that is not functional", sequential_model,
+     "profile=smoke thin=false backbones={}/mine.keras", "mine.keras Sequential functional"),
+    ("model that would execute code", model_with_code,
+     "profile=smoke thin=false backbones={}/mine.keras", "mine.keras Lambda code"),
+    ("model file named as a network of Keras", nothing,
+     "profile=smoke thin=false backbones={}/Xception.keras", "Xception.keras name"),
     ("backbone twice", nothing, "profile=smoke backbones=[VGG16,VGG16]", "backbones repeats"),
     ("number as text", strange_profile("learning_rate: 5e-5"), "profile={}/mine.yaml",
      "mine.yaml learning_rate 5e-5 5.0e-5"),

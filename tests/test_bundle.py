@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 
+import keras
 import pytest
 import yaml
 from rows import row
@@ -44,6 +46,23 @@ def test_a_bundle_is_cut_into_parts_and_knows_its_settings_where_it_is_unpacked(
     there = yaml.safe_load((unpack(parts, tmp_path) / "smoke.yaml").read_text())
     places = ("data", "data_dir", "weights", "results", "figures")
     assert Params("smoke", **there | {name: getattr(params, name) for name in places}) == params
+
+
+def test_a_keras_file_goes_along_and_keeps_its_place_in_the_profile(tmp_path):
+    image = keras.Input((32, 32, 3))
+    keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "mine.keras")
+    sources = ("VGG16", str(tmp_path / "mine.keras"))
+    params = replace(params_of(tmp_path), backbones=sources, thin=False, weights="none")
+    (tree := tmp_path / "tree").mkdir()
+    bundle._copy_inputs(replace(params, backbones=sources[1:]), tree)
+    bundle._write_settings(params, tree)
+    assert yaml.safe_load((tree / "smoke.yaml").read_text())["backbones"] == [
+        "VGG16",
+        "weights/mine.keras",
+    ]
+    assert (tree / "weights" / "mine.keras").read_bytes() == (tmp_path / "mine.keras").read_bytes()
+    with pytest.raises(InputError, match="a file cannot be given to EfficientNetB0"):
+        bundle._save_weights(params, "EfficientNetB0", tree / "weights")
 
 
 @pytest.mark.long
