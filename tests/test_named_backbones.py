@@ -172,7 +172,10 @@ def sequential():
 
 REFUSED = {
     "sequential": (sequential, "is a Sequential; allowed: a functional"),
-    "lambda": (lambda: small(32, 3, layers.Lambda(lambda x: x)), "Lambda.*Python lambda; allowed: .*without code"),
+    "lambda": (
+        lambda: small(32, 3, layers.Lambda(lambda x: x)),
+        "Lambda.*Python lambda; allowed: .*without code",
+    ),
     "of one channel": (lambda: small(32, 1), r"images have the shape \(32, 32, 1\)"),
     "of one size": (lambda: small(48, 3, layers.Flatten(), layers.Dense(2)), "for images of 32 px"),
     "semicolon": (lambda: small(32, 3, layers.ReLU(name="a;b")), "layer 'a;b'; allowed: a name"),
@@ -213,7 +216,8 @@ def test_a_file_that_keras_did_not_write_is_one_line(config, reason, tmp_path):
     if config is not None:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("config.json", config)
-    with pytest.raises(InputError, match=f"odd.keras cannot be read .*{reason}.*allowed: a model that Keras 3 saved"):
+    words = f"odd.keras cannot be read .*{reason}.*allowed: a model that Keras 3 saved"
+    with pytest.raises(InputError, match=words):
         load_backbone(str(path), image_size=32)
 
 
