@@ -7,6 +7,7 @@ import shlex
 import sys
 from typing import Any
 
+from .errors import readable
 from .params import (
     ROOT,
     TEXTS,
@@ -15,7 +16,6 @@ from .params import (
     load_params,
     parse_yaml,
     profile_path,
-    readable,
     shown_path,
 )
 from .quiet import import_quietly
@@ -133,7 +133,8 @@ def settings(given: dict[str, Any]) -> None:
 
 def train(params: Params) -> None:
     """Train all that the notebooks train: the searches of all methods, then the final runs."""
-    from .sweep import final, methods, search
+    from .methods import methods
+    from .sweep import final, search
 
     check(params)
     search(params, *methods(params))

@@ -30,14 +30,12 @@ from .intervals import (
     scatter,
     smooth,
 )
-from .paper import CLAIMS, METHODS, accuracies, label
+from .methods import APPROACHES, PROPOSED, SEARCHES, TABLE1, UNPROPOSED, label
+from .paper import CLAIMS, accuracies
 from .results import FINAL_SPLIT, SEARCH_SPLIT, final_rows, search_rows
-from .scores import SEARCHES, Scores, Search, scores
+from .scores import Scores, Search, scores
 
 DRAWS = 2000  # of the layers, for the interval of their scatter
-PROPOSED = ("block_wise", "top_3", "top_5", "sliding_window")
-UNPROPOSED = ("baseline_1", "baseline_2", "layer_wise")
-OURS = ("layer_wise", *PROPOSED)
 NEAR = 0.02  # accuracies that differ by less are "comparable"
 FEW = 0.25  # a share that is "few", of layers; of methods, half
 STEADY = 0.02  # a standard deviation over repeats below this is "consistent"
@@ -142,7 +140,7 @@ def printed() -> dict[str, str]:
     """How many comparisons of the paper's own Table I are as its claims about it say, by claim."""
     table = accuracies()
     mean, variance = table.mean(), table.var(ddof=1)
-    others = [m for m in METHODS if m != "block_wise"]
+    others = [m for m in TABLE1 if m != "block_wise"]
     tests = {
         "block_wise_never_below_baseline_2": table["block_wise"] >= table["baseline_2"],
         "block_wise_highest_mean": [mean["block_wise"] > mean[m] for m in others],
@@ -183,7 +181,7 @@ def findings(df: pd.DataFrame, honest: bool = True) -> dict[str, list[Finding]]:
         + searched("block_wise", "baseline_1"),
         "window_near_block_and_baseline_2": searched("sliding_window", "block_wise", **near)
         + searched("sliding_window", "baseline_2", **near),
-        "all_beat_baseline_1": [f for m in OURS for f in searched(m, "baseline_1")],
+        "all_beat_baseline_1": [f for m in APPROACHES for f in searched(m, "baseline_1")],
         "few_beat_baseline_2": list(_few_methods(found, backbones)),
         "block_wise_never_below_baseline_2": trained("block_wise", "baseline_2"),
         "block_wise_highest_mean": list(_over_backbones(found.final, "mean")),
@@ -216,9 +214,9 @@ def _few_layers(found: Scores, backbones: Iterable[str]) -> Iterator[Finding]:
 def _few_methods(found: Scores, backbones: Iterable[str]) -> Iterator[Finding]:
     """The share of approaches whose best block scores above Baseline II."""
     for name in backbones:
-        ours = [found.winners[m, name] for m in OURS if (m, name) in found.winners]
+        ours = [found.winners[m, name] for m in APPROACHES if (m, name) in found.winners]
         bar = found.winners.get(("baseline_2", name))
-        if len(ours) == len(OURS) and bar:
+        if len(ours) == len(APPROACHES) and bar:
             yield _few(f"{name}: share of approaches", ours, [bar], 0.5)
 
 
@@ -250,7 +248,7 @@ def _over_backbones(final: Mapping[tuple, Score], statistic: str) -> Iterator[Fi
     names = [name for method, name in final if method == "block_wise"]
     text = {"mean": "mean of Block-wise − {}", "variance": "variance of {} − Block-wise"}[statistic]
     gap = {"mean": _mean_gap, "variance": _variance_gap}[statistic]
-    for other in METHODS if len(names) > 1 else ():
+    for other in TABLE1 if len(names) > 1 else ():
         pairs = [(method, name) for method in ("block_wise", other) for name in names]
         if other != "block_wise" and set(pairs) <= final.keys():
             number = smooth(gap, [final[pair] for pair in pairs])
@@ -439,7 +437,7 @@ def compared(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     pairs = both[0].merge(both[1], on=["backbone", "method", "repeat"])
     columns = ["backbone", "method", "first", "second", "gain", "low", "high"]
     records = []
-    for name, of in pairs[pairs["method"].isin(METHODS)].groupby("backbone"):
+    for name, of in pairs[pairs["method"].isin(TABLE1)].groupby("backbone"):
         tables = {m: _paired(runs) for m, runs in of.groupby("method")}
         noise = pooled(scatter(table[None, 1] - table[None, 0]) for table in tables.values())
         for method, table in tables.items():
@@ -554,7 +552,7 @@ def gains(df: pd.DataFrame, kinds: Mapping[tuple[str, str], str]) -> pd.DataFram
 
 def last_against_best(df: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of the best epoch minus that of the last: mean and largest, by slice and method."""
-    rows = df[(df["failed"] == "") & df["method"].isin((*METHODS, "random"))]
+    rows = df[(df["failed"] == "") & df["method"].isin((*TABLE1, "random"))]
     gap = (rows["best_val_accuracy"] - rows["val_accuracy"]).groupby(
         [rows["split"], rows["method"]]
     )
@@ -607,7 +605,7 @@ def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
 def variances(df: pd.DataFrame) -> pd.DataFrame:
     """Table I's Variance row, and without each backbone in turn: method by what is left out."""
     means = final_rows(df).pivot_table(index="backbone", columns="method", values="val_accuracy")
-    means = means.reindex(columns=[m for m in METHODS if m in means])
+    means = means.reindex(columns=[m for m in TABLE1 if m in means])
     if len(means) < 2:
         return pd.DataFrame(columns=means.columns)
     table = {"all": means.var(ddof=1)}

@@ -12,26 +12,27 @@ from .backbones import layer_counts
 from .captions import caption
 from .controls import Controls, read_controls
 from .figures import draw_all
-from .paper import METHODS, accuracies, label
+from .methods import BASELINES, TABLE1, colour, label
+from .paper import accuracies
 from .params import Params
 from .results import FINAL_SPLIT, final_rows, search_rows
-from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
-from .sweep import BASELINES, planned
+from .style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
+from .sweep import planned
 from .tables import backbones_of
 
 FILL = "#CFE6F5"  # of the band over seeds
 KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
-    "convolution": COLOURS["block_wise"],
-    "depthwise convolution": COLOURS["sliding_window"],
-    NORM: COLOURS["top_3"],
-    "dense": COLOURS["top_5"],
+    "convolution": colour("block_wise"),
+    "depthwise convolution": colour("sliding_window"),
+    NORM: colour("top_3"),
+    "dense": colour("top_5"),
 }
 
 
 @styled
 def audit_gains(rows: pd.DataFrame, native: pd.DataFrame) -> Drawing:
     """What each method adds to Baseline I in the final runs: the paper, and ours with intervals."""
-    names, shown = backbones_of(final_rows(rows)), METHODS[1:]
+    names, shown = backbones_of(final_rows(rows)), TABLE1[1:]
     title = "What fine-tuning adds to tuning the classifier alone: the paper and ours"
     both = pd.concat([final_rows(of) for of in (rows, native) if len(of)] or [rows])
     of_an_input = both.assign(block=both["input_scaling"])  # repeats are counted by block

@@ -9,8 +9,8 @@ from . import audit
 from .backbones import load_backbone
 from .captions import caption
 from .controls import Controls
-from .paper import METHODS, label
-from .results import EXTRA_METHODS, final_rows, search_rows
+from .methods import APPROACHES, EXTRA, TABLE1, label
+from .results import final_rows, search_rows
 from .tables import backbones_of, markdown
 
 NORM = "BatchNorm"
@@ -121,7 +121,7 @@ def _column(
     """`gain_table` for one network and setting: text by name of the line."""
     base = final_rows(rows).query("method == 'baseline_1'")["val_accuracy"]
     cells = {"final: Baseline I, accuracy": f"{base.mean():.3f}" if len(base) else "–"}
-    shown = [m for m in (*METHODS[1:], *EXTRA_METHODS) if m in set(final["method"])]
+    shown = [m for m in (*TABLE1[1:], *EXTRA) if m in set(final["method"])]
     for gain in final.set_index("method").loc[shown].itertuples():
         number, paper = f"{gain.gain:+.3f}", f"{gain.paper:+.3f}"
         cells[f"final: {label(gain.Index)}"] = _bold(gain) + (
@@ -151,7 +151,7 @@ def remarks(rows: pd.DataFrame, controls: Controls, *topics: str) -> str:
 def _about_winners(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
     for of in (rows, controls.native):
         found, final = audit.optimism(of), audit.final_gains(of)
-        luck = (final["paper"] - final["gain"])[final["method"].isin(audit.OURS)]
+        luck = (final["paper"] - final["gain"])[final["method"].isin(APPROACHES)]
         if len(found) and len(luck):
             again = (found["by"] == "another seed").sum()
             yield (
@@ -175,7 +175,7 @@ def _about_inputs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
 
 def _gains(table: pd.DataFrame) -> str:
     """The gains of one backbone's methods, with their intervals."""
-    cells = table.set_index("method").reindex([m for m in METHODS if m in set(table["method"])])
+    cells = table.set_index("method").reindex([m for m in TABLE1 if m in set(table["method"])])
     return ", ".join(
         f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
         for m, r in cells.iterrows()

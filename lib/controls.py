@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from .methods import BASELINES, methods
 from .params import InputError, Params
 from .results import read_results
-from .sweep import BASELINES, final, methods, search
+from .sweep import final, search
 
 SEEDS = 3  # of the layer-wise search and of the long one
 LONG = 50  # epochs of the search that tells when to stop: the paper's

@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from . import paper
 from .captions import caption
+from .methods import PAPER, colour, in_figure, label
 from .results import (
     FINAL_SPLIT,
-    METHODS,
     SEARCH_SPLIT,
     best_block,
     check_winners,
@@ -23,7 +22,7 @@ from .results import (
     search_rows,
 )
 from .schemes import fig01_schemes, fig02_parameters
-from .style import GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
+from .style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 from .tables import backbones_of, save_comparison, save_table1
 
 LINES = {  # the baselines in the panels of Figures 4 to 6
@@ -46,7 +45,7 @@ def fig03_baselines(
     df: pd.DataFrame, select_on: str = "val_accuracy", split: str = SEARCH_SPLIT
 ) -> Drawing:
     """Figure 3: both baselines and a few random layers, in the search."""
-    methods = ["baseline_1", "baseline_2", "random"]
+    methods = in_figure(3)
     rows = _shown(search_rows(df, split), methods)
     backbones = backbones_of(df)
     title = f"Figure 3 · Baselines and randomly chosen layers, {_share(split)}"
@@ -64,7 +63,7 @@ def fig07_search_summary(
     title = f"Figure 7 · The best of each approach, {_share(split)}"
     text = f"{caption(rows, 'block')}. A bar is the best block of its approach."
     fig = new_figure(title, text, WIDTH, 4.6)
-    methods = _methods(rows, METHODS)
+    methods = _methods(rows, in_figure(7))
     return _grouped_bars(fig, backbones, methods, _best(rows, select_on), ACCURACY[select_on])
 
 
@@ -76,7 +75,7 @@ def fig08_final(df: pd.DataFrame, split: str = FINAL_SPLIT) -> Drawing:
     title = f"Figure 8 · Every approach, {_share(split)}"
     text = f"{caption(rows, 'bar')}. Bar: mean, best one hatched; dot: run."
     fig = new_figure(title, text, WIDTH, 4.6)
-    methods = _methods(rows, paper.METHODS)
+    methods = _methods(rows, in_figure(8))
     runs = rows.groupby(["method", "backbone"])["val_accuracy"].apply(list).to_dict()
     return _grouped_bars(fig, backbones, methods, runs, ACCURACY["val_accuracy"], hatch_best=True)
 
@@ -94,7 +93,7 @@ def _shown(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 def _methods(rows: pd.DataFrame, always: Sequence[str]) -> list[str]:
     """The methods to show: `always`, and all others that have rows."""
     found = set(rows["method"]) | set(always)
-    return [m for m in METHODS if m in found] + sorted(found - set(METHODS))
+    return [m for m in PAPER if m in found] + sorted(found - set(PAPER))
 
 
 def _grouped_bars(
@@ -118,7 +117,7 @@ def _grouped_bars(
     ax.set(ylabel=ylabel, ylim=(0, 1.12))
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     _name_groups(ax, backbones)
-    add_legend(fig, [Patch(color=colour(m), label=paper.label(m)) for m in methods])
+    add_legend(fig, [Patch(color=colour(m), label=label(m)) for m in methods])
     return fig
 
 
@@ -266,11 +265,11 @@ def _draw_bars(ax: Axes, rows: pd.DataFrame, best: pd.Series, value: str) -> Non
 
 
 def _panel_legend(method: str, bars: bool) -> list:
-    lines = [Line2D([], [], label=paper.label(name), **look) for name, look in LINES.items()]
+    lines = [Line2D([], [], label=label(name), **look) for name, look in LINES.items()]
     if bars:
         best = Patch(label="best block", **_fill(method, True))
-        return [Patch(label=paper.label(method), **_fill(method, False)), best, *lines]
-    run = Line2D([], [], color=colour(method), marker="o", ms=4, lw=0.8, label=paper.label(method))
+        return [Patch(label=label(method), **_fill(method, False)), best, *lines]
+    run = Line2D([], [], color=colour(method), marker="o", ms=4, lw=0.8, label=label(method))
     return [run, Line2D([], [], label="best", **RING), *lines]
 
 

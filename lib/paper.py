@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from .methods import TABLE1
 from .params import ROOT, InputError
 from .results import FINAL_SPLIT, summary
 
-TABLE1 = ROOT / "params" / "paper_table1.csv"
+FILE = ROOT / "params" / "paper_table1.csv"
 EVAL_IMAGES = 1101  # 30 % of tf_flowers' 3,670: every accuracy of Table I is k / 1101
 STATISTICS = ("Variance", "Mean")  # the last two rows of Table I
 SETTING = (
@@ -16,49 +17,20 @@ SETTING = (
     " · 50 epochs · ImageNet weights"
 )
 
-# The names of the methods in figures, and the paper's abbreviations in Table I.
-LABELS = {
-    "baseline_1": "Baseline I",
-    "baseline_2": "Baseline II",
-    "random": "Random layers",
-    "layer_wise": "Layer-wise",
-    "block_wise": "Block-wise",
-    "top_3": "Top 3",
-    "top_5": "Top 5",
-    "sliding_window": "Sliding window",
-    "batch_norm": "BatchNorms alone",  # not the paper's
-}
-ABBREVIATIONS = {
-    "baseline_1": "Baseline I",
-    "baseline_2": "Baseline II",
-    "layer_wise": "LW",
-    "block_wise": "BW",
-    "top_3": "BWT3",
-    "top_5": "BWT5",
-    "sliding_window": "BWSW",
-}
-METHODS = tuple(ABBREVIATIONS)  # the columns of Table I
-
-
-def label(method: str) -> str:
-    """A method's name in figures; a ranked block of another size, top_4, is "Top 4"."""
-    return LABELS.get(method, method.replace("_", " ").capitalize())
-
-
 # ---------------------------------------------------------------------------------- Table I
 
 
-def published(path: str | Path = TABLE1) -> pd.DataFrame:
+def published(path: str | Path = FILE) -> pd.DataFrame:
     """Table I as printed: five backbones, then Variance and Mean; float64, accuracies in [0, 1].
 
     Index: backbone; columns: the paper's seven methods under this project's names.
     Raises InputError where the file is not such a table.
     """
     table = pd.read_csv(path, index_col="backbone")
-    shape = tuple(table.columns) == METHODS and tuple(table.index[-2:]) == STATISTICS
+    shape = tuple(table.columns) == TABLE1 and tuple(table.index[-2:]) == STATISTICS
     if not shape or any(kind != "float64" for kind in table.dtypes):
         raise InputError(
-            f"{path}: must have the columns {', '.join(METHODS)} and two last rows"
+            f"{path}: must have the columns {', '.join(TABLE1)} and two last rows"
             f" {', '.join(STATISTICS)}, all numbers"
         )
     return table
@@ -96,7 +68,7 @@ def misprints(tolerance: float = 0.5e-6) -> pd.DataFrame:
     exact = correct_images() / EVAL_IMAGES
     expected = pd.concat([exact, statistics(exact)])
     wrong = (published() - expected).abs() > tolerance * (1 + 1e-9)
-    places = [(row, method) for row in wrong.index for method in METHODS if wrong.at[row, method]]
+    places = [(row, method) for row in wrong.index for method in TABLE1 if wrong.at[row, method]]
     table = published()
     records = [(*place, table.at[place], expected.at[place]) for place in places]
     return pd.DataFrame(records, columns=["backbone", "method", "printed", "expected"])
@@ -108,7 +80,7 @@ def misprints(tolerance: float = 0.5e-6) -> pd.DataFrame:
 def our_accuracies(df: pd.DataFrame, split: str = FINAL_SPLIT) -> pd.DataFrame:
     """The mean final accuracy over repeats in the shape of Table I; nan where nothing was run."""
     means = summary(df, split=split).pivot(index="backbone", columns="method", values="mean")
-    return means.reindex(index=list(accuracies().index), columns=list(METHODS))
+    return means.reindex(index=list(accuracies().index), columns=list(TABLE1))
 
 
 def compare(df: pd.DataFrame, split: str = FINAL_SPLIT) -> pd.DataFrame:

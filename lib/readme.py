@@ -8,7 +8,8 @@ import pandas as pd
 
 from .audit_tables import gain_table, remarks, verdict_table
 from .controls import read_controls
-from .paper import ABBREVIATIONS, METHODS, accuracies, compare, statistics
+from .methods import ABBREVIATIONS, TABLE1
+from .paper import accuracies, compare, statistics
 from .params import ROOT, load_params
 from .results import final_rows, read_results
 from .speed import read_bench, speed_table, speed_words
@@ -82,7 +83,7 @@ def comparison(rows: pd.DataFrame, native: pd.DataFrame) -> str:
     means = {"paper": printed, **{what: of["mean"].unstack() for what, of in cells.items()}}
     for statistic, digits in (("Mean", 4), ("Variance", 6)) if len(whole) > 1 else ():
         for what, of in means.items():
-            values = statistics(of.loc[whole, list(METHODS)]).loc[statistic]
+            values = statistics(of.loc[whole, list(TABLE1)]).loc[statistic]
             title = f"{statistic} of these {len(whole)}" if what == "paper" else ""
             lines.append([title, what, *(f"{value:.{digits}f}" for value in values)])
     return markdown(["", "", *ABBREVIATIONS.values()], lines, _setting(final_rows(rows)))
@@ -98,7 +99,7 @@ def _cells(table: pd.DataFrame, name: str) -> list[str]:
     reason = "not run" if name in load_params(PROFILE).backbones else "not run: no weights here"
     return [
         text.rpartition(" (")[0] if table["n"][name, method] else reason
-        for method, text in table["ours"][name][list(METHODS)].items()
+        for method, text in table["ours"][name][list(TABLE1)].items()
     ]
 
 

@@ -20,24 +20,12 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from .params import InputError
+from .errors import InputError
+from .methods import PAPER, SEARCHES, allowed, is_method
 
 SEARCH_SPLIT = "train[:10%]"  # the paper's slice for finding the best layer, block or window
 FINAL_SPLIT = "train[:70%]"  # the paper's slice for training each method's winner
 
-# In the order of the paper's story; a ranked block of another size (top_4) is a method as well.
-METHODS = (
-    "baseline_1",
-    "baseline_2",
-    "random",
-    "layer_wise",
-    "block_wise",
-    "top_3",
-    "top_5",
-    "sliding_window",
-)
-MANY_BLOCKS = ("layer_wise", "block_wise", "sliding_window")  # the others propose one
-EXTRA_METHODS = ("batch_norm",)  # not the paper's: in no figure of it, but in the audit
 ACCURACIES = ("val_accuracy", "best_val_accuracy")
 
 
@@ -59,7 +47,7 @@ class Column:
 SCHEMA = (
     Column("key", str),  # hash of the columns in SETTINGS
     Column("profile", str),
-    Column("method", str),  # one of METHODS, or top_<k>
+    Column("method", str),  # one of `lib.methods`
     Column("backbone", str),
     Column("alpha", str, blank=True),  # width multiplier, as text
     Column("image_size", int, low=1),  # pixels
@@ -382,15 +370,13 @@ def _in_range(column: Column, value: str | int | float) -> bool:
     if column.kind is not str:
         return column.low <= value <= column.high or (column.blank and value != value)
     if column.name == "method":
-        return (
-            value in (*METHODS, *EXTRA_METHODS) or re.fullmatch(r"top_[1-9]\d*", value) is not None
-        )
+        return is_method(value)
     return column.blank or value != ""
 
 
 def _allowed(column: Column) -> str:
     if column.name == "method":
-        return f"one of {', '.join((*METHODS, *EXTRA_METHODS))}"
+        return f"one of {allowed()}"
     if column.kind is str:
         return "text" if column.blank else "text that is not empty"
     number = "a whole number" if column.kind is int else "a number"
@@ -424,7 +410,7 @@ def search_rows(df: pd.DataFrame, split: str = SEARCH_SPLIT) -> pd.DataFrame:
     rows of different settings in one folder.
     """
     rows = df[(df["split"] == split) & (df["repeat"] == 0) & (df["failed"] == "")]
-    of_many = rows["method"].isin(MANY_BLOCKS)
+    of_many = rows["method"].isin(SEARCHES)
     _one_setting(rows[~of_many], ["method", "backbone"])
     return _one_setting(rows, ["method", "backbone", "block"])
 
@@ -536,9 +522,9 @@ def summary(
 ) -> pd.DataFrame:
     """Final accuracies over repeats: method, backbone, mean, sd (ddof 1; nan for one run), n.
 
-    In the order of METHODS, then of backbones as they come; runs that were not made are absent.
+    In the paper's order of methods, then of backbones as they come; without what was not run.
     """
     grouped = final_rows(df, split).groupby(["method", "backbone"], sort=False)[value]
     table = grouped.agg(mean="mean", sd="std", n="count").reset_index()
-    place = table["method"].map(lambda name: METHODS.index(name) if name in METHODS else 99)
+    place = table["method"].map(lambda name: PAPER.index(name) if name in PAPER else 99)
     return table.iloc[place.argsort(kind="stable")].reset_index(drop=True)

@@ -4,7 +4,6 @@ The paper's winner is the best of many blocks on the very photos, and in the ver
 it, and final runs are scored on these photos again.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,16 +12,14 @@ import pandas as pd
 from scipy.stats import median_abs_deviation
 
 from .intervals import Noise, Score, choices, hits, layout, pooled, scatter, score
+from .methods import EXTRA, SEARCHES, method
 from .results import (
-    EXTRA_METHODS,
     FINAL_SPLIT,
     SEARCH_SPLIT,
     final_rows,
     in_order,
     search_rows,
 )
-
-SEARCHES = ("layer_wise", "block_wise", "sliding_window")
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def noises(df: pd.DataFrame) -> dict[tuple[str, str], Noise]:
     """
     rows = df[df["failed"] == ""]
     search = rows[rows["split"] == SEARCH_SPLIT]
-    final = rows[(rows["split"] == FINAL_SPLIT) & ~rows["method"].isin(EXTRA_METHODS)]
+    final = rows[(rows["split"] == FINAL_SPLIT) & ~rows["method"].isin(EXTRA)]
     names = list(dict.fromkeys(rows["backbone"]))
     searched = {name: _of_search(search[search["backbone"] == name]) for name in names}
     trained = {
@@ -159,12 +156,11 @@ class Search:
 def _unlucky(found: Mapping[tuple, Score], searches: Mapping[tuple, Search]) -> dict[tuple, Score]:
     """Scores of blocks that a search chose, without its luck; others as they are."""
     table = dict(found)
-    for (method, name), of in found.items():
-        ranked = re.fullmatch(r"top_(\d+)", method)
-        source = searches.get(("layer_wise" if ranked else method, name))
+    for (tuned, name), of in found.items():
+        ranked = method(tuned).ranked
+        source = searches.get(("layer_wise" if ranked else tuned, name))
         base = found.get(("baseline_1", name))
         if source and base:
-            count = int(ranked[1]) if ranked else 1
-            luck = source.carried(of.photos - base.photos, count)
-            table[method, name] = Score(of.photos - luck, of.runs, of.noise)
+            luck = source.carried(of.photos - base.photos, ranked or 1)
+            table[tuned, name] = Score(of.photos - luck, of.runs, of.noise)
     return table

@@ -18,19 +18,6 @@ NOTEBOOK_DPI = 100
 GREY = "#595959"
 FROZEN = "#D9D9D9"
 
-# Baselines are greys; each method has one colour of the Okabe-Ito palette in every figure.
-COLOURS = {
-    "baseline_1": "#A6A6A6",
-    "baseline_2": "#4D4D4D",
-    "random": "#E69F00",
-    "layer_wise": "#56B4E9",
-    "block_wise": "#D55E00",
-    "top_3": "#009E73",
-    "top_5": "#CC79A7",
-    "sliding_window": "#0072B2",
-}
-OTHER = "#000000"  # a ranked block of another size
-
 STYLE = {
     **sns.axes_style("whitegrid"),
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same text on every machine
@@ -130,8 +117,3 @@ def save(fig: Figure, folder: str | Path, name: str) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(render(fig, path.suffix[1:]))
     return paths
-
-
-def colour(method: str) -> str:
-    """A method's colour."""
-    return COLOURS.get(method, OTHER)

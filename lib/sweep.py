@@ -24,6 +24,7 @@ from .backbones import load_backbone, scale_inputs, weights_digest
 from .backend import check_keras, out_of_memory
 from .data import Dataset, check_splits, load_data
 from .memory import MOST_LANES, Estimate, budget
+from .methods import method, methods
 from .params import InputError, Params
 from .partition import Block
 from .photos import first_line
@@ -50,7 +51,6 @@ from .train import (
 )
 from .trunk import Graph, Trunk, choose_cut, read_graph
 
-BASELINES = ("baseline_1", "baseline_2")
 # Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
 # two cores. Fewer lanes than FEW_LANES share too little.
 GROUP_WORK, FEW_LANES = 1.2e14, 8
@@ -88,12 +88,6 @@ class Run:
     @property
     def order_seed(self) -> int:
         return self.settings["order_seed"]
-
-
-def methods(params: Params) -> tuple[str, ...]:
-    """All methods of a profile, in the order in which they can be run."""
-    ranked = tuple(f"top_{k}" for k in params.top_k)
-    return (*BASELINES, "random", "layer_wise", "block_wise", *ranked, "sliding_window")
 
 
 def planned(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
@@ -182,7 +176,7 @@ class Study:
 
         Ranked methods come second: their blocks are read from the layer-wise rows.
         """
-        ranked = [n for n in names if n.startswith("top_")]
+        ranked = [n for n in names if method(n).ranked]
         first = [n for n in names if n not in ranked] + ["layer_wise"] * bool(ranked)
         for group in (first, ranked):
             runs = [run for n in dict.fromkeys(group) for run in self.search_runs(n, repeats)]
@@ -194,13 +188,11 @@ class Study:
         self.search(names)
         self.train([run for n in names for run in self.final_runs(n)])
 
-    def search_runs(self, method: str, repeats: int = 1) -> list[Run]:
+    def search_runs(self, name: str, repeats: int = 1) -> list[Run]:
         """The runs of a method's search: its partition, block by block, with one seed a repeat."""
-        p, blocks = self.params, self.blocks(method)
+        p, blocks = self.params, self.blocks(name)
         return [
-            self._run(method, b, p.search_split, p.epochs, r)
-            for r in range(repeats)
-            for b in blocks
+            self._run(name, b, p.search_split, p.epochs, r) for r in range(repeats) for b in blocks
         ]
 
     def final_runs(self, method: str) -> list[Run]:
@@ -215,20 +207,18 @@ class Study:
         """All rows of this backbone."""
         return read_results(self.params.results_dir, [self.name])
 
-    def blocks(self, method: str) -> list[Block]:
+    def blocks(self, name: str) -> list[Block]:
         """The partition that a method proposes for this backbone."""
-        p = self.params
-        if method.startswith("top_"):
-            rows = self.rows().query("method == 'layer_wise' and repeat == 0")
-            rows = rows[rows["split"] == p.search_split]
-            scores = rows[p.select_on].where(rows["failed"] == "", 0.0)  # what failed ranks last
-            by_layer = dict(zip(rows["layers"], scores, strict=True))
-            return partition.top_ranked(self.backbone, by_layer, int(method.removeprefix("top_")))
-        if method == "random":
-            return partition.random_layers(self.backbone, p.random_layers, p.seed)
-        if method == "sliding_window":
-            return partition.sliding_window(self.backbone, p.window)
-        return getattr(partition, method)(self.backbone)
+        record = method(name)
+        scores = self._layer_scores() if record.ranked else {}
+        return record.propose(self.backbone, self.params, scores)
+
+    def _layer_scores(self) -> dict[str, float]:
+        """The accuracy of each layer in the layer-wise search; what failed ranks last."""
+        rows = self.rows().query("method == 'layer_wise' and repeat == 0")
+        rows = rows[rows["split"] == self.params.search_split]
+        scores = rows[self.params.select_on].where(rows["failed"] == "", 0.0)
+        return dict(zip(rows["layers"], scores, strict=True))
 
     def _run(self, method: str, block: Block, split: str, epochs: int, repeat: int) -> Run:
         settings = self._settings(block, split, epochs, repeat)
@@ -285,9 +275,9 @@ class Study:
         self._check_two_slices()
         for k in p.top_k:
             partition.check_count("top_k", k, partition.weighted_layers(self.backbone))
-        searched = [m for m in methods(p) if not m.startswith("top_")]
+        searched = [m for m in methods(p) if not method(m).ranked]
         if self._is_complete("layer_wise"):
-            searched += [m for m in methods(p) if m.startswith("top_")]
+            searched += [m for m in methods(p) if method(m).ranked]
         self.check_rows([run for m in searched for run in self.search_runs(m)])
         done = [m for m in searched if self._is_complete(m)]
         self.check_rows([run for m in done for run in self.final_runs(m)])

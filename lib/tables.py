@@ -6,15 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from .captions import caption
-from .paper import (
-    ABBREVIATIONS,
-    METHODS,
-    SETTING,
-    STATISTICS,
-    accuracies,
-    compare,
-    statistics,
-)
+from .methods import ABBREVIATIONS, TABLE1
+from .paper import SETTING, STATISTICS, accuracies, compare, statistics
 from .results import FINAL_SPLIT, final_rows, summary
 
 REPEATS = "Variance over repeats"
@@ -41,9 +34,9 @@ def table1(df: pd.DataFrame, split: str = FINAL_SPLIT) -> pd.DataFrame:
     where nothing was run. A method that lacks a backbone has no Variance and Mean.
     """
     cells = summary(df, split=split)
-    cells = cells[cells["method"].isin(METHODS)]
+    cells = cells[cells["method"].isin(TABLE1)]
     wide = cells.pivot(index="backbone", columns="method", values=["mean", "sd", "n"])
-    columns = pd.MultiIndex.from_product([METHODS, ("mean", "sd", "n")])
+    columns = pd.MultiIndex.from_product([TABLE1, ("mean", "sd", "n")])
     wide = wide.swaplevel(axis=1).reindex(index=backbones_of(cells), columns=columns)
     wide = wide.astype(float)
     means = pd.concat([statistics(wide.xs("mean", axis=1, level=1)), _over_repeats(wide)])
@@ -67,7 +60,7 @@ def table1_cells(table: pd.DataFrame, plus_minus: str, bold: Callable[[str], str
     for name, cells in table.iterrows():
         means = cells.xs("mean", level=1).round(9)  # sums of k / n that are equal become equal
         best = means.min() if "Variance" in name else means.max()
-        texts = [_cell(name, cells[method], plus_minus) for method in METHODS]
+        texts = [_cell(name, cells[method], plus_minus) for method in TABLE1]
         pairs = zip(texts, means, strict=True)
         rows.append([name, *(bold(text) if mean == best else text for text, mean in pairs)])
     return rows
@@ -167,14 +160,14 @@ def save_comparison(df: pd.DataFrame, folder: str | Path, split: str = FINAL_SPL
 
 def _runs(df: pd.DataFrame, split: str) -> str:
     rows = final_rows(df, split)
-    return caption(rows[rows["method"].isin(METHODS)], "cell")
+    return caption(rows[rows["method"].isin(TABLE1)], "cell")
 
 
 def comparison_cells(table: pd.DataFrame) -> list[list[str]]:
     """`compare(df)` as three rows of text for each backbone: paper, ours, difference."""
     rows = []
     for name in dict.fromkeys(table["backbone"]):
-        part = table[table["backbone"] == name].set_index("method").loc[list(METHODS)]
+        part = table[table["backbone"] == name].set_index("method").loc[list(TABLE1)]
         digits = _digits(name)
         gaps = [f"{gap:+.{digits}f}" if gap == gap else BLANK for gap in part["difference"]]
         rows.append([name, "paper", *(f"{value:.{digits}f}" for value in part["paper"])])

@@ -7,6 +7,7 @@ from rows import BACKBONES, make_rows, row
 
 from lib import audit
 from lib.intervals import Estimate, Noise, Score
+from lib.methods import SEARCHES
 from lib.paper import CLAIMS
 from lib.params import ROOT
 from lib.results import COLUMNS, SEARCH_SPLIT, pack_hits, read_results, unpack_hits
@@ -252,8 +253,8 @@ def test_gains_name_depth_kind_and_weights(df):
 def test_ranks_of_two_searches_are_compared_block_by_block(df):
     vgg = df[df["backbone"] == "VGG16"]
     upside_down = vgg.assign(val_accuracy=1 - vgg["val_accuracy"]).iloc[::-1]
-    assert audit.same_ranks(vgg, vgg) == dict.fromkeys(audit.SEARCHES, pytest.approx(1))
-    assert audit.same_ranks(vgg, upside_down) == dict.fromkeys(audit.SEARCHES, pytest.approx(-1))
+    assert audit.same_ranks(vgg, vgg) == dict.fromkeys(SEARCHES[:3], pytest.approx(1))
+    assert audit.same_ranks(vgg, upside_down) == dict.fromkeys(SEARCHES[:3], pytest.approx(-1))
 
 
 def test_a_method_gains_what_it_is_above_baseline_1(df):

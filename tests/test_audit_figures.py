@@ -13,7 +13,8 @@ from lib import audit_figures as figures
 from lib import audit_tables as tables
 from lib.audit import STATUSES
 from lib.controls import Controls, read_controls
-from lib.paper import CLAIMS, METHODS
+from lib.methods import TABLE1, colour
+from lib.paper import CLAIMS
 from lib.results import SEARCH_SPLIT, read_results
 
 
@@ -40,7 +41,7 @@ def test_every_block_of_the_long_search_is_a_line():
     left, middle, right = figures.audit_epochs(long, 8).axes
     assert len(left.lines) == long["block"].nunique() + 1  # and where the profile stops
     assert left.lines[-1].get_xdata()[0] == 8
-    (block,) = [x for x in left.lines if x.get_color() == figures.COLOURS["baseline_1"]]
+    (block,) = [x for x in left.lines if x.get_color() == colour("baseline_1")]
     mean = long[long["method"] == "baseline_1"]["val_accuracy"].mean()
     assert block.get_ydata()[-1] == pytest.approx(mean)
     again, end = (line.get_ydata() for line in middle.lines[:2])
@@ -57,7 +58,7 @@ def test_gains_are_drawn_beside_the_papers(rows):
     assert paper[0] == pytest.approx(0.875568 - 0.828338)  # Table I, MobileNet, Baseline II
     for x, df in zip(ours, (rows, native), strict=True):
         gains = audit.final_gains(df).set_index("method")["gain"]
-        np.testing.assert_allclose(x, gains[list(METHODS[1:])])
+        np.testing.assert_allclose(x, gains[list(TABLE1[1:])])
 
 
 def test_networks_that_lack_an_input_scaling_are_drawn(rows):

@@ -8,10 +8,10 @@ from matplotlib.colors import to_hex
 from rows import BACKBONES, make_rows, row
 
 from lib import figures
-from lib.paper import LABELS
-from lib.results import EXTRA_METHODS, best_block, final_rows, search_rows, summary
+from lib.methods import colour
+from lib.results import best_block, final_rows, search_rows, summary
 from lib.schemes import photo_grid
-from lib.style import COLOURS, colour, render, save
+from lib.style import render, save
 
 FIGURES = (
     "fig01_schemes",
@@ -207,7 +207,7 @@ def test_in_figure_5_the_best_block_is_white_with_vertical_hatching(df, select_o
         assert round(bar.get_x() + bar.get_width() / 2) == int(best["block"][-2:])
         assert bar.get_height() == best[select_on] == max(b.get_height() for b in bars(ax))
         assert set(bar.get_hatch()) == {"|"} and to_hex(bar.get_facecolor()) == "#ffffff"
-        assert to_hex(bar.get_edgecolor()) == COLOURS["block_wise"].lower()
+        assert to_hex(bar.get_edgecolor()) == colour("block_wise").lower()
 
 
 def test_figure_5_says_when_other_blocks_are_as_good(one):
@@ -268,12 +268,6 @@ def test_other_splits_are_drawn_where_asked(one):
 
 
 # ----------------------------------------------------------------------------------- the style
-
-
-def test_every_method_has_a_name_and_a_colour_of_its_own():
-    assert set(COLOURS) == set(LABELS) - set(EXTRA_METHODS)
-    assert len(set(COLOURS.values())) == len(COLOURS)
-    assert colour("top_4") not in COLOURS.values()
 
 
 def test_a_ranked_block_of_another_size_is_shown(one):

@@ -8,6 +8,7 @@ import pytest
 from rows import COLUMNS, make_rows, row
 
 from lib import paper
+from lib.methods import PAPER
 from lib.params import ROOT, InputError
 
 
@@ -64,7 +65,7 @@ def test_statistics_against_hand_computed_numbers():
 
 
 def test_a_damaged_table_is_refused(tmp_path):
-    text = paper.TABLE1.read_text()
+    text = paper.FILE.read_text()
     for damaged in (text.replace("top_3", "top_4"), text.replace("0.30881", "n/r")):
         (tmp_path / "table.csv").write_text(damaged)
         with pytest.raises(InputError, match="table.csv: must have the columns baseline_1,"):
@@ -115,7 +116,7 @@ def test_claims_are_distinct_and_name_only_known_methods():
     assert len({claim.name for claim in paper.CLAIMS}) == len(paper.CLAIMS) == 13
     for claim in paper.CLAIMS:
         used = set(re.findall(r"\b(?:\w+_\w+|random)\b", claim.statement))
-        assert used <= set(paper.LABELS), claim.name
+        assert used <= set(PAPER), claim.name
         assert claim.text and claim.where
 
 
@@ -132,4 +133,4 @@ def test_the_table_names_the_projects_backbones():
     from lib.backbones import BACKBONES
 
     assert tuple(paper.accuracies().index) == BACKBONES
-    assert ROOT in paper.TABLE1.parents
+    assert ROOT in paper.FILE.parents

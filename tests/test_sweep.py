@@ -8,6 +8,7 @@ import pytest
 
 import lib.sweep
 from lib.memory import MOST_LANES
+from lib.methods import BASELINES, methods
 from lib.migrate import EARLIER, migrate
 from lib.params import InputError, load_params
 from lib.results import (
@@ -21,12 +22,10 @@ from lib.results import (
     unpack_hits,
 )
 from lib.sweep import (
-    BASELINES,
     FEW_LANES,
     GROUP_WORK,
     Study,
     final,
-    methods,
     planned,
     search,
     studies,
