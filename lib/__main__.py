@@ -5,7 +5,7 @@ import io
 import os
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import readable
 from .params import (
@@ -20,14 +20,22 @@ from .params import (
 )
 from .quiet import import_quietly
 
+if TYPE_CHECKING:
+    from .results import Results
+
+READING = ("plan", "settings", "figures", "claim")  # these start no Keras
+
 
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
     commands = {
         f.__name__: f
-        for f in (check, plan, train, audit, figures, bench, memory, bundle, verify, migrate)
-    } | {"settings": settings}
+        for f in (
+            *(check, plan, settings, train, audit, figures, claim, layers),
+            *(bench, memory, bundle, verify, migrate),
+        )
+    }
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     parser.add_argument("--set", default="", help="more of them in one text, quoted as in a shell")
@@ -37,7 +45,7 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
-        if options.command not in ("plan", "settings"):
+        if options.command not in READING:
             import_quietly()
         given = read_settings([*options.settings, *split_words(options.set)])
         commands[options.command](given if options.command == "settings" else load_params(**given))
@@ -199,16 +207,42 @@ def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
     from . import readme
     from .audit_figures import write_all
-    from .results import read_results
+    from .controls import read_controls
     from .speed import read_bench, save_bench
 
-    rows = read_results(params.results_dir)
-    if rows.empty:
-        raise InputError(f"results: {params.results_dir} holds no rows; make paper writes them")
-    print(*write_all(rows, params, params.figures_dir), sep="\n")
+    results, controls = _results(params), read_controls(params)
+    print(*write_all(results, controls, params.figures_dir), sep="\n")
     if params.profile == readme.PROFILE and params.results is None:
-        print(*save_bench(ROOT / "figures", read_bench()), sep="\n")
-        readme.refresh()
+        bench = read_bench()
+        print(*save_bench(ROOT / "figures", bench), sep="\n")
+        readme.refresh(ROOT, readme.sections(results, controls, bench))
+
+
+def claim(params: Params) -> None:
+    """Print one claim of the paper, the verdict on it, and every comparison: that of $CLAIM."""
+    from .claims import about_claim, find_claim
+
+    name = os.environ.get("CLAIM", "")
+    find_claim(name)  # a misspelt name is said even where there are no rows
+    print(*about_claim(name, _results(params), params), sep="\n")
+
+
+def layers(params: Params) -> None:
+    """Write the table of layers anew from Keras, whatever the profile."""
+    from .layers import FILE, write_layers
+
+    write_layers()
+    print(shown_path(FILE))
+
+
+def _results(params: Params) -> "Results":
+    """The results of a profile. Raises InputError where it has no rows."""
+    from .results import Results
+
+    results = Results.read(params)
+    if not len(results):
+        raise InputError(f"results: {params.results_dir} holds no rows; make paper writes them")
+    return results
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from packaging.requirements import Requirement
 from .backbones import file_names, load_backbone
 from .backend import check_keras
 from .data import load_data, pack
+from .ledger import read_results
 from .params import ROOT, InputError, Params
 from .provenance import pack_commit
-from .results import read_results
 
 PART_BYTES = 50 * 2**20
 # What training imports; pip knows what these need in turn.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import matplotlib
 import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
@@ -102,11 +104,20 @@ def styled(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
 
 
 def render(fig: Figure, kind: str, dpi: int = DPI) -> bytes:
-    """The figure as the bytes of a PNG or SVG file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else None
+    """The figure as the bytes of a PNG or SVG file; the same figure gives the same bytes.
+
+    Not by `savefig`, which draws all of it once more to lay it out: `styled` has done so.
+    """
+    buffer, usual = io.BytesIO(), fig.dpi
     with _own_style():
-        fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+        try:
+            fig.set_dpi(dpi)
+            if kind == "png":
+                FigureCanvasAgg(fig).print_png(buffer)
+            else:
+                FigureCanvasSVG(fig).print_svg(buffer, metadata={"Date": None})
+        finally:
+            fig.set_dpi(usual)
     return buffer.getvalue()
 
 

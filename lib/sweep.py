@@ -23,21 +23,22 @@ from . import partition
 from .backbones import load_backbone, scale_inputs, weights_digest
 from .backend import check_keras, out_of_memory
 from .data import Dataset, check_splits, load_data
+from .ledger import (
+    append_row,
+    ledger_lock,
+    ledger_path,
+    pack_hits,
+    read_ledger,
+    read_results,
+    run_key,
+)
 from .memory import MOST_LANES, Estimate, budget
 from .methods import method, methods
 from .params import InputError, Params
 from .partition import Block
 from .photos import first_line
 from .provenance import git_sha, versions
-from .results import (
-    append_row,
-    best_block,
-    ledger_lock,
-    pack_hits,
-    read_ledger,
-    read_results,
-    run_key,
-)
+from .results import Results
 from .steps import use_deterministic_operations
 from .train import (
     History,
@@ -62,7 +63,7 @@ class Run:
 
     Attributes:
         repeat: 0 to ``repeats - 1``; the search of the paper has one.
-        settings: what determines the run's result, by the names of `lib.results.SETTINGS`.
+        settings: what determines the run's result, by the names of `lib.ledger.SETTINGS`.
         key: hash of the settings.
     """
 
@@ -90,12 +91,6 @@ class Run:
         return self.settings["order_seed"]
 
 
-def planned(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The rows of the profile's own methods, and of no more repeats than its final runs have."""
-    more = (rows["split"] == params.final_split) & (rows["repeat"] >= params.repeats)
-    return rows[rows["method"].isin(methods(params)) & ~more].reset_index(drop=True)
-
-
 def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
     """Train every block of the named methods on the search slice and score it (Algorithms 1-3).
 
@@ -103,7 +98,7 @@ def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
     The paper searches once; more `repeats`, each with its own seed, tell seeds from blocks.
 
     Returns:
-        The search rows of these methods for the profile's backbones, see `lib.results.COLUMNS`.
+        The search rows of these methods for the profile's backbones, see `lib.ledger.COLUMNS`.
     """
     for study in studies(params):
         study.search(names, repeats)
@@ -198,27 +193,20 @@ class Study:
     def final_runs(self, method: str) -> list[Run]:
         """The final runs of a method: its best block of the search, seed by seed."""
         p = self.params
-        row = best_block(self.rows(), method, self.name, p.select_on, p.search_split)
+        row = self.results().winner(method, self.name)
         block = Block(row["block"], tuple(row["layers"].split(";")) if row["layers"] else ())
         epochs = p.final_epochs or p.epochs
         return [self._run(method, block, p.final_split, epochs, r) for r in range(p.repeats)]
 
-    def rows(self) -> pd.DataFrame:
-        """All rows of this backbone."""
-        return read_results(self.params.results_dir, [self.name])
+    def results(self) -> Results:
+        """What has been run of this backbone, by this plan or another."""
+        return Results.of(read_results(self.params.results_dir, [self.name]), self.params)
 
     def blocks(self, name: str) -> list[Block]:
         """The partition that a method proposes for this backbone."""
         record = method(name)
-        scores = self._layer_scores() if record.ranked else {}
+        scores = self.results().layer_scores(self.name) if record.ranked else {}
         return record.propose(self.backbone, self.params, scores)
-
-    def _layer_scores(self) -> dict[str, float]:
-        """The accuracy of each layer in the layer-wise search; what failed ranks last."""
-        rows = self.rows().query("method == 'layer_wise' and repeat == 0")
-        rows = rows[rows["split"] == self.params.search_split]
-        scores = rows[self.params.select_on].where(rows["failed"] == "", 0.0)
-        return dict(zip(rows["layers"], scores, strict=True))
 
     def _run(self, method: str, block: Block, split: str, epochs: int, repeat: int) -> Run:
         settings = self._settings(block, split, epochs, repeat)
@@ -262,7 +250,7 @@ class Study:
     def _train(self, runs: Sequence[Run]) -> None:
         self.check_rows(runs)
         wanted = self._missing(runs)
-        done = {row["key"]: row for _, row in self.rows().iterrows()}
+        done = {row["key"]: row for _, row in self.results().rows.iterrows()}
         for run in (r for same in wanted.values() for r in same if r.key in done):
             self._append(dict(done[run.key]) | {"method": run.method, "block": run.block.name})
         todo = {key: same for key, same in wanted.items() if key not in done}
@@ -302,7 +290,7 @@ class Study:
 
         Raises InputError. Figures refuse such a mixture too, but only after all the training.
         """
-        rows = self.rows()
+        rows = self.results().rows
         self._check_splits(rows)
         of_block = {(run.method, run.split, run.block.name, run.repeat): run for run in runs}
         planned = {(run.method, run.split): set() for run in runs}
@@ -515,7 +503,7 @@ class Study:
         return Task(images[0], targets[0], images[1], targets[1], epochs, self.params)
 
     def _ledger(self, method: str) -> Path:
-        return self.params.results_dir / f"{method}-{self.name}.csv"
+        return ledger_path(self.params.results_dir, method, self.name)
 
     def _append(self, row: dict) -> None:
         append_row(self._ledger(row["method"]), row)

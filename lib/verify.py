@@ -16,10 +16,12 @@ import pandas as pd
 from . import readme
 from .audit_figures import write_all
 from .backbones import BACKBONES, load_backbone
+from .controls import read_controls
+from .ledger import read_results, run_key, unpack_hits
 from .methods import method, methods
 from .params import ROOT, InputError, Params, load_params
 from .provenance import own_git
-from .results import read_results, run_key, unpack_hits
+from .results import Results, planned
 from .speed import read_bench, save_bench
 
 UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
@@ -167,7 +169,8 @@ def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iter
     if params is None:
         yield f"{folder}: no profile has this name"
         return
-    yield from _unlike(lambda fresh: write_all(rows, params, fresh), folder)
+    results = Results.of(planned(rows, params), params)
+    yield from _unlike(lambda fresh: write_all(results, read_controls(params), fresh), folder)
 
 
 def _unlike(write: Callable[[str], list[Path]], folder: Path) -> Iterator[str]:

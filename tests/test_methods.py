@@ -5,9 +5,10 @@ from rows import make_rows
 
 from lib import methods
 from lib.figures import fig07_search_summary, fig08_final
+from lib.ledger import read_results
 from lib.methods import RECORDS, in_figure, is_method, label, method
 from lib.params import InputError, load_params
-from lib.results import read_results
+from lib.results import Results
 from lib.sweep import final, search, studies
 
 
@@ -65,9 +66,10 @@ def test_an_extra_method_is_trained_and_drawn_like_the_papers(tmp_path):
     assert units["block"].tolist() == [f"unit_{i:02}" for i in range(1, 6)]
     assert units["key"].tolist() == blocks["key"].tolist()  # VGG16's units are its blocks
     for draw in (fig07_search_summary, fig08_final):
-        assert "Residual units" in [t.get_text() for t in draw(rows).legends[0].get_texts()]
+        shown = draw(Results.of(rows, params)).legends[0].get_texts()
+        assert "Residual units" in [t.get_text() for t in shown]
 
 
 def test_without_rows_of_it_an_extra_method_is_in_no_figure():
-    shown = fig07_search_summary(make_rows(["VGG16"])).legends[0].get_texts()
+    shown = fig07_search_summary(Results(make_rows(["VGG16"]))).legends[0].get_texts()
     assert [t.get_text() for t in shown] == [label(name) for name in methods.PAPER]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rows import row
 
 from lib import partition
+from lib.ledger import TornRowWarning, append_row, read_ledger
 from lib.params import InputError, Params, load_params
-from lib.results import TornRowWarning, append_row, read_ledger
 
 quickly = settings(
     deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
