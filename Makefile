@@ -10,8 +10,10 @@ RESULTS ?=
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=
-# of `make audit`: some of seeds norms blocks epochs larger sizes longer; empty: all
+# of `make audit`: some of seeds batch_norms blocks epochs larger sizes longer; empty: all
 CONTROL ?=
+# of `make claim`: a name of verdicts.csv, such as random_beats_baseline_1; others: make claim
+CLAIM ?=
 # backbones run side by side
 JOBS ?= 2
 # of `make bundle`: the Python there, such as 3.12; empty: as here
@@ -22,7 +24,7 @@ PYTHON ?= python3
 PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
-OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL JOBS NODE_PYTHON
+OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM JOBS NODE_PYTHON
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
 NOTEBOOKS := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
@@ -47,7 +49,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env lock check params paper bundle audit figures site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env lock check params paper bundle audit claim figures layers site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -143,11 +145,17 @@ bundle: env ## pack everything for a machine without a network, and say how to r
 audit: env ## train the runs that notebook 8 needs beyond the paper's, such as more seeds
 	@$(PY) -m lib audit $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
 
+claim: env ## doubt one claim of the paper: its words, our verdict, every comparison; trains nothing
+	@$(PY) -m lib claim $(SETTINGS) --only="$$CLAIM"
+
 figures: env ## redraw all figures and tables from the rows; trains nothing
 	@$(PY) -m lib figures $(SETTINGS)
 
 site: paper ## README, docs, executed notebooks and figures as pages: build/site/index.html
 	@$(PY) -m lib site $(SETTINGS)
+
+layers: env ## write params/layers.csv, the layers of the five backbones, anew from Keras
+	@$(PY) -m lib layers
 
 torture: env ## kill a sweep 200 times at random moments and compare its rows with a whole one
 	@PYTHONPATH="tests:$$PYTHONPATH" $(PY) tests/torture.py

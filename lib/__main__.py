@@ -6,8 +6,9 @@ import os
 import shlex
 import sys
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .errors import readable
 from .params import (
     ROOT,
     TEXTS,
@@ -17,10 +18,14 @@ from .params import (
     load_params,
     parse_yaml,
     profile_path,
-    readable,
     shown_path,
 )
 from .quiet import import_quietly
+
+if TYPE_CHECKING:
+    from .results import Results
+
+READING = ("plan", "settings", "params", "figures", "claim", "site")  # these start no Keras
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +35,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     parser.add_argument("--set", default="", help="more of them in one text, quoted as in a shell")
-    parser.add_argument("--only", default="", help="some cases of bench, or controls of audit")
+    parser.add_argument("--only", default="", help="cases of bench, controls of audit, a claim")
     parser.add_argument("--python", default="", help="of the machine that a bundle is for: 3.12")
     # As UTF-8, whatever the locale: what is no text then, is refused as no YAML.
     decoded = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments]
@@ -39,11 +44,11 @@ def main(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
     try:
         command = commands[options.command]
-        if command not in (plan, settings, params, site):
+        if options.command not in READING:
             import_quietly()
         given = read_settings([*options.settings, *split_words(options.set)])
         more = {bench: [options.only.split()], audit: [options.only.split()]}
-        more[bundle] = [options.python]
+        more |= {bundle: [options.python], claim: [options.only]}
         command(load_params(**given) if command in ON_PARAMS else given, *more.get(command, []))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -144,7 +149,8 @@ def params(given: dict[str, Any]) -> None:
 
 def train(params: Params) -> None:
     """Train all that the notebooks train: the searches of all methods, then the final runs."""
-    from .sweep import final, methods, search
+    from .methods import methods
+    from .sweep import final, search
 
     check(params)
     search(params, *methods(params))
@@ -218,19 +224,45 @@ def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
     from . import readme
     from .audit_figures import write_all
-    from .results import read_results
+    from .controls import read_controls
     from .speed import read_bench, save_bench
 
-    rows = read_results(params.results_dir)
-    if rows.empty:
-        raise InputError(f"results: {params.results_dir} holds no rows; make paper writes them")
-    print(*write_all(rows, params, params.figures_dir), sep="\n")
+    results, controls = _results(params), read_controls(params)
+    print(*write_all(results, controls, params.figures_dir), sep="\n")
     if params.profile == readme.PROFILE and params.results is None:
-        print(*save_bench(ROOT / "figures", read_bench()), sep="\n")
-        readme.refresh()
+        bench = read_bench()
+        print(*save_bench(ROOT / "figures", bench), sep="\n")
+        readme.refresh(ROOT, readme.sections(results, controls, bench))
 
 
-ON_PARAMS = (check, plan, train, audit, figures, bench, memory, bundle, verify, migrate, site)
+def claim(params: Params, name: str) -> None:
+    """Print one claim of the paper, the verdict on it, and every comparison."""
+    from .claims import about_claim, find_claim
+
+    find_claim(name)  # a misspelt name is said even where there are no rows
+    print(*about_claim(name, _results(params), params), sep="\n")
+
+
+def layers(params: Params) -> None:
+    """Write the table of layers anew from Keras, whatever the profile."""
+    from .layers import FILE, write_layers
+
+    write_layers()
+    print(shown_path(FILE))
+
+
+def _results(params: Params) -> "Results":
+    """The results of a profile. Raises InputError where it has no rows."""
+    from .results import Results
+
+    results = Results.read(params)
+    if not len(results):
+        raise InputError(f"results: {params.results_dir} holds no rows; make paper writes them")
+    return results
+
+
+ON_PARAMS = (check, plan, train, audit, claim, figures, layers, site)
+ON_PARAMS += (bench, memory, bundle, verify, migrate)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

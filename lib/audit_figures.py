@@ -1,5 +1,6 @@
 """The figures of the audit (notebook 8), and all files of paper and audit at once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,33 +8,33 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from . import audit
-from .audit_tables import NORM, all_gains, inputs_of, verdict_table
-from .backbones import layer_counts
+from .audit_tables import layer_gains, verdict_table
 from .captions import caption
-from .controls import Controls, read_controls
+from .claims import verdicts
+from .controls import Controls
 from .figures import draw_all
-from .paper import METHODS, accuracies, label
-from .params import Params
-from .results import FINAL_SPLIT, final_rows, search_rows
-from .style import COLOURS, GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
-from .sweep import BASELINES, planned
-from .tables import backbones_of
+from .methods import BASELINES, TABLE1, colour, label
+from .paper import accuracies
+from .records import NORM
+from .results import NOTHING, Results, backbones_of
+from .style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 
 FILL = "#CFE6F5"  # of the band over seeds
 KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
-    "convolution": COLOURS["block_wise"],
-    "depthwise convolution": COLOURS["sliding_window"],
-    NORM: COLOURS["top_3"],
-    "dense": COLOURS["top_5"],
+    "convolution": colour("block_wise"),
+    "depthwise convolution": colour("sliding_window"),
+    NORM: colour("top_3"),
+    "dense": colour("top_5"),
 }
 
 
 @styled
-def audit_gains(rows: pd.DataFrame, native: pd.DataFrame) -> Drawing:
+def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
     """What each method adds to Baseline I in the final runs: the paper, and ours with intervals."""
-    names, shown = backbones_of(final_rows(rows)), METHODS[1:]
+    names, shown = backbones_of(results.final), TABLE1[1:]
     title = "What fine-tuning adds to tuning the classifier alone: the paper and ours"
-    both = pd.concat([final_rows(of) for of in (rows, native) if len(of)] or [rows])
+    sources = [source.final for source in (results, native) if len(source)]
+    both = pd.concat(sources or [results.final])
     of_an_input = both.assign(block=both["input_scaling"])  # repeats are counted by block
     text = caption(of_an_input, "point")
     fig = new_figure(title, f"{text}. Bars: 95 % intervals; the paper has one run.", WIDTH, 3.8)
@@ -42,19 +43,18 @@ def audit_gains(rows: pd.DataFrame, native: pd.DataFrame) -> Drawing:
     handles = [
         Line2D([], [], marker="D", mfc="none", ls="", color=GREY, label="paper, inputs in [0, 1]")
     ]
-    ours = [(rows, "block_wise", -0.13), (native, "sliding_window", 0.13)]
-    for of, ink, _ in ours:
-        if len(of):
-            text = f"ours, {inputs_of(of)} inputs"
+    ours = [(results, "block_wise", -0.13), (native, "sliding_window", 0.13)]
+    for source, ink, _ in ours:
+        if len(source):
+            text = f"ours, {source.inputs} inputs"
             handles.append(Line2D([], [], marker="o", color=colour(ink), label=text))
     for ax, name in zip(axes, names, strict=False):
         ax.axvline(0, color=GREY, lw=1)
         if name in printed.index:
             paper = printed.loc[name, list(shown)] - printed.loc[name, "baseline_1"]
             ax.plot(paper, places, "D", ms=5, mfc="none", color=GREY)
-        for of, ink, shift in ours:
-            some = audit.final_gains(of[of["backbone"] == name]).set_index("method")
-            some = some.reindex(shown)
+        for source, ink, shift in ours:
+            some = audit.final_gains(source.only(name)).set_index("method").reindex(shown)
             bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
             y = places + shift
             ax.errorbar(some["gain"], y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour(ink))
@@ -67,26 +67,26 @@ def audit_gains(rows: pd.DataFrame, native: pd.DataFrame) -> Drawing:
 
 
 @styled
-def audit_epochs(rows: pd.DataFrame, chosen: int) -> Drawing:
+def audit_epochs(long: Results, chosen: int) -> Drawing:
     """A long, repeated search: accuracy, ranks and their scatter against epochs."""
-    rows = rows[rows["split"] == audit.SEARCH_SPLIT]
+    rows = long.searched
     title = "Audit · When can the search stop?"
     fig = new_figure(title, caption(rows, "block"), WIDTH, 4.2)
     left, middle, right = fig.subplots(1, 3)
-    for (method, _), of in rows.groupby(["method", "block"], sort=False):
-        curves = np.array([[int(n) for n in c.split(";")] for c in of["curve"]])
-        curve = curves.mean(axis=0) / of["eval_images"].iloc[0]
+    for (method, _), runs in rows.groupby(["method", "block"], sort=False):
+        curves = np.array([[int(n) for n in c.split(";")] for c in runs["curve"]])
+        curve = curves.mean(axis=0) / runs["eval_images"].iloc[0]
         thin = method == "block_wise"
         style = {"lw": 0.7, "alpha": 0.5} if thin else {"lw": 2}
         left.plot(range(1, len(curve) + 1), curve, color=colour(method), **style)
-    for _, of in audit.stop_early(rows).groupby("backbone"):
+    for _, table in audit.stop_early(long).groupby("backbone"):
         for ax, column, ink, text in (
             (middle, "again", "block_wise", "same epoch"),
             (middle, "end", "sliding_window", "last epoch"),
-            (right, "spread", "block_wise", "blocks"),
+            (right, "between", "block_wise", "blocks"),
             (right, "chance", "baseline_1", "chance"),
         ):
-            ax.plot(of["epoch"], of[column], color=colour(ink), label=text)
+            ax.plot(table["epoch"], table[column], color=colour(ink), label=text)
     for ax, text in (
         (left, "Accuracy, mean over seeds"),
         (middle, "Ranks: correlation with another seed's"),
@@ -106,53 +106,49 @@ def audit_epochs(rows: pd.DataFrame, chosen: int) -> Drawing:
 
 
 @styled
-def audit_seeds(*sources: pd.DataFrame) -> Drawing:
+def audit_seeds(*sources: Results) -> Drawing:
     """Figure 4 with the search repeated: each layer's mean, and its range over seeds.
 
-    sources: rows, each frame of one setting; those of repeated searches are shown. What a seed adds
-    to all layers alike is taken off first, as in `lib.audit.layers_against_seeds`.
+    sources: each of one setting; those of repeated searches are shown. What a seed adds to all
+    layers alike is taken off first, as in `lib.claims.layers_against_seeds`.
     """
-    tables = [(of, *pair) for of in sources for pair in audit.seeds(of).items()]
-    shown = [
-        of[(of["method"] == "layer_wise") & (of["backbone"] == name)] for of, name, _ in tables
-    ]
-    shown = pd.concat(shown, ignore_index=True)
+    tables = [(source, *pair) for source in sources for pair in audit.seeds(source).items()]
+    searches = [source.only(name).searched for source, name, _ in tables]
+    shown = pd.concat([runs[runs["method"] == "layer_wise"] for runs in searches])
     shown["block"] += shown["input_scaling"]  # repeats are counted by block
-    text = caption(shown[shown["split"] == audit.SEARCH_SPLIT], "layer")
     title = "Audit · How much of Figure 4 is noise?"
-    fig = new_figure(title, text, WIDTH, 1.2 + 2.4 * len(tables))
+    fig = new_figure(title, caption(shown, "layer"), WIDTH, 1.2 + 2.4 * len(tables))
     axes = fig.subplots(len(tables), 1, squeeze=False)[:, 0]
-    for ax, (of, name, table) in zip(axes, tables, strict=True):
-        order = search_rows(of).query("method == 'layer_wise' and backbone == @name")["block"]
+    for ax, (source, name, table) in zip(axes, tables, strict=True):
+        order = source.search.query("method == 'layer_wise' and backbone == @name")["block"]
         table = table.reindex([block for block in order if block in table.index])
         table = table - table.mean() + table.to_numpy().mean()
         places, mean = np.arange(1, len(table) + 1), table.mean(axis=1)
         ax.fill_between(places, table.min(axis=1), table.max(axis=1), color=FILL, lw=0)
         ax.plot(places, mean, "o-", ms=3, lw=0.8, color=colour("layer_wise"))
         what = f"mean and range of {table.shape[1]} seeds, each seed's own level taken off"
-        ax.set_title(f"{name}, {inputs_of(of)} inputs: {what}", loc="left")
+        ax.set_title(f"{name}, {source.inputs} inputs: {what}", loc="left")
     axes[-1].set_xlabel("layer with weights, from input to output")
     fig.supylabel("validation accuracy", size=9)
     return fig
 
 
 @styled
-def audit_sizes(rows: pd.DataFrame, sizes: pd.DataFrame) -> Drawing:
+def audit_sizes(results: Results, sizes: Sequence[Results]) -> Drawing:
     """Both baselines' final accuracy against the size of the photos."""
-    both = audit.of_sizes(rows, sizes)
-    shown = both[both["method"].isin(BASELINES) & (both["split"] == FINAL_SPLIT)]
+    shown = pd.concat([source.final for source in audit.with_sizes(results, sizes)])
+    shown = shown[shown["method"].isin(BASELINES)]
     title = "Audit · Do small photos fail Baseline II?"
-    of_a_size = shown.assign(block=shown["image_size"].astype(str))  # repeats are counted by block
-    text = caption(of_a_size, "point")
-    fig = new_figure(title, f"{text}. Bars: sd.", WIDTH / 2, 3.6)
+    by_pixels = shown.assign(block=shown["image_size"].astype(str))  # repeats are counted by block
+    fig = new_figure(title, f"{caption(by_pixels, 'point')}. Bars: sd.", WIDTH / 2, 3.6)
     ax = fig.subplots()
-    for method, of in shown.groupby("method"):
-        points = of.groupby("image_size")["val_accuracy"].agg(["mean", "std"])
+    for method, runs in shown.groupby("method"):
+        points = runs.groupby("image_size")["val_accuracy"].agg(["mean", "std"])
         ax.errorbar(
             points.index, points["mean"], points["std"], fmt="o-", ms=4, capsize=3,
             color=colour(method), label=label(method),
         )  # fmt: skip
-    table = audit.by_size(rows, sizes)
+    table = audit.by_size(results, sizes)
     ticks = [f"{n}\n({v})" for n, v in zip(table["image_size"], table["values"], strict=True)]
     ax.set_xticks(table["image_size"], ticks)
     ax.set_xlabel("pixels (values of a channel that the last BatchNorms see in a step)")
@@ -162,9 +158,9 @@ def audit_sizes(rows: pd.DataFrame, sizes: pd.DataFrame) -> Drawing:
 
 
 @styled
-def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
+def audit_depth(results: Results) -> Drawing:
     """What tuning one layer adds to Baseline I, against its depth and its number of weights."""
-    rows = search_rows(rows)
+    gains, rows = layer_gains(results), results.search
     title = "Audit · Where do the good layers lie?"
     text = caption(rows[rows["method"] == "layer_wise"], "layer")
     text += ". Depth: 0 at the input, 1 at the output. Bars: 95 % intervals."
@@ -173,11 +169,11 @@ def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
     kinds = {kind: ink for kind, ink in KINDS.items() if kind in set(gains["kind"])}
     axes = fig.subplots(2, len(names), sharey=True, squeeze=False)
     for column, name in zip(axes.T, names, strict=True):
-        of = gains[gains["backbone"] == name]
+        mine = gains[gains["backbone"] == name]
         for ax, x in zip(column, ("depth", "weights"), strict=True):
             ax.axhline(0, color=GREY, lw=1)
             for kind, ink in kinds.items():
-                some = of[of["kind"] == kind]
+                some = mine[mine["kind"] == kind]
                 bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
                 ax.errorbar(
                     some[x], some["gain"], bars, fmt="o", ms=3, lw=0.5, color=ink, alpha=0.8
@@ -192,25 +188,23 @@ def audit_depth(gains: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
     return fig
 
 
-def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> list[Path]:
+def save_audit(results: Results, controls: Controls, folder: str | Path) -> list[Path]:
     """Write the verdicts (CSV, Markdown) and the audit's figures; the paths of all files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "audit_gains": audit_gains(rows, controls.native),
-        "audit_depth": audit_depth(all_gains(rows), rows),
-    }
-    if audit.seeds(rows):
-        figures["audit_seeds"] = audit_seeds(rows, controls.native)
-    if len(controls.epochs):
-        chosen = int(search_rows(rows)["epochs"].iloc[0])
-        figures["audit_epochs"] = audit_epochs(controls.epochs, chosen)
-    if len(controls.sizes):
-        figures["audit_sizes"] = audit_sizes(rows, controls.sizes)
+    native, long, sizes = controls["native"], controls["epochs"], controls.each("sizes")
+    figures = {"audit_gains": audit_gains(results, native), "audit_depth": audit_depth(results)}
+    if audit.seeds(results):
+        figures["audit_seeds"] = audit_seeds(results, native)
+    if len(long):
+        chosen = int(results.search["epochs"].iloc[0])
+        figures["audit_epochs"] = audit_epochs(long, chosen)
+    if sizes:
+        figures["audit_sizes"] = audit_sizes(results, sizes)
     paths = [path for name, fig in figures.items() for path in save(fig, folder, name)]
     texts = {
-        "verdicts.md": verdict_table(rows, controls.native),
-        "verdicts.csv": audit.verdicts(rows).to_csv(index=False, lineterminator="\n"),
+        "verdicts.md": verdict_table(results, native),
+        "verdicts.csv": verdicts(results).to_csv(index=False, lineterminator="\n"),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
@@ -218,15 +212,6 @@ def save_audit(rows: pd.DataFrame, controls: Controls, folder: str | Path) -> li
     return paths
 
 
-def write_all(rows: pd.DataFrame, params: Params, folder: str | Path) -> list[Path]:
+def write_all(results: Results, controls: Controls, folder: str | Path) -> list[Path]:
     """Write every figure and table of the paper and of the audit; the paths of all files."""
-    rows = planned(rows, params)
-    paper = draw_all(
-        rows,
-        folder,
-        layer_counts("VGG16"),
-        select_on=params.select_on,
-        search_split=params.search_split,
-        final_split=params.final_split,
-    )
-    return paper + save_audit(rows, read_controls(params.results_dir), folder)
+    return draw_all(results, folder) + save_audit(results, controls, folder)

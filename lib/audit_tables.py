@@ -1,64 +1,48 @@
 """The tables and remarks of the audit, as Markdown: for README, docs/ and notebook 8."""
 
 from collections.abc import Iterable, Iterator
-from functools import cache
 
 import pandas as pd
 
 from . import audit
-from .backbones import load_backbone
 from .captions import caption
+from .claims import DECIDED, STATUSES, layers_against_seeds, verdicts
 from .controls import Controls
-from .paper import METHODS, label
-from .results import EXTRA_METHODS, final_rows, search_rows
-from .tables import backbones_of, markdown
+from .layers import layer_kinds
+from .methods import APPROACHES, EXTRA, TABLE1, label
+from .records import NORM
+from .results import NOTHING, Results, backbones_of
+from .tables import markdown
 
-NORM = "BatchNorm"
 
-
-@cache
-def layer_kinds(name: str) -> dict[tuple[str, str], str]:
-    """Kind of each layer with weights of a backbone, such as `NORM`, by backbone and layer."""
+def layer_gains(results: Results) -> pd.DataFrame:
+    """`lib.audit.layer_gains` with the kinds of layer that the table of layers knows."""
     kinds = {
-        "BatchNormalization": NORM,
-        "DepthwiseConv2D": "depthwise convolution",
-        "Conv2D": "convolution",
-        "Dense": "dense",
+        (name, layer): kind
+        for name in results.backbones
+        for layer, kind in layer_kinds(name).items()
     }
-    backbone = load_backbone(name, image_size=32, weights="none")
-    return {(name, x.name): kinds[type(x).__name__] for x in backbone.layers if x.weights}
+    return audit.layer_gains(results, kinds)
 
 
-def all_gains(rows: pd.DataFrame) -> pd.DataFrame:
-    """`lib.audit.gains` of all backbones, with kinds of layer."""
-    kinds = {}
-    for name in dict.fromkeys(rows["backbone"]):
-        kinds |= layer_kinds(name)
-    return audit.gains(rows, kinds)
-
-
-def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str:
+def verdict_table(results: Results, native: Results = NOTHING) -> str:
     """The verdicts as a Markdown table, with what the words mean.
 
-    native: rows with the backbones' own input scaling, which get a column of their own.
+    native: with the backbones' own input scaling, which get a column of their own.
     """
-    sources = {"ours": rows} if native is None or native.empty else {
-        "ours, inputs in [0, 1]": rows,
-        "ours, native inputs": native,
-    }  # fmt: skip
-    tables = [audit.verdicts(of) for of in sources.values()]
+    sources = {"ours, inputs in [0, 1]": results, "ours, native inputs": native}
+    if not len(native):
+        sources = {"ours": results}
+    tables = [verdicts(source) for source in sources.values()]
     lines = []
-    for i, first in tables[0].iterrows():
+    for place, first in tables[0].iterrows():
         texts = [f"“{first['claim']}”", first["where"], first["printed"]]
-        for table in tables:
-            counts = f" ({table['as claimed'][i]}; {table['decided'][i]})"
-            counted = "" if table["as claimed"][i] == "–" else counts
-            texts.append(f"**{table['status'][i]}**{counted}")
+        texts += [_verdict(table.loc[place]) for table in tables]
         lines.append(texts)
-    meanings = "; ".join(f"*{name}*: {text}" for name, text in audit.STATUSES.items())
-    settings = " ".join(_setting(of) for of in sources.values())
+    meanings = "; ".join(f"*{name}*: {text}" for name, text in STATUSES.items())
+    settings = " ".join(_setting(source) for source in sources.values())
     note = (
-        f"{settings} {meanings}. {audit.DECIDED}. Winners are scored by what did not choose them."
+        f"{settings} {meanings}. {DECIDED}. Winners are scored by what did not choose them."
         " In brackets: how many comparisons are as claimed, whatever their intervals, as under"
         " *Table I*, and how many are decided; the paper prints no numbers for its other figures."
     )
@@ -66,22 +50,28 @@ def verdict_table(rows: pd.DataFrame, native: pd.DataFrame | None = None) -> str
     return markdown(header, lines, note).replace("---:", "---")
 
 
-def gain_table(sources: Iterable[pd.DataFrame], norms: pd.DataFrame) -> str:
+def _verdict(claim: pd.Series) -> str:
+    """A cell of `verdict_table`."""
+    counts = f" ({claim['as claimed']}; {claim['decided']})"
+    return f"**{claim['status']}**" + ("" if claim["as claimed"] == "–" else counts)
+
+
+def gain_table(sources: Iterable[Results], batch_norms: Results) -> str:
     """What tuning adds to Baseline I, by network and setting, as a Markdown table.
 
     With 95 % intervals, bold where they leave zero out.
 
     Args:
-        sources: rows, each frame of one setting.
-        norms: rows of BatchNorms alone, shown beside those of the same setting.
+        sources: results, each of one setting.
+        batch_norms: of BatchNorms alone, shown beside those of the same setting.
     """
-    columns, found = {}, [(of, _gains_of(of, norms)) for of in sources]
-    for name in backbones_of(pd.concat([of for of, _ in found], ignore_index=True)):
-        for of, tables in found:
-            rows = of[of["backbone"] == name]
-            if len(rows):
-                mine = (table[table["backbone"] == name] for table in tables)
-                columns[f"{name}<br>{_inputs_and_epochs(rows)}"] = _column(rows, *mine)
+    columns, found = {}, [(source, _gains_of(source, batch_norms)) for source in sources]
+    for name in backbones_of(pd.concat([source.rows for source, _ in found], ignore_index=True)):
+        for source, tables in found:
+            mine = source.only(name)
+            if len(mine):
+                gains = (table[table["backbone"] == name] for table in tables)
+                columns[f"{name}<br>{mine.label}"] = _column(mine, *gains)
     lines = list(dict.fromkeys(line for column in columns.values() for line in column))
     table = [[line, *(column.get(line, "–") for column in columns.values())] for line in lines]
     note = (
@@ -94,34 +84,22 @@ def gain_table(sources: Iterable[pd.DataFrame], norms: pd.DataFrame) -> str:
     return markdown(["", *columns], table, note)
 
 
-def _inputs_and_epochs(of: pd.DataFrame) -> str:
-    """Such as "[0, 1], 64 px, 8 / 3 epochs" of search and final runs."""
-    parts = [rows["epochs"].iloc[0] for rows in (search_rows(of), final_rows(of)) if len(rows)]
-    epochs = " / ".join(map(str, parts))
-    return f"{inputs_of(of)}, {of['image_size'].iloc[0]} px, {epochs} epochs"
-
-
-def inputs_of(of: pd.DataFrame) -> str:
-    """The input scaling of rows that share one: "[0, 1]" or "native"."""
-    scaling = of["input_scaling"].iloc[0]
-    return "[0, 1]" if scaling == "unit" else scaling
-
-
-def _gains_of(rows: pd.DataFrame, norms: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
-    """Gains of final runs, of single layers, and of winners; norms: as in `gain_table`."""
+def _gains_of(results: Results, batch_norms: Results) -> tuple[pd.DataFrame, ...]:
+    """Gains of final runs, of single layers, and of winners; batch_norms: as in `gain_table`."""
     same = ["backbone", "image_size", "input_scaling", "epochs"]
-    norms = norms.merge(rows[same].drop_duplicates(), on=same)
-    final = audit.final_gains(pd.concat([rows, norms], ignore_index=True) if len(norms) else rows)
-    return final, all_gains(rows), audit.optimism(rows)
+    more = batch_norms.rows.merge(results.rows[same].drop_duplicates(), on=same)
+    both = pd.concat([results.rows, more], ignore_index=True)
+    final = audit.final_gains(results.with_rows(both) if len(more) else results)
+    return final, layer_gains(results), audit.optimism(results)
 
 
 def _column(
-    rows: pd.DataFrame, final: pd.DataFrame, layers: pd.DataFrame, winners: pd.DataFrame
+    results: Results, final: pd.DataFrame, layers: pd.DataFrame, winners: pd.DataFrame
 ) -> dict[str, str]:
     """`gain_table` for one network and setting: text by name of the line."""
-    base = final_rows(rows).query("method == 'baseline_1'")["val_accuracy"]
+    base = results.final.query("method == 'baseline_1'")["val_accuracy"]
     cells = {"final: Baseline I, accuracy": f"{base.mean():.3f}" if len(base) else "–"}
-    shown = [m for m in (*METHODS[1:], *EXTRA_METHODS) if m in set(final["method"])]
+    shown = [m for m in (*TABLE1[1:], *EXTRA) if m in set(final["method"])]
     for gain in final.set_index("method").loc[shown].itertuples():
         number, paper = f"{gain.gain:+.3f}", f"{gain.paper:+.3f}"
         cells[f"final: {label(gain.Index)}"] = _bold(gain) + (
@@ -139,23 +117,23 @@ def _bold(gain: tuple) -> str:
     return f"**{text}**" if gain.low > 0 or gain.high < 0 else text
 
 
-def remarks(rows: pd.DataFrame, controls: Controls, *topics: str) -> str:
-    """What the rows and the controls say, as a Markdown list; empty where nothing was run.
+def remarks(results: Results, controls: Controls, *topics: str) -> str:
+    """What the results and the controls say, as a Markdown list; empty where nothing was run.
 
     topics: some of `REMARKS`; none for all of them.
     """
     parts = [about for topic, about in REMARKS.items() if topic in topics or not topics]
-    return "".join(f"{line}\n" for part in parts for line in part(rows, controls))
+    return "".join(f"{line}\n" for part in parts for line in part(results, controls))
 
 
-def _about_winners(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for of in (rows, controls.native):
-        found, final = audit.optimism(of), audit.final_gains(of)
-        luck = (final["paper"] - final["gain"])[final["method"].isin(audit.OURS)]
+def _about_winners(results: Results, controls: Controls) -> Iterator[str]:
+    for source in (results, controls["native"]):
+        found, final = audit.optimism(source), audit.final_gains(source)
+        luck = (final["paper"] - final["gain"])[final["method"].isin(APPROACHES)]
         if len(found) and len(luck):
             again = (found["by"] == "another seed").sum()
             yield (
-                f"- **Winners, {inputs_of(of)} inputs.** Scored as the paper does, the"
+                f"- **Winners, {source.inputs} inputs.** Scored as the paper does, the"
                 f" {len(found)} winners of the search seem better by {found['optimism'].min():.3f}"
                 f" to {found['optimism'].max():.3f} than by what did not choose them ({again} of"
                 f" them by another seed): {(found['optimism'] > found['gain']).sum()} owe more to"
@@ -165,54 +143,56 @@ def _about_winners(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
             )
 
 
-def _about_inputs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for name, of in audit.compared(rows, controls.native).groupby("backbone", sort=False):
+def _about_inputs(results: Results, controls: Controls) -> Iterator[str]:
+    table = audit.setting_gains(results, controls["native"])
+    for name, gains in table.groupby("backbone", sort=False):
         yield (
             f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
-            f"{_gains(of)}."
+            f"{_gains(gains)}."
         )
 
 
 def _gains(table: pd.DataFrame) -> str:
     """The gains of one backbone's methods, with their intervals."""
-    cells = table.set_index("method").reindex([m for m in METHODS if m in set(table["method"])])
+    cells = table.set_index("method").reindex([m for m in TABLE1 if m in set(table["method"])])
     return ", ".join(
         f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
         for m, r in cells.iterrows()
     )
 
 
-def _about_ranks(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for _, of in audit.rank_correlation(rows, controls.blocks).iterrows():
+def _about_ranks(results: Results, controls: Controls) -> Iterator[str]:
+    for _, ranks in audit.rank_correlation(results, controls["blocks"]).iterrows():
         yield (
-            f"- **{of['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
-            f"{of['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
-            f"{of['rho']:.2f} [{of['low']:.2f}, {of['high']:.2f}]; the search's winner is number "
-            f"{of['place']} of them on 70 %, {of['lost']:.3f} below the best. The photos that"
-            f" choose a block add {of['luck']:.4f} to its accuracy on 70 %, by all blocks' runs."
+            f"- **{ranks['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
+            f"{ranks['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
+            f"{ranks['rho']:.2f} [{ranks['low']:.2f}, {ranks['high']:.2f}]; the search's winner is"
+            f" number {ranks['place']} of them on 70 %, {ranks['lost']:.3f} below the best. The"
+            f" photos that choose a block add {ranks['luck']:.4f} to its accuracy on 70 %, by all"
+            " blocks' runs."
         )
 
 
-def _about_seeds(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for of in (rows, controls.native):
-        for finding in audit.layers_against_seeds(of):
+def _about_seeds(results: Results, controls: Controls) -> Iterator[str]:
+    for source in (results, controls["native"]):
+        for finding in layers_against_seeds(source):
             name, _, numbers = finding.text.partition(": ")
-            kinds = layer_kinds(name)
-            norms = of["block"].map(lambda block, k=kinds, n=name: k.get((n, block)) == NORM)
+            mine, kinds = source.only(name), layer_kinds(name)
+            norms = mine.rows["block"].map(kinds.get) == NORM
             parts = [
                 f"among {what}, {f.text.partition(': ')[2]}: {f.interval}"
                 for what, some in (("BatchNorms", norms), ("the other layers", ~norms))
-                for f in audit.layers_against_seeds(of[some & (of["backbone"] == name)])
+                for f in layers_against_seeds(mine.with_rows(mine.rows[some]))
             ]
             yield (
-                f"- **{name}, chance against layers, {inputs_of(of)} inputs.** Of Figure 4's"
+                f"- **{name}, chance against layers, {source.inputs} inputs.** Of Figure 4's"
                 f" scatter, {numbers}: {finding.interval}; {'; '.join(parts)}."
             )
 
 
-def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    gap = audit.last_against_best(rows)
-    parts = [f"{of['mean'].mean():.3f} after {split}" for split, of in gap.groupby("split")]
+def _about_epochs(results: Results, controls: Controls) -> Iterator[str]:
+    gap = audit.last_against_best(results).groupby("split")["mean"].mean()
+    parts = [f"{mean:.3f} after {split}" for split, mean in gap.items()]
     if parts:
         yield (
             "- **Last epoch or best epoch.** The best epoch's accuracy is higher than the last's by"
@@ -220,11 +200,12 @@ def _about_epochs(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
         )
 
 
-def _about_stopping(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    if rows.empty or controls.epochs.empty:
+def _about_stopping(results: Results, controls: Controls) -> Iterator[str]:
+    long = controls["epochs"]
+    if not (len(results) and len(long)):
         return
-    chosen, last = search_rows(rows)["epochs"].iloc[0], controls.epochs["epochs"].iloc[0]
-    table = audit.stop_early(controls.epochs).set_index(["backbone", "epoch"])
+    chosen, last = results.search["epochs"].iloc[0], long.rows["epochs"].iloc[0]
+    table = audit.stop_early(long).set_index(["backbone", "epoch"])
     for name in table.index.unique("backbone"):
         now, end = table.loc[name, chosen], table.loc[name, last]
         yield (
@@ -232,35 +213,36 @@ def _about_stopping(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
             f" stops, the blocks' ranks correlate {now['again']:.2f} with those of another seed and"
             f" {now['end']:.2f} with those of another seed after {last}; after {last} epochs two"
             f" seeds' ranks correlate {end['again']:.2f}. Sd over blocks, and by chance:"
-            f" {now['spread']:.3f} and {now['chance']:.3f} after {chosen}, {end['spread']:.3f} and"
-            f" {end['chance']:.3f} after {last}; accuracy, mean over blocks, {now['accuracy']:.3f}"
-            f" and {end['accuracy']:.3f}."
+            f" {now['between']:.3f} and {now['chance']:.3f} after {chosen},"
+            f" {end['between']:.3f} and {end['chance']:.3f} after {last}; accuracy, mean over"
+            f" blocks, {now['accuracy']:.3f} and {end['accuracy']:.3f}."
         )
 
 
-def _about_costlier(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for long in controls.costlier:
-        native = "native" in set(long["input_scaling"])
-        short = controls.native if native else rows
-        for name in backbones_of(long):
-            one, other = (of[of["backbone"] == name] for of in (short, long))
+def _about_reruns(results: Results, controls: Controls) -> Iterator[str]:
+    for long in controls.reruns:
+        native = "native" in set(long.rows["input_scaling"])
+        short = controls["native"] if native else results
+        for name in long.backbones:
+            one, other = short.only(name), long.only(name)
             if len(one):
                 same, tested = audit.same_verdicts(one, other)
                 ranks = audit.same_ranks(one, other).items()
                 yield (
-                    f"- **{name}, {_inputs_and_epochs(other)}** instead of"
-                    f" {_inputs_and_epochs(one)}: on this network alone, {same} of {tested} claims"
-                    " get the same verdict; the blocks' accuracies in the search correlate in rank"
+                    f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
+                    f" {same} of {tested} claims get the same verdict; the blocks' accuracies in"
+                    " the search correlate in rank"
                     f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}."
                 )
 
 
-def _about_sizes(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
-    for name, of in audit.by_size(rows, controls.sizes).groupby("backbone", sort=False):
+def _about_sizes(results: Results, controls: Controls) -> Iterator[str]:
+    table = audit.by_size(results, controls.each("sizes"))
+    for name, sizes in table.groupby("backbone", sort=False):
         parts = [
             f"{r['gap']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] at {r['image_size']} px"
             f" ({r['values']} values)"
-            for _, r in of.iterrows()
+            for _, r in sizes.iterrows()
         ]
         yield (
             f"- **{name}, Baseline II and the size of the photos.** Baseline II minus Baseline I in"
@@ -269,8 +251,8 @@ def _about_sizes(rows: pd.DataFrame, controls: Controls) -> Iterator[str]:
         )
 
 
-def _setting(rows: pd.DataFrame) -> str:
-    return f"Rows: {', '.join(dict.fromkeys(rows['backbone']))}; {caption(search_rows(rows))}."
+def _setting(results: Results) -> str:
+    return f"Rows: {', '.join(results.backbones)}; {caption(results.search)}."
 
 
 REMARKS = {
@@ -280,6 +262,6 @@ REMARKS = {
     "seeds": _about_seeds,
     "stopping": _about_stopping,
     "epochs": _about_epochs,
-    "costlier": _about_costlier,
+    "reruns": _about_reruns,
     "sizes": _about_sizes,
 }

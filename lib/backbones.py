@@ -132,18 +132,6 @@ def source_digest(name, backbone):
     return weights_digest(backbone)
 
 
-def n_weights(layer):
-    """Number of scalar weights of a layer, BatchNorm statistics included (Figure 2)."""
-    return layer.count_params()
-
-
-def layer_counts(name):
-    """Figure 2: (layer name, number of weights) of every layer of a full-size backbone."""
-    backbone = load_backbone(name, image_size=224, weights="none")
-    layers = [x for x in backbone.layers if not isinstance(x, keras.layers.InputLayer)]
-    return [(layer.name, n_weights(layer)) for layer in layers]
-
-
 def file_names(name, alpha=1.0, thin=False):
     """The file names under which `load_backbone` looks for weights in a folder, in order."""
     if thin:

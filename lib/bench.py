@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from .methods import PAPER, method
 from .params import InputError, Params
 from .provenance import git_sha, versions
 from .quiet import import_quietly
@@ -27,7 +28,7 @@ from .sweep import Run, Study, final, studies
 from .train import History, Task, train_plain
 
 PLAIN_RUNS = 4  # runs of a case that the plain loop trains
-SEARCHES = ("layer_wise", "block_wise", "sliding_window")
+SEARCHES = tuple(name for name in PAPER if method(name).many)
 LARGE_RUNS = 16  # of the search of a full-size network
 SCALED = "MobileNetV2"  # the backbone whose number of runs and image size are varied
 RUNS = (1, 4, 16, 64)

@@ -21,10 +21,10 @@ from packaging.requirements import Requirement
 from .backbones import check_takes_files, file_names, load_backbone
 from .backend import check_keras
 from .data import load_data, pack
+from .ledger import read_results
 from .params import ROOT, InputError, Params, resolve_path
 from .provenance import pack_commit
 from .records import RECORDS, is_model_file
-from .results import read_results
 
 PART_BYTES = 50 * 2**20
 # What training imports; pip knows what these need in turn.

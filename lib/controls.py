@@ -1,18 +1,18 @@
 """The runs that the audit needs and the paper did not make: ``make audit``.
 
-Each kind has a folder of rows of its own beside those of the profile, so that no figure of the
-paper mixes them in. The native input scaling is a profile of its own, ``cpu_native``.
+One record a control: a name, what it is for, and the jobs that make its rows, each with a folder of
+rows of its own beside those of the profile, so that no figure of the paper mixes them in. Reading
+starts no Keras.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from .params import InputError, Params
-from .results import read_results
-from .sweep import BASELINES, final, methods, search
+from .errors import InputError
+from .ledger import read_results
+from .methods import BASELINES, methods
+from .params import Params
+from .results import NOTHING, Results
 
 SEEDS = 3  # of the layer-wise search and of the long one
 LONG = 50  # epochs of the search that tells when to stop: the paper's
@@ -22,67 +22,38 @@ SIZES = (96, 128, 224)  # pixels; the last is the paper's, and trains all method
 
 
 @dataclass(frozen=True)
-class Controls:
-    """Rows beside those of a profile; empty frames where nothing was run.
+class Job:
+    """Some runs of one setting.
 
     Attributes:
-        native: all of the paper's runs with the backbones' own input scaling.
-        longer, native_longer: all of the paper's runs, trained longer, see `LONGER`.
-        norms: BatchNorms alone tuned, search and final.
-        blocks: every block of one backbone trained on the final slice.
-        epochs: baselines and blocks of one backbone, searched for the paper's 50 epochs with
-            `SEEDS` seeds.
-        larger: all of the paper's runs of one backbone with `LARGER` photos and longer training.
-        sizes: both baselines of one backbone with larger photos, all else as in the profile; at
-            the paper's size all methods.
+        params: the setting, with its own folder of rows.
+        methods: what is run.
+        repeats: of their search alone; 0: their final runs, and the searches these need.
     """
 
-    native: pd.DataFrame
-    longer: pd.DataFrame
-    native_longer: pd.DataFrame
-    norms: pd.DataFrame
-    blocks: pd.DataFrame
-    epochs: pd.DataFrame
-    larger: pd.DataFrame
-    sizes: pd.DataFrame
-
-    @property
-    def costlier(self) -> list[pd.DataFrame]:
-        """All of the paper's runs under settings that cost more than the profile's, if run."""
-        settings = (self.longer, self.native_longer, self.larger)
-        full = self.sizes[self.sizes["image_size"] == SIZES[-1]]
-        return [of for of in (*settings, full) if "layer_wise" in set(of["method"])]
+    params: Params
+    methods: tuple[str, ...]
+    repeats: int = 0
 
 
-def read_controls(results: str | Path) -> Controls:
-    """The rows beside a folder of rows, such as results/cpu."""
-    kinds = [f.name for f in fields(Controls) if f.name != "sizes"]
-    sizes = [read_results(f"{results}_{n}px") for n in SIZES]  # a folder holds one setting
-    return Controls(
-        **{kind: read_results(f"{results}_{kind}") for kind in kinds},
-        # Without those not run: an empty frame would turn numbers into objects.
-        sizes=pd.concat([df for df in sizes if len(df)] or sizes[:1], ignore_index=True),
-    )
+@dataclass(frozen=True)
+class Control:
+    """Runs for one doubt.
 
-
-def train_controls(params: Params, names: Sequence[str] = ()) -> None:
-    """Train what is missing of the rows that `read_controls` reads, but for the native ones.
-
-    names: some of `CONTROLS`; none for all of them, cheap ones first.
-
-    Raises InputError for another name.
+    Attributes:
+        name: for ``make audit CONTROL=...``.
+        jobs: what makes its rows under a profile; none where the profile does not need it.
+        trained: by ``make audit``; otherwise its rows are those of a profile of its own.
     """
-    for name in names:
-        if name not in CONTROLS:
-            raise InputError(f"control: {name!r} is unknown; allowed: {', '.join(CONTROLS)}")
-    for name, train in CONTROLS.items():
-        if name in names or not names:
-            train(params)
+
+    name: str
+    jobs: Callable[[Params], Iterator[Job]]
+    trained: bool = True
 
 
-def _beside(params: Params, kind: str, **changes) -> Params:
+def _beside(params: Params, folder: str, **changes) -> Params:
     """The profile with a folder of rows of its own, and other changes."""
-    return replace(params, results=f"{params.results_dir}_{kind}", **changes)
+    return replace(params, results=f"{params.results_dir}_{folder}", **changes)
 
 
 def _first(params: Params) -> Params:
@@ -90,52 +61,139 @@ def _first(params: Params) -> Params:
     return replace(params, backbones=params.backbones[:1])
 
 
-def _seeds(params: Params) -> None:
-    search(params, "layer_wise", repeats=SEEDS)
+def _seeds(params: Params) -> Iterator[Job]:
+    """The layer-wise search with other seeds, among the profile's own rows."""
+    yield Job(params, ("layer_wise",), SEEDS)
 
 
-def _norms(params: Params) -> None:
-    final(_beside(params, "norms"), "batch_norm")
+def _batch_norms(params: Params) -> Iterator[Job]:
+    """BatchNorms alone tuned, search and final."""
+    yield Job(_beside(params, "norms"), ("batch_norm",))
 
 
-def _blocks(params: Params) -> None:
-    epochs = params.final_epochs or params.epochs
-    split = params.final_split
-    search(_beside(_first(params), "blocks", search_split=split, epochs=epochs), "block_wise")
+def _blocks(params: Params) -> Iterator[Job]:
+    """Every block of one backbone trained on the final slice."""
+    changes = {"search_split": params.final_split, "epochs": params.final_epochs or params.epochs}
+    yield Job(_beside(_first(params), "blocks", **changes), ("block_wise",), 1)
 
 
-def _epochs(params: Params) -> None:
+def _epochs(params: Params) -> Iterator[Job]:
+    """Baselines and blocks of one backbone, searched for the paper's 50 epochs with other seeds."""
     long = _beside(_first(params), "epochs", epochs=max(LONG, params.epochs))
-    search(long, *BASELINES, "random", "block_wise", repeats=SEEDS)
+    yield Job(long, (*BASELINES, "random", "block_wise"), SEEDS)
 
 
-def _longer(params: Params) -> None:
-    if params.epochs < LONGER["epochs"] and not params.thin:  # thin: a rate of its own
-        final(_beside(params, "longer", **LONGER), *methods(params))
-
-
-def _larger(params: Params) -> None:
+def _larger(params: Params) -> Iterator[Job]:
+    """All of the paper's runs of one backbone with larger photos and longer training."""
     if not params.thin and params.image_size < LARGER["image_size"]:  # thin: drawn at 32 px
-        final(_beside(_first(params), "larger", **LARGER), *methods(params))
+        yield Job(_beside(_first(params), "larger", **LARGER), methods(params))
 
 
-def _sizes(params: Params) -> None:
-    for n in () if params.thin else SIZES:
-        if n > params.image_size:
-            of = _beside(_first(params), f"{n}px", image_size=n)
+def _sizes(params: Params) -> Iterator[Job]:
+    """Both baselines of one backbone with larger photos, all else as in the profile.
+
+    At the paper's size all methods.
+    """
+    for pixels in () if params.thin else SIZES:
+        if pixels > params.image_size:
+            larger = _beside(_first(params), f"{pixels}px", image_size=pixels)
             for method in BASELINES:  # one by one: Baseline I alone has all of its trunk
-                final(of, method)
-            if n == SIZES[-1]:
-                final(of, *methods(of))
+                yield Job(larger, (method,))
+            if pixels == SIZES[-1]:
+                yield Job(larger, methods(params))
 
 
-# What each trains. `seeds`, `norms` and `longer`: all backbones of the profile; others: the first.
-CONTROLS = {
-    "seeds": _seeds,
-    "norms": _norms,
-    "blocks": _blocks,
-    "epochs": _epochs,
-    "larger": _larger,
-    "sizes": _sizes,
-    "longer": _longer,
-}
+def _longer(params: Params) -> Iterator[Job]:
+    """All of the paper's runs, trained longer."""
+    if params.epochs < LONGER["epochs"] and not params.thin:  # thin: a rate of its own
+        yield Job(_beside(params, "longer", **LONGER), methods(params))
+
+
+def _native(params: Params) -> Iterator[Job]:
+    """All of the paper's runs with the backbones' own input scaling."""
+    yield Job(_beside(params, "native", input_scaling="native"), methods(params))
+
+
+def _native_longer(params: Params) -> Iterator[Job]:
+    """The same, trained longer."""
+    (native,) = _native(params)
+    yield from _longer(native.params)
+
+
+# In the order in which they are trained, cheap ones first.
+CONTROLS = (
+    Control("seeds", _seeds),
+    Control("batch_norms", _batch_norms),
+    Control("blocks", _blocks),
+    Control("epochs", _epochs),
+    Control("larger", _larger),
+    Control("sizes", _sizes),
+    Control("longer", _longer),
+    Control("native", _native, trained=False),
+    Control("native_longer", _native_longer, trained=False),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """The results beside those of a profile.
+
+    Attributes:
+        found: by the control's name, one `Results` for each of its settings that has rows.
+    """
+
+    found: Mapping[str, Sequence[Results]]
+
+    def __getitem__(self, name: str) -> Results:
+        """Of a control with one setting; without rows where it was not run."""
+        return next(iter(self.found.get(name, ())), NOTHING)
+
+    def each(self, name: str) -> Sequence[Results]:
+        """Of a control with several settings."""
+        return self.found.get(name, ())
+
+    @property
+    def reruns(self) -> list[Results]:
+        """All of the paper's runs again, under settings that cost more than the profile's."""
+        names = ("longer", "native_longer", "larger", "sizes")
+        every = [results for name in names for results in self.each(name)]
+        return [results for results in every if "layer_wise" in set(results.rows["method"])]
+
+
+def read_controls(params: Params) -> Controls:
+    """What was run beside a profile's own rows."""
+    return Controls({control.name: _read(control, params) for control in CONTROLS})
+
+
+def _read(control: Control, params: Params) -> list[Results]:
+    settings = {job.params.results_dir: job.params for job in control.jobs(params)}
+    settings.pop(params.results_dir, None)  # among the profile's own rows: no results beside them
+    every = [Results.of(read_results(folder), own) for folder, own in settings.items()]
+    return [results for results in every if len(results)]
+
+
+def train_controls(params: Params, names: Sequence[str] = ()) -> None:
+    """Train what is missing of the rows that `read_controls` reads.
+
+    names: some of the controls that ``make audit`` trains; none for all of them.
+
+    Raises InputError for another name.
+    """
+    trained = [control for control in CONTROLS if control.trained]
+    known = [control.name for control in trained]
+    for name in names:
+        if name not in known:
+            raise InputError(f"control: {name!r} is unknown; allowed: {', '.join(known)}")
+    for control in trained:
+        if control.name in names or not names:
+            for job in control.jobs(params):
+                _train(job)
+
+
+def _train(job: Job) -> None:
+    from .sweep import final, search  # here, so that reading starts no Keras
+
+    if job.repeats:
+        search(job.params, *job.methods, repeats=job.repeats)
+    else:
+        final(job.params, *job.methods)

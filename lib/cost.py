@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import keras
 
+from .methods import method, methods
 from .params import InputError, Params
 from .room import existing, require_disk, require_memory
-from .sweep import Study, methods
+from .sweep import Study
 from .trunk import Graph
 
 BACKWARD = 2  # a backward pass costs about two forward passes
@@ -36,7 +37,7 @@ class Cost:
 def estimate(study: Study) -> Cost:
     """The cost of all methods of a profile for one backbone."""
     p, graph = study.params, study.graph
-    searched = {b.layers for m in methods(p) if not m.startswith("top_") for b in study.blocks(m)}
+    searched = {b.layers for m in methods(p) if not method(m).ranked for b in study.blocks(m)}
     n_search, n_final, n_eval = (
         len(study.dataset.split(s)) for s in (p.search_split, p.final_split, p.eval_split)
     )

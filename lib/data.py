@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lib import procedural
-from lib.params import SPLIT_PATTERN, InputError, Params, readable, resolve_path
+from lib.errors import readable
+from lib.params import SPLIT_PATTERN, InputError, Params, resolve_path
 from lib.photos import fingerprint, first_line, list_photos, read_photos, reading
 from lib.room import require_disk, require_memory
 

@@ -1,4 +1,4 @@
-"""Figures 1 to 10 of the paper, each a function of rows of the ledger, and all files at once."""
+"""Figures 1 to 10 of the paper, each a function of `Results`, and all files at once."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,21 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from . import paper
 from .captions import caption
-from .results import (
-    FINAL_SPLIT,
-    METHODS,
-    SEARCH_SPLIT,
-    best_block,
-    check_winners,
-    final_rows,
-    in_order,
-    search_rows,
-)
+from .layers import layer_counts
+from .methods import PAPER, colour, in_figure, label
+from .results import Results
 from .schemes import fig01_schemes, fig02_parameters
-from .style import GREY, WIDTH, Drawing, add_legend, colour, new_figure, save, styled
-from .tables import backbones_of, save_comparison, save_table1
+from .style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
+from .tables import save_comparison, save_table1
 
 LINES = {  # the baselines in the panels of Figures 4 to 6
     "baseline_1": {"color": "#262626", "ls": ":", "lw": 1.4},
@@ -42,43 +34,38 @@ Runs = Mapping[tuple[str, str], Sequence[float]]  # (method, backbone): the accu
 
 
 @styled
-def fig03_baselines(
-    df: pd.DataFrame, select_on: str = "val_accuracy", split: str = SEARCH_SPLIT
-) -> Drawing:
+def fig03_baselines(results: Results) -> Drawing:
     """Figure 3: both baselines and a few random layers, in the search."""
-    methods = ["baseline_1", "baseline_2", "random"]
-    rows = _shown(search_rows(df, split), methods)
-    backbones = backbones_of(df)
-    title = f"Figure 3 · Baselines and randomly chosen layers, {_share(split)}"
+    methods = in_figure(3)
+    rows = _shown(results.search, methods)
+    title = f"Figure 3 · Baselines and randomly chosen layers, {_share(results.search_split)}"
     fig = new_figure(title, caption(rows, "bar"), WIDTH, 4.6)
-    return _grouped_bars(fig, backbones, methods, _best(rows, select_on), ACCURACY[select_on])
+    best = _best(rows, results.select_on)
+    return _grouped_bars(fig, results.backbones, methods, best, ACCURACY[results.select_on])
 
 
 @styled
-def fig07_search_summary(
-    df: pd.DataFrame, select_on: str = "val_accuracy", split: str = SEARCH_SPLIT
-) -> Drawing:
+def fig07_search_summary(results: Results) -> Drawing:
     """Figure 7: the best block of every method's search beside the baselines."""
-    rows = search_rows(df, split)
-    backbones = backbones_of(df)
-    title = f"Figure 7 · The best of each approach, {_share(split)}"
+    rows, select_on = results.search, results.select_on
+    title = f"Figure 7 · The best of each approach, {_share(results.search_split)}"
     text = f"{caption(rows, 'block')}. A bar is the best block of its approach."
     fig = new_figure(title, text, WIDTH, 4.6)
-    methods = _methods(rows, METHODS)
-    return _grouped_bars(fig, backbones, methods, _best(rows, select_on), ACCURACY[select_on])
+    methods = _methods(rows, in_figure(7))
+    best = _best(rows, select_on)
+    return _grouped_bars(fig, results.backbones, methods, best, ACCURACY[select_on])
 
 
 @styled
-def fig08_final(df: pd.DataFrame, split: str = FINAL_SPLIT) -> Drawing:
+def fig08_final(results: Results) -> Drawing:
     """Figure 8: the final accuracy of every method; repeats as dots, the best method hatched."""
-    rows = final_rows(df, split)
-    backbones = backbones_of(df)
-    title = f"Figure 8 · Every approach, {_share(split)}"
+    rows, accuracy = results.final, ACCURACY["val_accuracy"]
+    title = f"Figure 8 · Every approach, {_share(results.final_split)}"
     text = f"{caption(rows, 'bar')}. Bar: mean, best one hatched; dot: run."
     fig = new_figure(title, text, WIDTH, 4.6)
-    methods = _methods(rows, paper.METHODS)
+    methods = _methods(rows, in_figure(8))
     runs = rows.groupby(["method", "backbone"])["val_accuracy"].apply(list).to_dict()
-    return _grouped_bars(fig, backbones, methods, runs, ACCURACY["val_accuracy"], hatch_best=True)
+    return _grouped_bars(fig, results.backbones, methods, runs, accuracy, hatch_best=True)
 
 
 def _best(rows: pd.DataFrame, select_on: str) -> Runs:
@@ -94,7 +81,7 @@ def _shown(rows: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 def _methods(rows: pd.DataFrame, always: Sequence[str]) -> list[str]:
     """The methods to show: `always`, and all others that have rows."""
     found = set(rows["method"]) | set(always)
-    return [m for m in METHODS if m in found] + sorted(found - set(METHODS))
+    return [m for m in PAPER if m in found] + sorted(found - set(PAPER))
 
 
 def _grouped_bars(
@@ -118,7 +105,7 @@ def _grouped_bars(
     ax.set(ylabel=ylabel, ylim=(0, 1.12))
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     _name_groups(ax, backbones)
-    add_legend(fig, [Patch(color=colour(m), label=paper.label(m)) for m in methods])
+    add_legend(fig, [Patch(color=colour(m), label=label(m)) for m in methods])
     return fig
 
 
@@ -130,7 +117,7 @@ def _draw_bar(ax: Axes, x: float, width: float, runs: Sequence[float] | None, lo
         return
     ax.bar(x, mean(runs), width * 0.88, **look)
     if len(runs) > 1:
-        places = _spread(x, width * 0.6, len(runs))
+        places = _dots(x, width * 0.6, len(runs))
         ax.plot(places, runs, "o", ms=2.6, mfc="white", mec="black", mew=0.6, zorder=3)
     ax.text(x, max([mean(runs), *runs]) + 0.015, f"{mean(runs):.3f}", **text)
 
@@ -146,51 +133,43 @@ def _fill(method: str, best: bool) -> dict:
 
 
 @styled
-def fig04_layer_wise(
-    df: pd.DataFrame, select_on: str = "val_accuracy", split: str = SEARCH_SPLIT
-) -> Drawing:
+def fig04_layer_wise(results: Results) -> Drawing:
     """Figure 4: the accuracy of tuning each single layer, one panel for each backbone."""
-    title = f"Figure 4 · Layer-wise fine-tuning, {_share(split)}"
+    title = f"Figure 4 · Layer-wise fine-tuning, {_share(results.search_split)}"
     xlabel = "layer with weights, counted from the input"
-    return _panels(df, "layer_wise", title, xlabel, select_on, split, _draw_points)
+    return _panels(results, "layer_wise", title, xlabel, _draw_points)
 
 
 @styled
-def fig05_block_wise(
-    df: pd.DataFrame, select_on: str = "val_accuracy", split: str = SEARCH_SPLIT
-) -> Drawing:
+def fig05_block_wise(results: Results) -> Drawing:
     """Figure 5: the accuracy of tuning each block, the best one white with vertical hatching."""
-    title = f"Figure 5 · Block-wise fine-tuning, {_share(split)}"
+    title = f"Figure 5 · Block-wise fine-tuning, {_share(results.search_split)}"
     xlabel = "block, counted from the input"
-    return _panels(df, "block_wise", title, xlabel, select_on, split, _draw_bars)
+    return _panels(results, "block_wise", title, xlabel, _draw_bars)
 
 
 @styled
-def fig06_sliding_window(
-    df: pd.DataFrame, select_on: str = "val_accuracy", split: str = SEARCH_SPLIT
-) -> Drawing:
+def fig06_sliding_window(results: Results) -> Drawing:
     """Figure 6: the accuracy of tuning each window of layers."""
-    title = f"Figure 6 · Sliding-window fine-tuning, {_share(split)}"
+    title = f"Figure 6 · Sliding-window fine-tuning, {_share(results.search_split)}"
     xlabel = "window, by the place of its first layer counted from the input"
-    return _panels(df, "sliding_window", title, xlabel, select_on, split, _draw_points)
+    return _panels(results, "sliding_window", title, xlabel, _draw_points)
 
 
 def _panels(
-    df: pd.DataFrame,
+    results: Results,
     method: str,
     title: str,
     xlabel: str,
-    select_on: str,
-    split: str,
     draw: Callable[[Axes, pd.DataFrame, pd.Series, str], None],
 ) -> Drawing:
-    """One panel for each backbone of df, one below the other.
+    """One panel for each backbone, one below the other.
 
     Bars start at zero and share one axis; points have an axis of their own in each panel, so that
     one backbone far below the others does not flatten theirs.
     """
-    rows = _shown(search_rows(df, split), [method, *LINES])
-    backbones = backbones_of(df)
+    rows = _shown(results.search, [method, *LINES])
+    backbones, select_on = results.backbones, results.select_on
     bars = draw is _draw_bars
     text = caption(_shown(rows, [method]), "bar" if bars else "point")
     text += "" if bars else ". Each panel has its own accuracy axis."
@@ -200,7 +179,7 @@ def _panels(
     for ax, backbone in zip(axes, backbones or [""], strict=True):
         shown = rows if bars else rows[rows["backbone"] == backbone]
         ax.set_ylim(*_limits(shown[select_on], bars))
-        _draw_panel(ax, df, method, backbone, select_on, split, draw)
+        _draw_panel(ax, results, method, backbone, draw)
     axes[-1].set_xlabel(xlabel)
     fig.supylabel(ACCURACY[select_on], size=9)
     add_legend(fig, _panel_legend(method, bars))
@@ -209,23 +188,21 @@ def _panels(
 
 def _draw_panel(
     ax: Axes,
-    df: pd.DataFrame,
+    results: Results,
     method: str,
     backbone: str,
-    select_on: str,
-    split: str,
     draw: Callable[[Axes, pd.DataFrame, pd.Series, str], None],
 ) -> None:
     """A backbone's search: its runs in order, its baselines as lines, its best named above."""
     ax.set_title(backbone, loc="left", weight="bold")
-    rows = in_order(df, method, backbone, split)
+    rows, select_on = results.in_order(method, backbone), results.select_on
     if rows.empty:
         _not_run(ax)
         return
-    best = best_block(df, method, backbone, select_on, split)
+    best = results.winner(method, backbone)
     draw(ax, rows, best, select_on)
     for baseline, look in LINES.items():
-        for height in in_order(df, baseline, backbone, split)[select_on]:
+        for height in results.in_order(baseline, backbone)[select_on]:
             ax.axhline(height, zorder=1.5, **look)
     ax.set_title(_winner(rows, best, select_on), loc="right", size=8.5)
     last = rows["position"].max()
@@ -266,11 +243,11 @@ def _draw_bars(ax: Axes, rows: pd.DataFrame, best: pd.Series, value: str) -> Non
 
 
 def _panel_legend(method: str, bars: bool) -> list:
-    lines = [Line2D([], [], label=paper.label(name), **look) for name, look in LINES.items()]
+    lines = [Line2D([], [], label=label(name), **look) for name, look in LINES.items()]
     if bars:
         best = Patch(label="best block", **_fill(method, True))
-        return [Patch(label=paper.label(method), **_fill(method, False)), best, *lines]
-    run = Line2D([], [], color=colour(method), marker="o", ms=4, lw=0.8, label=paper.label(method))
+        return [Patch(label=label(method), **_fill(method, False)), best, *lines]
+    run = Line2D([], [], color=colour(method), marker="o", ms=4, lw=0.8, label=label(method))
     return [run, Line2D([], [], label="best", **RING), *lines]
 
 
@@ -278,23 +255,22 @@ def _panel_legend(method: str, bars: bool) -> list:
 
 
 @styled
-def fig09_block_wise_repeats(df: pd.DataFrame, split: str = FINAL_SPLIT) -> Drawing:
+def fig09_block_wise_repeats(results: Results) -> Drawing:
     """Figure 9: the repeated final runs of the best block and their mean."""
-    title = f"Figure 9 · Block-wise fine-tuning repeated, {_share(split)}"
-    return _repeats(df, "block_wise", title, split)
+    title = f"Figure 9 · Block-wise fine-tuning repeated, {_share(results.final_split)}"
+    return _repeats(results, "block_wise", title)
 
 
 @styled
-def fig10_sliding_window_repeats(df: pd.DataFrame, split: str = FINAL_SPLIT) -> Drawing:
+def fig10_sliding_window_repeats(results: Results) -> Drawing:
     """Figure 10: the repeated final runs of the best window and their mean."""
-    title = f"Figure 10 · Sliding-window fine-tuning repeated, {_share(split)}"
-    return _repeats(df, "sliding_window", title, split)
+    title = f"Figure 10 · Sliding-window fine-tuning repeated, {_share(results.final_split)}"
+    return _repeats(results, "sliding_window", title)
 
 
-def _repeats(df: pd.DataFrame, method: str, title: str, split: str) -> Drawing:
+def _repeats(results: Results, method: str, title: str) -> Drawing:
     """The runs of each backbone as dots, their mean as a line with its value."""
-    rows = _shown(final_rows(df, split), [method])
-    backbones = backbones_of(df)
+    rows, backbones = _shown(results.final, [method]), results.backbones
     fig = new_figure(title, caption(rows, "backbone"), WIDTH, 4.2)
     ax = fig.subplots()
     for group, backbone in enumerate(backbones):
@@ -313,7 +289,7 @@ def _draw_repeats(ax: Axes, group: int, runs: Sequence[float], ink: str) -> None
         ax.text(group, 0.5, "not run", ha="center", color=GREY, transform=ax.get_xaxis_transform())
         return
     ax.plot([group - 0.36, group + 0.36], [mean(runs)] * 2, color="black", lw=1.6)
-    ax.plot(_spread(group, 0.6, len(runs)), runs, "o", ms=6.5, color=ink, mec="white", mew=0.6)
+    ax.plot(_dots(group, 0.6, len(runs)), runs, "o", ms=6.5, color=ink, mec="white", mew=0.6)
     text = f"{mean(runs):.3f}" + (f" ± {stdev(runs):.3f}" if len(runs) > 1 else "")
     above = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "va": "bottom"}
     ax.annotate(text, (group, max(runs)), **above)
@@ -337,7 +313,7 @@ def _limits(values: pd.Series, bars: bool) -> tuple[float, float]:
     return (0.0 if bars else max(0.0, low - room)), min(1.02, high + room)
 
 
-def _spread(centre: float, width: float, count: int) -> list[float]:
+def _dots(centre: float, width: float, count: int) -> list[float]:
     """Places of `count` dots, evenly over a width around a centre."""
     return [centre + width * ((i + 0.5) / count - 0.5) for i in range(count)]
 
@@ -360,37 +336,30 @@ def _not_run(ax: Axes) -> None:
 # ----------------------------------------------------------------------------------- all files
 
 
-def draw_all(
-    df: pd.DataFrame,
-    folder: str | Path,
-    counts: Sequence[tuple[str, int]],
-    *,
-    select_on: str = "val_accuracy",
-    search_split: str = SEARCH_SPLIT,
-    final_split: str = FINAL_SPLIT,
-) -> list[Path]:
+def draw_all(results: Results, folder: str | Path) -> list[Path]:
     """Write Figures 1 to 10 (PNG and SVG), Table I (CSV, Markdown, LaTeX) and the comparison.
 
-    df: rows as `read_results` gives them, of any backbones and methods. counts: for Figure 2,
-    (layer name, number of weights) of every layer of VGG16. select_on: the accuracy of the
-    search that is shown and maximised. Returns the paths of all files.
+    results: of any backbones and methods. Returns the paths of all files.
 
     Raises InputError for final runs of a block that did not win its search.
     """
-    check_winners(df, select_on, search_split, final_split)
-    search, final = {"select_on": select_on, "split": search_split}, {"split": final_split}
-    note = f"profile {' / '.join(dict.fromkeys(df['profile']))}" if len(df) else ""
-    figures = {
-        "fig01_schemes": fig01_schemes(),
-        "fig02_parameters": fig02_parameters(counts, note),
-        "fig03_baselines": fig03_baselines(df, **search),
-        "fig04_layer_wise": fig04_layer_wise(df, **search),
-        "fig05_block_wise": fig05_block_wise(df, **search),
-        "fig06_sliding_window": fig06_sliding_window(df, **search),
-        "fig07_search_summary": fig07_search_summary(df, **search),
-        "fig08_final": fig08_final(df, **final),
-        "fig09_block_wise_repeats": fig09_block_wise_repeats(df, **final),
-        "fig10_sliding_window_repeats": fig10_sliding_window_repeats(df, **final),
-    }
+    results.check_winners()
+    profiles = " / ".join(dict.fromkeys(results.rows["profile"]))
+    note = f"profile {profiles}" if profiles else ""
+    figures = {"fig01_schemes": fig01_schemes()}
+    figures["fig02_parameters"] = fig02_parameters(layer_counts("VGG16"), note)
+    figures |= {draw.__name__: draw(results) for draw in OF_ROWS}
     paths = [path for name, fig in figures.items() for path in save(fig, folder, name)]
-    return paths + save_table1(df, folder, **final) + save_comparison(df, folder, **final)
+    return paths + save_table1(results, folder) + save_comparison(results, folder)
+
+
+OF_ROWS = (
+    fig03_baselines,
+    fig04_layer_wise,
+    fig05_block_wise,
+    fig06_sliding_window,
+    fig07_search_summary,
+    fig08_final,
+    fig09_block_wise_repeats,
+    fig10_sliding_window_repeats,
+)

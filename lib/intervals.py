@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from .results import unpack_hits
+from .ledger import unpack_hits
 
 LEVEL = 0.05  # how often a study of one claim may decide any of its comparisons wrongly
 FOLDS = 10  # parts of the photos, of which one is scored and the others select
@@ -226,7 +226,11 @@ def smooth(number: Callable[[np.ndarray], float], scores: Sequence[Score]) -> Es
 
 
 def choices(
-    right: np.ndarray, count: int = 1, sd: float = 0.0, seed: int = 0
+    right: np.ndarray,
+    count: int = 1,
+    sd: float = 0.0,
+    seed: int = 0,
+    ahead: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which blocks are best on the photos that do not score them (cross-fitting).
 
@@ -238,6 +242,8 @@ def choices(
         sd: of the chance in one run. Noise of this sd is added where blocks are chosen and taken
             off where they are scored: the chance in what chooses and in what is scored is then
             independent, as that of two runs is (data fission).
+        ahead: what is added to the blocks' accuracies where they are chosen, ``(blocks,)``: of a
+            score that is not the photos' own.
 
     Returns each block's share of the choices, ``(blocks, photos)``, and what to take off the
     score, ``(photos,)``.
@@ -246,12 +252,13 @@ def choices(
     share, luck, total = np.zeros(right.shape), np.zeros(photos), right.sum(axis=1, keepdims=True)
     starts = np.arange(FOLDS) * photos // FOLDS
     part = np.repeat(np.arange(FOLDS), np.diff([*starts, photos]))
-    noise = np.zeros((blocks, 1))
+    noise, ahead = np.zeros((blocks, 1)), np.reshape(ahead, (-1, 1))
     for split in range(SPLITS):
         order = rng.permutation(photos)
         others = total - np.add.reduceat(right[:, order], starts, axis=1)  # right outside a part
         noise = -noise if split % 2 else rng.normal(0.0, sd, (blocks, 1))
-        ranked = np.argsort(-(others / (photos - np.bincount(part)) + noise), axis=0, kind="stable")
+        outside = others / (photos - np.bincount(part)) + noise + ahead
+        ranked = np.argsort(-outside, axis=0, kind="stable")
         for block in ranked[:count, part]:
             share[block, order] += 1
             luck[order] += noise[block, 0]

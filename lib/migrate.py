@@ -7,8 +7,8 @@ digits. Everything else of a row stays as it is, byte for byte.
 import re
 from pathlib import Path
 
+from .ledger import SETTINGS, ledger_lock, read_ledger, rewrite_ledger, run_key
 from .params import InputError
-from .results import SETTINGS, ledger_lock, read_ledger, rewrite_ledger, run_key
 
 EARLIER = tuple(name for name in SETTINGS if name != "backend")
 

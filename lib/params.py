@@ -17,6 +17,8 @@ import numpy as np
 import yaml
 
 from .cells import parameters_set
+from .errors import InputError
+from .methods import EXTRA
 from .records import (
     ALPHA_BACKBONES,
     BACKBONE_NAMES,
@@ -38,27 +40,6 @@ SPLIT_PATTERN = re.compile(rf"train(?:\[(?!:\])(?P<low>{_BOUND})?:(?P<high>{_BOU
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # control characters, no text
 _NUMBER_TEXT = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
-
-
-class InputError(ValueError):
-    """Input that the project refuses. Its message is one line that says what is allowed."""
-
-    def __init__(self, message: str):
-        line = " ".join(message.splitlines())  # a name in it may hold line ends
-        super().__init__(readable(line))
-
-
-def readable(text: str) -> str:
-    """Return text with undecoded bytes read as UTF-8, or written as ``\\xe9`` where they are not.
-
-    Python keeps such bytes of file names as single surrogates, which cannot be printed or saved; in
-    a locale that is not UTF-8 these are all letters beyond ASCII.
-    """
-    return re.sub("[\udc80-\udcff]+", _decoded, text)
-
-
-def _decoded(escaped: re.Match) -> str:
-    return escaped[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -112,9 +93,9 @@ def _or_null(rule: Rule) -> Rule:
     return Rule(f"{rule.allowed}, or null", lambda v: v is None or rule.accepts(v))
 
 
-def _list_of(rule: Rule) -> Rule:
+def _list_of(rule: Rule, least: int = 1) -> Rule:
     def accepts(value: Any) -> bool:
-        is_list = isinstance(value, (list, tuple)) and len(value) > 0
+        is_list = isinstance(value, (list, tuple)) and len(value) >= least
         return is_list and all(map(rule.accepts, value)) and len(set(value)) == len(value)
 
     return Rule(f"a list without repeats, each {rule.allowed}", accepts, rule.names)
@@ -283,6 +264,13 @@ class Params:
         default=(3, 5),
     )
     random_layers: int = _param(_whole(1, 1000), "Layers drawn for the random scheme.", default=3)
+    extra_methods: tuple[str, ...] = _param(
+        _list_of(_one_of(*EXTRA), least=0),
+        "Methods that are not the paper's, trained beside its own and shown in Figures 7 and 8; "
+        "none: []. residual_units: the layers between two residual additions, one unit after the "
+        "other; batch_norm: all BatchNorms together.",
+        default=(),
+    )
 
     repeats: int = _param(
         _whole(1, 1000), "Final runs of each method, each with its own seed.", default=4

@@ -4,17 +4,18 @@ A block names the backbone layers that are tuned together with the classifier. O
 weights that training moves can be tuned, so only they are named, always in the order of
 `backbone.layers`. "Layers with weights" are these below: the constants of a Normalization, or the
 statistics of a BatchNorm that neither scales nor shifts, are no weights in this sense.
+
+Keras is imported inside functions, where there is a backbone already: figures and the audit know
+methods by name, and never start it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-import keras
 import numpy as np
 
-from .params import InputError
-from .pure import tunable_variables
+from .errors import InputError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ def weighted_layers(backbone):
 
 def has_weights(layer):
     """Whether training can move a weight of this layer, be it frozen now or not."""
+    from .pure import tunable_variables
+
     return bool(tunable_variables(layer))
 
 
@@ -66,8 +69,9 @@ def batch_norm(backbone):
 
     Raises InputError if the backbone has none.
     """
-    kind = keras.layers.BatchNormalization
-    norms = [x.name for x in backbone.layers if isinstance(x, kind) and has_weights(x)]
+    from keras.layers import BatchNormalization as Norm
+
+    norms = [x.name for x in backbone.layers if isinstance(x, Norm) and has_weights(x)]
     if not norms:
         raise InputError(
             f"batch_norm: {backbone.name} has no BatchNorm; allowed: a backbone that has"
@@ -88,6 +92,26 @@ def block_wise(backbone):
     return [Block(f"block_{i:02}", names) for i, names in enumerate(tuned, start=1)]
 
 
+def residual_units(backbone):
+    """The layers between two residual additions: not a method of the paper.
+
+    The list of layers is cut after every `keras.layers.Add`, so the first unit holds the stem too
+    and the last one what follows the last addition. Units without weights are left out. A backbone
+    that adds nothing, such as VGG16 or MobileNet, is cut into stages instead: its layers whose
+    outputs have one height and width, for VGG16 the blocks between its pooling layers. Every layer
+    with weights is in exactly one unit; these are named unit_01, unit_02, ... from the input.
+    """
+    from keras.layers import Add
+
+    additions = np.cumsum([isinstance(layer, Add) for layer in backbone.layers])
+    units: dict[Hashable, list[str]] = {}
+    for layer, before in zip(backbone.layers, additions, strict=True):
+        if has_weights(layer):
+            unit = int(before) if additions[-1] else tuple(layer.output.shape[1:-1])
+            units.setdefault(unit, []).append(layer.name)
+    return [Block(f"unit_{i:02}", tuple(names)) for i, names in enumerate(units.values(), start=1)]
+
+
 def sliding_window(backbone, length):
     """Windows of `length` consecutive layers at stride 1 (Section III-B; the paper's length is 3).
 
@@ -96,7 +120,9 @@ def sliding_window(backbone, length):
     the same layers, or none, stay in the list: each is a position of the window, and the sweep
     trains what they share once. Raises InputError if the backbone has fewer than `length` layers.
     """
-    layers = [x for x in backbone.layers if not isinstance(x, keras.layers.InputLayer)]
+    from keras.layers import InputLayer
+
+    layers = [x for x in backbone.layers if not isinstance(x, InputLayer)]
     check_count("window", length, layers)
     windows = (layers[i : i + length] for i in range(len(layers) - length + 1))
     return [

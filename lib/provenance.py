@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
-import keras
-
 from .params import ROOT
 
 COMMIT = "COMMIT"  # file beside lib/ of a bundle: the commit, then `code_digest`
@@ -16,6 +14,8 @@ COMMIT = "COMMIT"  # file beside lib/ of a bundle: the commit, then `code_digest
 
 def versions() -> str:
     """Python, Keras and backend with their versions, such as ``python 3.11.7; keras 3.15.1``."""
+    import keras  # here: what reads git of this module starts no Keras
+
     backend = keras.backend.backend()
     return f"python {python_version()}; keras {keras.__version__}; {backend} {version(backend)}"
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from .audit_tables import gain_table, remarks, verdict_table
-from .controls import read_controls
-from .paper import ABBREVIATIONS, METHODS, accuracies, compare, statistics
+from .controls import Controls, read_controls
+from .methods import ABBREVIATIONS, TABLE1
+from .paper import accuracies, compare, statistics
 from .params import ROOT, described, load_params
-from .results import final_rows, read_results
+from .results import Results
 from .speed import read_bench, speed_table, speed_words
 from .tables import markdown
 
@@ -26,44 +27,48 @@ def replaced(text: str, name: str, content: str) -> str:
 
 def contents(root: Path = ROOT) -> dict[str, str]:
     """What stands in each section that is made of rows, by its name."""
-    rows = read_results(root / "results" / PROFILE)
-    controls = read_controls(root / "results" / PROFILE)
-    sources = {"": rows, "_native": controls.native}
-    sources |= {"_native_longer": controls.native_longer, "_larger": controls.larger}
+    params = load_params(PROFILE, results=str(root / "results" / PROFILE))
     bench = read_bench(root / "results" / "bench.csv")
+    return sections(Results.read(params), read_controls(params), bench)
+
+
+def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[str, str]:
+    """What `contents` gives, from results of `PROFILE` that are read already."""
+    native, batch_norms = controls["native"], controls["batch_norms"]
+    sources = {"": results, "_native": native}
+    sources |= {f"_{name}": controls[name] for name in ("native_longer", "larger")}
     return {
-        "rows": comparison(rows, controls.native),
-        "verdicts": verdict_table(rows, controls.native),
-        "gains": gain_table([rows, controls.native], controls.norms),
-        "costlier": gain_table(controls.costlier, controls.norms),
-        "remarks": remarks(rows, controls),
-        "costs": costs({PROFILE + kind: of for kind, of in sources.items()}),
+        "rows": comparison(results, native),
+        "verdicts": verdict_table(results, native),
+        "gains": gain_table([results, native], batch_norms),
+        "costlier": gain_table(controls.reruns, batch_norms),
+        "remarks": remarks(results, controls),
+        "costs": costs({PROFILE + kind: source.rows for kind, source in sources.items()}),
         "bench": speed_table(bench),
         "bench-words": speed_words(bench),
         "parameters": parameters(),
     }
 
 
-def _fresh(root: Path) -> Iterator[tuple[Path, str]]:
-    """The pages whose tables differ from the rows, and their text with tables made anew."""
-    sections = contents(root)
+def _fresh(root: Path, made: dict[str, str]) -> Iterator[tuple[Path, str]]:
+    """The pages whose tables differ from those made of rows, and their text with tables anew."""
     for path in (root / page for page in PAGES):
         old = new = path.read_text(encoding="utf-8")
-        for name, content in sections.items():
+        for name, content in made.items():
             new = replaced(new, name, content)
         if new != old:
             yield path, new
 
 
-def refresh(root: Path = ROOT) -> None:
-    """Rewrite the pages whose tables differ from the rows."""
-    for path, text in _fresh(root):
+def refresh(root: Path, made: dict[str, str]) -> None:
+    """Rewrite the pages whose tables differ from the rows; made: as `contents` gives it."""
+    for path, text in _fresh(root, made):
         path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def outdated(root: Path = ROOT) -> Iterator[str]:
     """A line for each page whose tables are not what the rows give."""
-    for path, _ in _fresh(root):
+    for path, _ in _fresh(root, contents(root)):
         yield f"{path}: its tables are not what the rows give; make figures mends it"
 
 
@@ -77,26 +82,28 @@ def parameters() -> str:
     return table.replace("---:", "---").lstrip()  # words are aligned to the left
 
 
-def comparison(rows: pd.DataFrame, native: pd.DataFrame) -> str:
+def comparison(results: Results, native: Results) -> str:
     """Table I, the paper's beside ours with both input scalings, as a Markdown table.
 
     Mean and Variance run over the backbones for which there are rows with both.
     """
-    printed, ours = accuracies(), {"ours": compare(rows), "ours, native inputs": compare(native)}
-    cells = {what: of.set_index(["backbone", "method"]) for what, of in ours.items()}
+    printed, ours = accuracies(), {"ours": compare(results), "ours, native inputs": compare(native)}
+    cells = {what: table.set_index(["backbone", "method"]) for what, table in ours.items()}
     lines = []
     for name in printed.index:
-        lines.append([_network(name, rows), "paper", *map("{:.4f}".format, printed.loc[name])])
+        lines.append(
+            [_network(name, results.rows), "paper", *map("{:.4f}".format, printed.loc[name])]
+        )
         wanted = cells if name in load_params(PROFILE).backbones else ["ours"]  # one line says it
         lines += [["", what, *_cells(cells[what], name)] for what in wanted]
-    whole = [name for name in printed.index if all(of["n"][name].all() for of in cells.values())]
-    means = {"paper": printed, **{what: of["mean"].unstack() for what, of in cells.items()}}
+    whole = [name for name in printed.index if all(c["n"][name].all() for c in cells.values())]
+    means = {"paper": printed, **{what: c["mean"].unstack() for what, c in cells.items()}}
     for statistic, digits in (("Mean", 4), ("Variance", 6)) if len(whole) > 1 else ():
-        for what, of in means.items():
-            values = statistics(of.loc[whole, list(METHODS)]).loc[statistic]
+        for what, table in means.items():
+            values = statistics(table.loc[whole, list(TABLE1)]).loc[statistic]
             title = f"{statistic} of these {len(whole)}" if what == "paper" else ""
             lines.append([title, what, *(f"{value:.{digits}f}" for value in values)])
-    return markdown(["", "", *ABBREVIATIONS.values()], lines, _setting(final_rows(rows)))
+    return markdown(["", "", *ABBREVIATIONS.values()], lines, _setting(results.final))
 
 
 def _network(name: str, rows: pd.DataFrame) -> str:
@@ -109,7 +116,7 @@ def _cells(table: pd.DataFrame, name: str) -> list[str]:
     reason = "not run" if name in load_params(PROFILE).backbones else "not run: no weights here"
     return [
         text.rpartition(" (")[0] if table["n"][name, method] else reason
-        for method, text in table["ours"][name][list(METHODS)].items()
+        for method, text in table["ours"][name][list(TABLE1)].items()
     ]
 
 
@@ -129,7 +136,7 @@ def costs(sources: dict[str, pd.DataFrame]) -> str:
     parts = []
     for profile, rows in sources.items():
         runs = rows.drop_duplicates("key").groupby("backbone", sort=False)["seconds"]
-        hours = [f"{name} {len(of)} runs in {of.sum() / 3600:.1f} h" for name, of in runs]
+        hours = [f"{name} {len(each)} runs in {each.sum() / 3600:.1f} h" for name, each in runs]
         if hours:
             parts.append(f"`{profile}`: {', '.join(hours)}")
     return f"The committed rows of {'; '.join(parts)}.\n"

@@ -163,8 +163,3 @@ def backbone_name(source: str) -> str:
 def is_own_name(name: str) -> bool:
     """Whether a model file may give its rows this name: fit for a file, and no network's."""
     return bool(_FILE_NAME.fullmatch(name)) and name not in RECORDS
-
-
-def layer_kind(layer: object) -> str:
-    """The kind of a layer, such as `NORM`."""
-    return LAYER_KINDS.get(type(layer).__name__, OTHER_KIND)

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from .style import COLOURS, FROZEN, GREY, WIDTH, Drawing, add_legend, new_figure, styled
+from .methods import colour
+from .style import FROZEN, GREY, WIDTH, Drawing, add_legend, new_figure, styled
 
 ROUNDED = "round,pad=0,rounding_size=0.08"
 
@@ -104,7 +105,7 @@ def fig02_parameters(counts: Sequence[tuple[str, int]], note: str = "") -> Drawi
         middle, top = (first + last) / 2 + 1, ax.get_xaxis_transform()
         ax.text(middle, 0.97, f"block {number}", ha="center", va="top", transform=top)
     places = range(1, len(counts) + 1)
-    bars = ax.bar(places, heights, width=0.75, color=COLOURS["baseline_2"])
+    bars = ax.bar(places, heights, width=0.75, color=colour("baseline_2"))
     ax.bar_label(bars, [_engineering(height) for height in heights], size=8, padding=2)
     empty = [place for place, height in zip(places, heights, strict=True) if not height]
     ax.plot(empty, [0] * len(empty), "v", mfc="white", mec=GREY, ms=7, clip_on=False, zorder=3)

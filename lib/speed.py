@@ -5,13 +5,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from .methods import colour
 from .params import ROOT
-from .style import COLOURS, GREY, WIDTH, Drawing, new_figure, save, styled
+from .style import GREY, WIDTH, Drawing, new_figure, save, styled
 from .tables import markdown
 
 FILE = ROOT / "results" / "bench.csv"
 PEAKS = ROOT / "results" / "memory.csv"
-PLAIN, FUSED = COLOURS["baseline_2"], COLOURS["block_wise"]
+PLAIN, FUSED = colour("baseline_2"), colour("block_wise")
 
 
 def read_bench(path: str | Path = FILE) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import matplotlib
 import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
@@ -17,19 +19,6 @@ DPI = 150  # of PNG files
 NOTEBOOK_DPI = 100
 GREY = "#595959"
 FROZEN = "#D9D9D9"
-
-# Baselines are greys; each method has one colour of the Okabe-Ito palette in every figure.
-COLOURS = {
-    "baseline_1": "#A6A6A6",
-    "baseline_2": "#4D4D4D",
-    "random": "#E69F00",
-    "layer_wise": "#56B4E9",
-    "block_wise": "#D55E00",
-    "top_3": "#009E73",
-    "top_5": "#CC79A7",
-    "sliding_window": "#0072B2",
-}
-OTHER = "#000000"  # a ranked block of another size
 
 STYLE = {
     **sns.axes_style("whitegrid"),
@@ -115,11 +104,20 @@ def styled(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
 
 
 def render(fig: Figure, kind: str, dpi: int = DPI) -> bytes:
-    """The figure as the bytes of a PNG or SVG file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else None
+    """The figure as the bytes of a PNG or SVG file; the same figure gives the same bytes.
+
+    Not by `savefig`, which draws all of it once more to lay it out: `styled` has done so.
+    """
+    buffer, usual = io.BytesIO(), fig.dpi
     with _own_style():
-        fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
+        try:
+            fig.set_dpi(dpi)
+            if kind == "png":
+                FigureCanvasAgg(fig).print_png(buffer)
+            else:
+                FigureCanvasSVG(fig).print_svg(buffer, metadata={"Date": None})
+        finally:
+            fig.set_dpi(usual)
     return buffer.getvalue()
 
 
@@ -130,8 +128,3 @@ def save(fig: Figure, folder: str | Path, name: str) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(render(fig, path.suffix[1:]))
     return paths
-
-
-def colour(method: str) -> str:
-    """A method's colour."""
-    return COLOURS.get(method, OTHER)

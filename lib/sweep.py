@@ -23,21 +23,23 @@ from . import partition
 from .backbones import load_backbone, scale_inputs, source_digest
 from .backend import check_keras, out_of_memory
 from .data import Dataset, check_splits, load_data
-from .memory import MOST_LANES, Estimate, budget
-from .params import InputError, Params
-from .partition import Block
-from .photos import first_line
-from .provenance import git_sha, versions
-from .records import backbone_name
-from .results import (
+from .ledger import (
     append_row,
-    best_block,
     ledger_lock,
+    ledger_path,
     pack_hits,
     read_ledger,
     read_results,
     run_key,
 )
+from .memory import MOST_LANES, Estimate, budget
+from .methods import method, methods
+from .params import InputError, Params
+from .partition import Block
+from .photos import first_line
+from .provenance import git_sha, versions
+from .records import backbone_name
+from .results import Results
 from .steps import use_deterministic_operations
 from .train import (
     History,
@@ -51,7 +53,6 @@ from .train import (
 )
 from .trunk import Graph, Trunk, choose_cut, read_graph
 
-BASELINES = ("baseline_1", "baseline_2")
 # Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
 # two cores. Fewer lanes than FEW_LANES share too little.
 GROUP_WORK, FEW_LANES = 1.2e14, 8
@@ -63,7 +64,7 @@ class Run:
 
     Attributes:
         repeat: 0 to ``repeats - 1``; the search of the paper has one.
-        settings: what determines the run's result, by the names of `lib.results.SETTINGS`.
+        settings: what determines the run's result, by the names of `lib.ledger.SETTINGS`.
         key: hash of the settings.
     """
 
@@ -91,18 +92,6 @@ class Run:
         return self.settings["order_seed"]
 
 
-def methods(params: Params) -> tuple[str, ...]:
-    """All methods of a profile, in the order in which they can be run."""
-    ranked = tuple(f"top_{k}" for k in params.top_k)
-    return (*BASELINES, "random", "layer_wise", "block_wise", *ranked, "sliding_window")
-
-
-def planned(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The rows of the profile's own methods, and of no more repeats than its final runs have."""
-    more = (rows["split"] == params.final_split) & (rows["repeat"] >= params.repeats)
-    return rows[rows["method"].isin(methods(params)) & ~more].reset_index(drop=True)
-
-
 def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
     """Train every block of the named methods on the search slice and score it (Algorithms 1-3).
 
@@ -110,7 +99,7 @@ def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
     The paper searches once; more `repeats`, each with its own seed, tell seeds from blocks.
 
     Returns:
-        The search rows of these methods for the profile's backbones, see `lib.results.COLUMNS`.
+        The search rows of these methods for the profile's backbones, see `lib.ledger.COLUMNS`.
     """
     for study in studies(params):
         study.search(names, repeats)
@@ -187,7 +176,7 @@ class Study:
 
         Ranked methods come second: their blocks are read from the layer-wise rows.
         """
-        ranked = [n for n in names if n.startswith("top_")]
+        ranked = [n for n in names if method(n).ranked]
         first = [n for n in names if n not in ranked] + ["layer_wise"] * bool(ranked)
         for group in (first, ranked):
             runs = [run for n in dict.fromkeys(group) for run in self.search_runs(n, repeats)]
@@ -199,41 +188,30 @@ class Study:
         self.search(names)
         self.train([run for n in names for run in self.final_runs(n)])
 
-    def search_runs(self, method: str, repeats: int = 1) -> list[Run]:
+    def search_runs(self, name: str, repeats: int = 1) -> list[Run]:
         """The runs of a method's search: its partition, block by block, with one seed a repeat."""
-        p, blocks = self.params, self.blocks(method)
+        p, blocks = self.params, self.blocks(name)
         return [
-            self._run(method, b, p.search_split, p.epochs, r)
-            for r in range(repeats)
-            for b in blocks
+            self._run(name, b, p.search_split, p.epochs, r) for r in range(repeats) for b in blocks
         ]
 
     def final_runs(self, method: str) -> list[Run]:
         """The final runs of a method: its best block of the search, seed by seed."""
         p = self.params
-        row = best_block(self.rows(), method, self.name, p.select_on, p.search_split)
+        row = self.results().winner(method, self.name)
         block = Block(row["block"], tuple(row["layers"].split(";")) if row["layers"] else ())
         epochs = p.final_epochs or p.epochs
         return [self._run(method, block, p.final_split, epochs, r) for r in range(p.repeats)]
 
-    def rows(self) -> pd.DataFrame:
-        """All rows of this backbone."""
-        return read_results(self.params.results_dir, [self.name])
+    def results(self) -> Results:
+        """What has been run of this backbone, by this plan or another."""
+        return Results.of(read_results(self.params.results_dir, [self.name]), self.params)
 
-    def blocks(self, method: str) -> list[Block]:
+    def blocks(self, name: str) -> list[Block]:
         """The partition that a method proposes for this backbone."""
-        p = self.params
-        if method.startswith("top_"):
-            rows = self.rows().query("method == 'layer_wise' and repeat == 0")
-            rows = rows[rows["split"] == p.search_split]
-            scores = rows[p.select_on].where(rows["failed"] == "", 0.0)  # what failed ranks last
-            by_layer = dict(zip(rows["layers"], scores, strict=True))
-            return partition.top_ranked(self.backbone, by_layer, int(method.removeprefix("top_")))
-        if method == "random":
-            return partition.random_layers(self.backbone, p.random_layers, p.seed)
-        if method == "sliding_window":
-            return partition.sliding_window(self.backbone, p.window)
-        return getattr(partition, method)(self.backbone)
+        record = method(name)
+        scores = self.results().layer_scores(self.name) if record.ranked else {}
+        return record.propose(self.backbone, self.params, scores)
 
     def _run(self, method: str, block: Block, split: str, epochs: int, repeat: int) -> Run:
         settings = self._settings(block, split, epochs, repeat)
@@ -277,7 +255,7 @@ class Study:
     def _train(self, runs: Sequence[Run]) -> None:
         self.check_rows(runs)
         wanted = self._missing(runs)
-        done = {row["key"]: row for _, row in self.rows().iterrows()}
+        done = {row["key"]: row for _, row in self.results().rows.iterrows()}
         for run in (r for same in wanted.values() for r in same if r.key in done):
             self._append(dict(done[run.key]) | {"method": run.method, "block": run.block.name})
         todo = {key: same for key, same in wanted.items() if key not in done}
@@ -290,9 +268,9 @@ class Study:
         self._check_two_slices()
         for k in p.top_k:
             partition.check_count("top_k", k, partition.weighted_layers(self.backbone))
-        searched = [m for m in methods(p) if not m.startswith("top_")]
+        searched = [m for m in methods(p) if not method(m).ranked]
         if self._is_complete("layer_wise"):
-            searched += [m for m in methods(p) if m.startswith("top_")]
+            searched += [m for m in methods(p) if method(m).ranked]
         self.check_rows([run for m in searched for run in self.search_runs(m)])
         done = [m for m in searched if self._is_complete(m)]
         self.check_rows([run for m in done for run in self.final_runs(m)])
@@ -317,7 +295,7 @@ class Study:
 
         Raises InputError. Figures refuse such a mixture too, but only after all the training.
         """
-        rows = self.rows()
+        rows = self.results().rows
         self._check_splits(rows)
         of_block = {(run.method, run.split, run.block.name, run.repeat): run for run in runs}
         planned = {(run.method, run.split): set() for run in runs}
@@ -529,7 +507,7 @@ class Study:
         return Task(images[0], targets[0], images[1], targets[1], epochs, self.params)
 
     def _ledger(self, method: str) -> Path:
-        return self.params.results_dir / f"{method}-{self.name}.csv"
+        return ledger_path(self.params.results_dir, method, self.name)
 
     def _append(self, row: dict) -> None:
         append_row(self._ledger(row["method"]), row)

@@ -6,16 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from .captions import caption
-from .paper import (
-    ABBREVIATIONS,
-    METHODS,
-    SETTING,
-    STATISTICS,
-    accuracies,
-    compare,
-    statistics,
-)
-from .results import FINAL_SPLIT, final_rows, summary
+from .methods import ABBREVIATIONS, TABLE1
+from .paper import SETTING, STATISTICS, compare, statistics
+from .results import Results, backbones_of
 
 REPEATS = "Variance over repeats"
 CSV = {"lineterminator": "\n", "float_format": "%.6f"}  # six digits, as the paper prints
@@ -25,13 +18,7 @@ BLANK = "–"  # a statistic that does not exist, for want of runs
 # ------------------------------------------------------------------------------------ numbers
 
 
-def backbones_of(df: pd.DataFrame) -> list[str]:
-    """The backbones that have rows: the paper's in the order of Table I, then any others."""
-    known = [name for name in accuracies().index if name in set(df["backbone"])]
-    return known + [name for name in dict.fromkeys(df["backbone"]) if name not in known]
-
-
-def table1(df: pd.DataFrame, split: str = FINAL_SPLIT) -> pd.DataFrame:
+def table1(results: Results) -> pd.DataFrame:
     """Table I: final validation accuracy of the paper's seven methods.
 
     Index: the backbones that were run, then three statistics: "Variance" and "Mean" over
@@ -40,10 +27,10 @@ def table1(df: pd.DataFrame, split: str = FINAL_SPLIT) -> pd.DataFrame:
     Columns: (method, "mean" | "sd" | "n"): float64 mean and sd (ddof 1) over n repeats; nan
     where nothing was run. A method that lacks a backbone has no Variance and Mean.
     """
-    cells = summary(df, split=split)
-    cells = cells[cells["method"].isin(METHODS)]
+    cells = results.summary()
+    cells = cells[cells["method"].isin(TABLE1)]
     wide = cells.pivot(index="backbone", columns="method", values=["mean", "sd", "n"])
-    columns = pd.MultiIndex.from_product([METHODS, ("mean", "sd", "n")])
+    columns = pd.MultiIndex.from_product([TABLE1, ("mean", "sd", "n")])
     wide = wide.swaplevel(axis=1).reindex(index=backbones_of(cells), columns=columns)
     wide = wide.astype(float)
     means = pd.concat([statistics(wide.xs("mean", axis=1, level=1)), _over_repeats(wide)])
@@ -67,18 +54,18 @@ def table1_cells(table: pd.DataFrame, plus_minus: str, bold: Callable[[str], str
     for name, cells in table.iterrows():
         means = cells.xs("mean", level=1).round(9)  # sums of k / n that are equal become equal
         best = means.min() if "Variance" in name else means.max()
-        texts = [_cell(name, cells[method], plus_minus) for method in METHODS]
+        texts = [_cell(name, cells[method], plus_minus) for method in TABLE1]
         pairs = zip(texts, means, strict=True)
         rows.append([name, *(bold(text) if mean == best else text for text, mean in pairs)])
     return rows
 
 
 def _cell(name: str, cell: pd.Series, plus_minus: str) -> str:
-    """One value of Table I: a mean and its spread, or a statistic."""
+    """One value of Table I: a mean ± its sd, or a statistic."""
     if pd.isna(cell["mean"]):
         return BLANK if name in (*STATISTICS, REPEATS) else "not run"
-    spread = "" if pd.isna(cell["sd"]) else f"{plus_minus}{cell['sd']:.4f}"
-    return f"{cell['mean']:.{_digits(name)}f}{spread}"
+    sd = "" if pd.isna(cell["sd"]) else f"{plus_minus}{cell['sd']:.4f}"
+    return f"{cell['mean']:.{_digits(name)}f}{sd}"
 
 
 def _digits(name: str) -> int:
@@ -129,16 +116,16 @@ def _escape(text: str) -> str:
 # -------------------------------------------------------------------------------------- files
 
 
-def save_table1(df: pd.DataFrame, folder: str | Path, split: str = FINAL_SPLIT) -> list[Path]:
+def save_table1(results: Results, folder: str | Path) -> list[Path]:
     """Write table1.csv , table1.md and table1.tex; returns their paths."""
-    table = table1(df, split)
+    table = table1(results)
     flat = table.set_axis([f"{method}_{what}" for method, what in table.columns], axis=1)
     counts = [name for name in flat if name.endswith("_n")]
     header = ["", *ABBREVIATIONS.values()]
     note = (
         "Validation accuracy of the final runs, mean ± sd over repeats. Variance and Mean run over"
         " the architectures, as in the paper; Variance over repeats is pooled."
-        f" Runs: {_runs(df, split)}."
+        f" Runs: {_runs(results)}."
     )
     md = table1_cells(table, " ± ", lambda text: f"**{text}**")
     tex = table1_cells(table, r" $\pm$ ", lambda text: rf"\textbf{{{text}}}")
@@ -150,12 +137,12 @@ def save_table1(df: pd.DataFrame, folder: str | Path, split: str = FINAL_SPLIT) 
     return _write(folder, texts)
 
 
-def save_comparison(df: pd.DataFrame, folder: str | Path, split: str = FINAL_SPLIT) -> list[Path]:
+def save_comparison(results: Results, folder: str | Path) -> list[Path]:
     """Write table1_comparison.csv (one row per cell) and .md (three lines per backbone)."""
-    table = compare(df, split)
+    table = compare(results)
     note = (
         "Table I, the paper's and ours: mean ± sd over repeats (number of repeats), and ours"
-        f" minus the paper's. Paper: {SETTING}. Ours: {_runs(df, split)}."
+        f" minus the paper's. Paper: {SETTING}. Ours: {_runs(results)}."
     )
     header = ["", "", *ABBREVIATIONS.values()]
     texts = {
@@ -165,16 +152,16 @@ def save_comparison(df: pd.DataFrame, folder: str | Path, split: str = FINAL_SPL
     return _write(folder, texts)
 
 
-def _runs(df: pd.DataFrame, split: str) -> str:
-    rows = final_rows(df, split)
-    return caption(rows[rows["method"].isin(METHODS)], "cell")
+def _runs(results: Results) -> str:
+    rows = results.final
+    return caption(rows[rows["method"].isin(TABLE1)], "cell")
 
 
 def comparison_cells(table: pd.DataFrame) -> list[list[str]]:
-    """`compare(df)` as three rows of text for each backbone: paper, ours, difference."""
+    """`compare` as three rows of text for each backbone: paper, ours, difference."""
     rows = []
     for name in dict.fromkeys(table["backbone"]):
-        part = table[table["backbone"] == name].set_index("method").loc[list(METHODS)]
+        part = table[table["backbone"] == name].set_index("method").loc[list(TABLE1)]
         digits = _digits(name)
         gaps = [f"{gap:+.{digits}f}" if gap == gap else BLANK for gap in part["difference"]]
         rows.append([name, "paper", *(f"{value:.{digits}f}" for value in part["paper"])])

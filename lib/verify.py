@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import partition, readme
+from . import readme
 from .audit_figures import write_all
 from .backbones import BACKBONES, load_backbone
+from .controls import read_controls
+from .ledger import read_results, run_key, unpack_hits
+from .methods import method, methods
 from .params import ROOT, InputError, Params, load_params
 from .provenance import own_git
-from .results import read_results, run_key, unpack_hits
+from .results import Results, planned
 from .speed import read_bench, save_bench
-from .sweep import methods
 
 UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
 _FOREIGN = " is made by nothing"
@@ -129,17 +131,17 @@ def rows_lacking(rows: pd.DataFrame, params: Params | None) -> Iterator[str]:
     """
     for name, of in rows.groupby("backbone"):
         wanted = methods(params) if params else tuple(of["method"].unique())
-        for method in wanted:
-            mine = of[of["method"] == method]
+        for tuned in wanted:
+            mine = of[of["method"] == tuned]
             search = mine[mine["split"] == params.search_split] if params else mine
-            lacking = _partition(name, method) - set(search["layers"])
+            lacking = _partition(name, tuned) - set(search["layers"])
             if lacking:
-                yield f"{method}-{name}: {len(lacking)} blocks lack a run, such as {min(lacking)!r}"
+                yield f"{tuned}-{name}: {len(lacking)} blocks lack a run, such as {min(lacking)!r}"
             elif search.empty:
-                yield f"{method}-{name}: the search lacks its run"
+                yield f"{tuned}-{name}: the search lacks its run"
             if params:
                 finals = mine[mine["split"] == params.final_split]
-                yield from (f"{method}-{name}: {w}" for w in _repeats_wrong(finals, params))
+                yield from (f"{tuned}-{name}: {w}" for w in _repeats_wrong(finals, params))
 
 
 def _repeats_wrong(finals: pd.DataFrame, params: Params) -> Iterator[str]:
@@ -153,19 +155,13 @@ def _repeats_wrong(finals: pd.DataFrame, params: Params) -> Iterator[str]:
 
 
 @cache
-def _partition(name: str, method: str) -> set[str]:
+def _partition(name: str, tuned: str) -> set[str]:
     """The tuned layers of every block of a method; none where rows decide (ranks, random draws)."""
-    propose = {
-        "baseline_1": partition.baseline_1,
-        "baseline_2": partition.baseline_2,
-        "layer_wise": partition.layer_wise,
-        "block_wise": partition.block_wise,
-        "sliding_window": lambda backbone: partition.sliding_window(backbone, 3),
-    }.get(method)
-    if propose is None or name not in BACKBONES:
+    record = method(tuned)
+    if record.ranked or record.role == "start" or name not in BACKBONES:
         return set()
     backbone = load_backbone(name, image_size=32, weights="none")
-    return {";".join(block.layers) for block in propose(backbone)}
+    return {";".join(block.layers) for block in record.propose(backbone, Params("any"), {})}
 
 
 def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iterator[str]:
@@ -173,7 +169,8 @@ def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iter
     if params is None:
         yield f"{folder}: no profile has this name"
         return
-    yield from _unlike(lambda fresh: write_all(rows, params, fresh), folder)
+    results = Results.of(planned(rows, params), params)
+    yield from _unlike(lambda fresh: write_all(results, read_controls(params), fresh), folder)
 
 
 def _unlike(write: Callable[[str], list[Path]], folder: Path) -> Iterator[str]:

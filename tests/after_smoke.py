@@ -2,9 +2,9 @@
 
 from test_figures import FIGURES
 
+from lib.ledger import read_results
+from lib.methods import methods
 from lib.params import ROOT, load_params
-from lib.results import read_results
-from lib.sweep import methods
 
 PARAMS = load_params("smoke", results="build/smoke/rows")
 

@@ -18,9 +18,9 @@ from rows import row
 
 from lib.__main__ import main
 from lib.data import load_data, pack
+from lib.ledger import append_row
 from lib.params import ROOT, load_params
 from lib.readme import replaced
-from lib.results import append_row
 from lib.tables import markdown
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from lib.results import COLUMNS, FINAL_SPLIT, SEARCH_SPLIT, pack_hits
+from lib.ledger import COLUMNS, pack_hits
+from lib.results import FINAL_SPLIT, SEARCH_SPLIT
 
 # Layers with weights, blocks between layers without, and all layers, as in Keras.
 SHAPES = {

@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from rows import BACKBONES, make_rows, row
 
-from lib import audit
-from lib.intervals import Estimate, Noise, Score
-from lib.paper import CLAIMS
+from lib import audit, claims
+from lib.claims import CLAIMS
+from lib.intervals import Estimate, Interval, Noise, Score
+from lib.ledger import pack_hits, read_results, unpack_hits
+from lib.methods import SEARCHES
 from lib.params import ROOT
-from lib.results import COLUMNS, SEARCH_SPLIT, pack_hits, read_results, unpack_hits
+from lib.results import NOTHING, SEARCH_SPLIT, Results
 from lib.scores import noises, scores
 
 
@@ -19,7 +21,7 @@ def df():
 
 
 def finding(value, error, **limits):
-    return audit.finding("x", Estimate(value, error), **limits)
+    return claims.finding("x", Estimate(value, error), **limits)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +42,8 @@ def finding(value, error, **limits):
     ],
 )
 def test_a_verdict_follows_from_its_findings(found, verdict):
-    assert audit.status(found) == verdict
-    assert verdict in audit.STATUSES
+    assert claims.status(found) == verdict
+    assert verdict in claims.STATUSES
 
 
 def test_a_share_counts_what_is_shown_to_lie_above_and_not_above():
@@ -50,12 +52,12 @@ def test_a_share_counts_what_is_shown_to_lie_above_and_not_above():
     bars = [_score("i", 0.5, noise), _score("ii", 0.3, noise)]
     layers = [_score(f"{n}", 0.5 + gap, noise) for n, gap in enumerate([0.4] * 2 + [-0.3] * 5)]
     layers += [_score(f"equal {n}", 0.5 + 1e-3, noise) for n in range(3)]
-    found = audit._few("x", layers, bars, 0.5)
-    assert found.interval == audit.Interval(0.5, 0.2, 0.5)
-    assert found.as_claimed and audit.status([found]) == "holds"
-    assert audit.status([audit._few("x", layers, bars, 0.1)]) == "does not hold"
-    assert audit.status([audit._few("x", layers, bars, 0.3)]) == "undecided"
-    assert audit.status([audit._few("x", layers[2:7], bars, 0.5)]) == "does not hold"  # none
+    found = claims._few("x", layers, bars, 0.5)
+    assert found.interval == Interval(0.5, 0.2, 0.5)
+    assert found.as_claimed and claims.status([found]) == "holds"
+    assert claims.status([claims._few("x", layers, bars, 0.1)]) == "does not hold"
+    assert claims.status([claims._few("x", layers, bars, 0.3)]) == "undecided"
+    assert claims.status([claims._few("x", layers[2:7], bars, 0.5)]) == "does not hold"  # none
 
 
 def _score(key, accuracy, noise, photos=2000):
@@ -64,10 +66,10 @@ def _score(key, accuracy, noise, photos=2000):
 
 
 def test_every_claim_gets_a_verdict(df):
-    table = audit.verdicts(df)
+    table = claims.verdicts(Results(df))
     assert table["claim"].tolist() == [claim.text for claim in CLAIMS]
-    assert set(table["status"]) <= set(audit.STATUSES)
-    assert set(audit.findings(df)) == {claim.name for claim in CLAIMS}
+    assert set(table["status"]) <= set(claims.STATUSES)
+    assert set(claims.findings(Results(df))) == {claim.name for claim in CLAIMS}
     by_name = dict(zip([claim.name for claim in CLAIMS], table["status"], strict=True))
     assert by_name["layers_differ"] == "not tested"  # the search was not repeated
     assert by_name["all_beat_baseline_1"] != "not tested"
@@ -75,18 +77,18 @@ def test_every_claim_gets_a_verdict(df):
 
 def test_the_page_on_verdicts_says_what_the_words_mean_and_what_the_rows_give():
     page = (ROOT / "docs" / "verdicts.md").read_text(encoding="utf-8")
-    assert all(f"| *{word}* | {meaning} |" in page for word, meaning in audit.STATUSES.items())
+    assert all(f"| *{word}* | {meaning} |" in page for word, meaning in claims.STATUSES.items())
     table = page.rpartition("| --- |\n")[2].replace("*", "").splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
     assert len(cells) == len(CLAIMS)
     for column, profile in ((2, "cpu"), (4, "cpu_native")):
-        found = audit.findings(read_results(ROOT / "results" / profile))
-        assert [line[column] for line in cells] == list(map(audit.status, found.values()))
+        found = claims.findings(Results(read_results(ROOT / "results" / profile)))
+        assert [line[column] for line in cells] == list(map(claims.status, found.values()))
 
 
 def test_table_1_as_printed_contradicts_two_of_its_claims():
     """MobileNetV2's block-wise lies below its Baseline II; the rest was counted by hand."""
-    assert audit.printed() == {
+    assert claims.printed() == {
         "block_wise_never_below_baseline_2": "4 of 5",
         "block_wise_highest_mean": "6 of 6",
         "block_wise_lowest_variance": "6 of 6",
@@ -95,13 +97,13 @@ def test_table_1_as_printed_contradicts_two_of_its_claims():
 
 
 def test_without_rows_nothing_is_tested():
-    table = audit.verdicts(pd.DataFrame(columns=list(COLUMNS)))
+    table = claims.verdicts(NOTHING)
     assert set(table["status"]) == {"not tested"}
 
 
 def test_an_interval_does_not_depend_on_the_groups_beside_it(df):
-    alone = audit.final_gains(df[df["backbone"] == "MobileNet"])
-    beside = audit.final_gains(df)
+    alone = audit.final_gains(Results(df[df["backbone"] == "MobileNet"]))
+    beside = audit.final_gains(Results(df))
     beside = beside[beside["backbone"] == "MobileNet"].set_index("method").loc[alone["method"]]
     bounds = ["low", "high"]
     np.testing.assert_allclose(alone[bounds].to_numpy(), beside[bounds].to_numpy(), atol=1e-12)
@@ -130,26 +132,25 @@ def test_layers_that_differ_are_told_from_noise_and_their_spread_is_given():
     rng, lucky = np.random.default_rng(0), (-0.1, 0.0, 0.1)
     real = _layer_rows(rng, rng.normal(0.5, 0.08, 30), lucky, 0.01)
     noise = _layer_rows(rng, [0.5] * 30, lucky, 0.02)
-    (one,), (none,) = map(audit.layers_against_seeds, (real, noise))
-    assert audit.status([one]) == "holds" and one.interval.low > 0
-    assert audit.status([none]) == "undecided" and none.interval.high < 0  # p says nothing of size
+    (one,), (none,) = (claims.layers_against_seeds(Results(rows)) for rows in (real, noise))
+    assert claims.status([one]) == "holds" and one.interval.low > 0
+    assert claims.status([none]) == "undecided" and none.interval.high < 0  # p says nothing of size
     assert "F(29, " in one.text and none.p_for > 0.05
 
 
 def test_layers_that_differ_less_than_chance_scatters_them_differ_all_the_same():
     """What BatchNorms do: the F test sees it, the effect is no larger than chance."""
     rng = np.random.default_rng(1)
-    (found,) = audit.layers_against_seeds(
-        _layer_rows(rng, rng.normal(0.5, 0.02, 60), [0] * 3, 0.01)
-    )
+    rows = _layer_rows(rng, rng.normal(0.5, 0.02, 60), [0] * 3, 0.01)
+    (found,) = claims.layers_against_seeds(Results(rows))
     assert found.p_for < 0.001 and found.interval.low < 0.005
-    assert audit.status([found]) == "holds"
+    assert claims.status([found]) == "holds"
 
 
 def test_components_are_those_that_were_put_in():
     rng = np.random.default_rng(0)
     layers, seeds = rng.normal(0.5, 0.08, (30, 1)), rng.normal(0, 0.2, 400)
-    between, chance = audit._components(layers + seeds + rng.normal(0, 0.01, (30, 400)))
+    between, chance = claims.components(layers + seeds + rng.normal(0, 0.01, (30, 400)))
     assert between == pytest.approx(layers.std(ddof=1), rel=0.05)
     assert chance == pytest.approx(0.01, rel=0.05)
 
@@ -181,7 +182,7 @@ def _hits(rng, p, images):
 @pytest.mark.parametrize(("seeds", "by"), [((0, 1, 2), "another seed"), ((0,), "the same run")])
 def test_selecting_among_equal_blocks_is_optimistic(seeds, by):
     """Thirty equal blocks: the best of them on 1000 images is too good by two standard errors."""
-    table = audit.optimism(_blocks(np.random.default_rng(0), 30, 0.6, seeds=seeds))
+    table = audit.optimism(Results(_blocks(np.random.default_rng(0), 30, 0.6, seeds=seeds)))
     (one,) = table.to_dict("records")
     assert one["blocks"] == 30 and one["optimism"] == pytest.approx(one["reported"] - one["honest"])
     standard_error = np.sqrt(0.6 * 0.4 / 1000)
@@ -193,14 +194,14 @@ def test_a_search_with_one_seed_takes_its_noise_from_the_others():
     rng = np.random.default_rng(0)
     repeated = _blocks(rng, 30, 0.6)
     once = _blocks(rng, 30, 0.6, seeds=(0,)).assign(backbone="MobileNet")
-    noise = noises(pd.concat([repeated, once]))
-    assert noise[SEARCH_SPLIT, "VGG16"].freedom == 29 * 2
-    assert noise[SEARCH_SPLIT, "MobileNet"] == noise[SEARCH_SPLIT, "VGG16"]
-    assert noises(once)[SEARCH_SPLIT, "MobileNet"].freedom == 0
+    noise = noises(Results(pd.concat([repeated, once])))
+    assert noise["search", "VGG16"].freedom == 29 * 2
+    assert noise["search", "MobileNet"] == noise["search", "VGG16"]
+    assert noises(Results(once))["search", "MobileNet"].freedom == 0
 
 
 def test_the_papers_way_of_scoring_is_given_beside_ours(df):
-    ours, paper = scores(df), scores(df, honest=False)
+    ours, paper = scores(Results(df)), scores(Results(df), honest=False)
     for name in ("VGG16", "MobileNet"):
         best = df[(df["method"] == "block_wise") & (df["backbone"] == name)]
         best = best[best["split"] == SEARCH_SPLIT]["val_accuracy"].max()
@@ -208,7 +209,7 @@ def test_the_papers_way_of_scoring_is_given_beside_ours(df):
         assert ours.winners["block_wise", name].value < best
         same = [of.winners["baseline_2", name].value for of in (ours, paper)]
         assert same[0] == same[1]
-    assert set(audit.verdicts(df)["scored as in the paper"]) <= set(audit.STATUSES)
+    assert set(claims.verdicts(Results(df))["scored as in the paper"]) <= set(claims.STATUSES)
 
 
 def test_the_rank_correlation_of_a_search_with_itself_is_one():
@@ -219,45 +220,47 @@ def test_the_rank_correlation_of_a_search_with_itself_is_one():
         for p in (0.58, 0.6, 0.62, 0.64)
     ]
     short = pd.concat(search)
-    (one,) = audit.rank_correlation(short, short.assign(split="train[:70%]")).to_dict("records")
+    long = Results(short.assign(split="train[:70%]"), search_split="train[:70%]")
+    (one,) = audit.rank_correlation(Results(short), long).to_dict("records")
     assert one["rho"] == one["low"] == one["high"] == pytest.approx(1)
     assert one["place"] == 1 and one["lost"] == 0
 
 
 def test_two_settings_are_compared_cell_by_cell(df):
     better = df.assign(hits=pack_hits(np.ones(300, bool)))
-    table = audit.compared(df, better)
+    table = audit.setting_gains(Results(df), Results(better))
     assert (table["second"] == 1).all() and (table["low"] > 0).all()
     assert np.allclose(table["second"] - table["first"], table["gain"])
     assert len(table) == 3 * 7
-    assert audit.compared(df, df.iloc[:0]).empty
+    assert audit.setting_gains(Results(df), NOTHING).empty
 
 
 def test_the_same_rows_give_the_same_verdicts(df):
-    tested = (audit.verdicts(df)["status"] != "not tested").sum()
-    assert audit.same_verdicts(df, df) == (tested, tested)
-    assert audit.same_verdicts(df, df.iloc[:0]) == (0, 0)
+    tested = (claims.verdicts(Results(df))["status"] != "not tested").sum()
+    assert audit.same_verdicts(Results(df), Results(df)) == (tested, tested)
+    assert audit.same_verdicts(Results(df), NOTHING) == (0, 0)
     flipped = df.assign(hits=df["hits"].map(lambda text: pack_hits(~unpack_hits(text, 300))))
-    same, of = audit.same_verdicts(df, flipped)
+    same, of = audit.same_verdicts(Results(df), Results(flipped))
     assert same < of == tested
 
 
 def test_gains_name_depth_kind_and_weights(df):
-    table = audit.gains(df, {})
+    table = audit.layer_gains(Results(df), {})
     vgg = table[table["backbone"] == "VGG16"]
     assert len(vgg) == 13 and vgg["depth"].iloc[0] == 0 and vgg["depth"].iloc[-1] == 1
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
 
 
 def test_ranks_of_two_searches_are_compared_block_by_block(df):
-    vgg = df[df["backbone"] == "VGG16"]
-    upside_down = vgg.assign(val_accuracy=1 - vgg["val_accuracy"]).iloc[::-1]
-    assert audit.same_ranks(vgg, vgg) == dict.fromkeys(audit.SEARCHES, pytest.approx(1))
-    assert audit.same_ranks(vgg, upside_down) == dict.fromkeys(audit.SEARCHES, pytest.approx(-1))
+    vgg = Results(df).only("VGG16")
+    flipped = vgg.rows.assign(val_accuracy=1 - vgg.rows["val_accuracy"])
+    upside_down = Results(flipped.iloc[::-1])
+    assert audit.same_ranks(vgg, vgg) == dict.fromkeys(SEARCHES[:3], pytest.approx(1))
+    assert audit.same_ranks(vgg, upside_down) == dict.fromkeys(SEARCHES[:3], pytest.approx(-1))
 
 
 def test_a_method_gains_what_it_is_above_baseline_1(df):
-    table = audit.final_gains(df).set_index(["backbone", "method"])
+    table = audit.final_gains(Results(df)).set_index(["backbone", "method"])
     assert len(table) == 3 * 7  # the paper's other methods, and random
     means = df[df["split"] == "train[:70%]"].groupby(["backbone", "method"])["val_accuracy"].mean()
     expected = means["VGG16", "top_3"] - means["VGG16", "baseline_1"]
@@ -266,24 +269,23 @@ def test_a_method_gains_what_it_is_above_baseline_1(df):
     unchosen = table.xs("random", level="method")
     np.testing.assert_allclose(unchosen["gain"], unchosen["paper"])
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
-    assert audit.final_gains(df[df["method"] != "baseline_1"]).empty
+    assert audit.final_gains(Results(df[df["method"] != "baseline_1"])).empty
 
 
 def test_variances_leave_each_backbone_out_in_turn(df):
-    table = audit.variances(df)
+    table = audit.variances(Results(df))
     assert table.index.tolist()[0] == "all" and len(table) == 4
-    assert len(audit.variances(make_rows(["VGG16"]))) == 0
+    assert len(audit.variances(Results(make_rows(["VGG16"])))) == 0
 
 
 def _repeated(counts):
     """A repeated block-wise search; counts: images got right ``(blocks, seeds, epochs)``."""
-    return pd.DataFrame(
-        [
-            row(block=f"b{i}", repeat=r, seed=r, curve=";".join(map(str, curve)), epochs=len(curve))
-            for i, seeds in enumerate(counts)
-            for r, curve in enumerate(seeds)
-        ]
-    )
+    rows = [
+        row(block=f"b{i}", repeat=r, seed=r, curve=";".join(map(str, curve)), epochs=len(curve))
+        for i, seeds in enumerate(counts)
+        for r, curve in enumerate(seeds)
+    ]
+    return Results(pd.DataFrame(rows))
 
 
 def test_early_epochs_rank_as_the_last_does_when_nothing_crosses():
@@ -299,13 +301,13 @@ def test_ranks_are_compared_between_seeds_and_never_within_one():
     up, down = [10, 20, 30], [30, 20, 10]
     table = audit.stop_early(_repeated([[[a] * 2, [b] * 2] for a, b in zip(up, down, strict=True)]))
     np.testing.assert_allclose(table[["again", "end"]], -1)
-    np.testing.assert_allclose(table["spread"], 0)
+    np.testing.assert_allclose(table["between"], 0)
 
 
 def test_a_search_with_one_seed_says_nothing_about_stopping(df):
-    assert audit.stop_early(df).empty
+    assert audit.stop_early(Results(df)).empty
 
 
 def test_the_last_epoch_is_compared_with_the_best(df):
-    table = audit.last_against_best(df)
+    table = audit.last_against_best(Results(df))
     assert (table["mean"] >= 0).all() and set(BACKBONES) >= set(df["backbone"])

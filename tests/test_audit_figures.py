@@ -1,7 +1,5 @@
 """The audit's figures and texts, from the committed rows where there are some."""
 
-from dataclasses import fields, replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,36 +9,43 @@ from rows import row
 from lib import audit
 from lib import audit_figures as figures
 from lib import audit_tables as tables
-from lib.audit import STATUSES
+from lib.claims import CLAIMS, STATUSES
 from lib.controls import Controls, read_controls
-from lib.paper import CLAIMS, METHODS
-from lib.results import SEARCH_SPLIT, read_results
+from lib.ledger import read_results
+from lib.methods import TABLE1, colour
+from lib.params import load_params
+from lib.results import NOTHING, Results
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return read_results(COMMITTED, ["MobileNet"])
+def results():
+    return Results(read_results(COMMITTED, ["MobileNet"]))
 
 
-def test_every_layer_is_a_point_of_its_kind(rows):
-    gains = tables.all_gains(rows)
+@pytest.fixture(scope="module")
+def controls():
+    return read_controls(load_params("cpu", results=str(COMMITTED)))
+
+
+def test_every_layer_is_a_point_of_its_kind(results):
+    gains = tables.layer_gains(results)
     assert gains["kind"].value_counts().to_dict() == {
         "BatchNorm": 27,
         "convolution": 14,
         "depthwise convolution": 13,
     }
-    depth, weights = figures.audit_depth(gains, rows).axes
+    depth, weights = figures.audit_depth(results).axes
     for ax, column in ((depth, "depth"), (weights, "weights")):
         shown = np.concatenate([bars.lines[0].get_xdata() for bars in ax.containers])
         assert sorted(shown) == sorted(gains[column])
 
 
-def test_every_block_of_the_long_search_is_a_line():
-    long = read_controls(COMMITTED).epochs
-    left, middle, right = figures.audit_epochs(long, 8).axes
+def test_every_block_of_the_long_search_is_a_line(controls):
+    left, middle, right = figures.audit_epochs(controls["epochs"], 8).axes
+    long = controls["epochs"].rows
     assert len(left.lines) == long["block"].nunique() + 1  # and where the profile stops
     assert left.lines[-1].get_xdata()[0] == 8
-    (block,) = [x for x in left.lines if x.get_color() == figures.COLOURS["baseline_1"]]
+    (block,) = [x for x in left.lines if x.get_color() == colour("baseline_1")]
     mean = long[long["method"] == "baseline_1"]["val_accuracy"].mean()
     assert block.get_ydata()[-1] == pytest.approx(mean)
     again, end = (line.get_ydata() for line in middle.lines[:2])
@@ -48,32 +53,30 @@ def test_every_block_of_the_long_search_is_a_line():
     assert [x.get_text() for x in right.get_legend().texts] == ["blocks", "chance"]
 
 
-def test_gains_are_drawn_beside_the_papers(rows):
-    native = read_controls(COMMITTED).native
-    native = native[native["backbone"] == "MobileNet"]
-    (ax,) = figures.audit_gains(rows, native).axes
+def test_gains_are_drawn_beside_the_papers(results, controls):
+    native = controls["native"].only("MobileNet")
+    (ax,) = figures.audit_gains(results, native).axes
     shown = [line.get_xdata() for line in ax.lines if line.get_marker() in ("D", "o")]
     paper, *ours = (np.asarray(x, float) for x in shown)
     assert paper[0] == pytest.approx(0.875568 - 0.828338)  # Table I, MobileNet, Baseline II
-    for x, df in zip(ours, (rows, native), strict=True):
-        gains = audit.final_gains(df).set_index("method")["gain"]
-        np.testing.assert_allclose(x, gains[list(METHODS[1:])])
+    for x, source in zip(ours, (results, native), strict=True):
+        gains = audit.final_gains(source).set_index("method")["gain"]
+        np.testing.assert_allclose(x, gains[list(TABLE1[1:])])
 
 
-def test_networks_that_lack_an_input_scaling_are_drawn(rows):
-    assert len(figures.audit_gains(rows, rows.iloc[:0]).axes) == 1
+def test_networks_that_lack_an_input_scaling_are_drawn(results):
+    assert len(figures.audit_gains(results).axes) == 1
 
 
-def test_the_table_of_gains_has_a_column_a_network_and_scaling(rows):
-    controls = read_controls(COMMITTED)
-    native = controls.native[controls.native["backbone"] == "MobileNet"]
-    text = tables.gain_table([rows, native], controls.norms)
+def test_the_table_of_gains_has_a_column_a_network_and_scaling(results, controls):
+    native = controls["native"].only("MobileNet")
+    text = tables.gain_table([results, native], controls["batch_norms"])
     lines = [line.split(" | ") for line in text.splitlines()]
     header = next(line for line in lines if line[0] == "| ")
     epochs = "64 px, 8 / 3 epochs"
     assert header[1:] == [f"MobileNet<br>[0, 1], {epochs}", f"MobileNet<br>native, {epochs} |"]
     (best,) = [line for line in lines if line[0] == "| final: Top 3"]
-    gain = audit.final_gains(rows).set_index("method").loc["top_3"]
+    gain = audit.final_gains(results).set_index("method").loc["top_3"]
     ours = f"**{gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]**"
     assert best[1] == f"{ours} ({gain['paper']:+.3f})" and gain["paper"] != gain["gain"]
     (norm,) = [line for line in lines if line[0] == "| search: one BatchNorm"]
@@ -82,28 +85,28 @@ def test_the_table_of_gains_has_a_column_a_network_and_scaling(rows):
     assert alone[1].startswith("**-") and alone[2] == "– |"  # the control has the paper's inputs
 
 
-def test_a_search_without_final_runs_has_gains_of_its_own(rows):
-    search = rows[rows["split"] == SEARCH_SPLIT]
-    text = tables.gain_table([search], rows.iloc[:0])
+def test_a_search_without_final_runs_has_gains_of_its_own(results):
+    search = results.with_rows(results.searched)
+    text = tables.gain_table([search], NOTHING)
     assert "64 px, 8 epochs" in text and "| final: Baseline I, accuracy | – |" in text
     assert "final: Top 3" not in text and "search: one BatchNorm" in text
-    assert figures.audit_gains(search, rows.iloc[:0]).axes
+    assert figures.audit_gains(search).axes
 
 
-def test_a_long_search_with_one_seed_says_nothing_about_stopping(rows):
-    controls = read_controls(COMMITTED)
-    once = replace(controls, epochs=controls.epochs[controls.epochs["repeat"] == 0])
-    assert "stopping" in tables.remarks(rows, controls, "stopping")
-    assert tables.remarks(rows, once, "stopping") == ""
+def test_a_long_search_with_one_seed_says_nothing_about_stopping(results, controls):
+    long = controls["epochs"]
+    once = Controls({"epochs": [long.with_rows(long.search)]})
+    assert "stopping" in tables.remarks(results, controls, "stopping")
+    assert tables.remarks(results, once, "stopping") == ""
 
 
-def test_a_point_for_each_size_and_baseline(rows):
-    sizes = read_controls(COMMITTED).sizes
-    table = audit.by_size(rows, sizes)
-    expected = [64, *sizes["image_size"].drop_duplicates()]
+def test_a_point_for_each_size_and_baseline(results, controls):
+    sizes = controls.each("sizes")
+    table = audit.by_size(results, sizes)
+    expected = [64, *(source.rows["image_size"].iloc[0] for source in sizes)]
     assert table["image_size"].tolist() == sorted(expected) and len(expected) > 1
     assert dict(zip(table["image_size"], table["values"], strict=True))[96] == 4 * 3 * 3
-    (ax,) = figures.audit_sizes(rows, sizes).axes
+    (ax,) = figures.audit_sizes(results, sizes).axes
     # Error bars keep their numbers as objects.
     one, two = (np.asarray(bars.lines[0].get_ydata(), float) for bars in ax.containers)
     np.testing.assert_allclose(two - one, table["gap"])
@@ -118,27 +121,26 @@ def test_the_band_of_seeds_is_their_range_without_what_all_layers_share():
             for r, value in enumerate(of)
         ]
     )
-    (ax,) = figures.audit_seeds(df, df.iloc[:0]).axes
+    (ax,) = figures.audit_seeds(Results(df), NOTHING).axes
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.55, 0.35])
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     np.testing.assert_allclose((band.min(), band.max()), (0.33, 0.57))
-    one, other = figures.audit_seeds(df, df.assign(input_scaling="native")).axes
+    one, other = figures.audit_seeds(Results(df), Results(df.assign(input_scaling="native"))).axes
     assert "[0, 1]" in one.get_title("left") and "native" in other.get_title("left")
 
 
-def test_verdicts_name_every_claim_and_define_every_word(rows):
-    text = tables.verdict_table(rows)
+def test_verdicts_name_every_claim_and_define_every_word(results):
+    text = tables.verdict_table(results)
     assert all(claim.text in text for claim in CLAIMS)
     assert all(f"*{name}*: {meaning}" in text for name, meaning in STATUSES.items())
-    both = tables.verdict_table(rows, rows.assign(profile="other"))
+    both = tables.verdict_table(results, results.with_rows(results.rows.assign(profile="other")))
     assert "native inputs" in both and "native inputs" not in text and "profile other" in both
 
 
-def test_remarks_come_from_the_rows(rows):
-    controls = read_controls(COMMITTED)
-    text = tables.remarks(rows, controls)
-    flipped = rows.assign(hits=rows["hits"].to_numpy()[::-1])
-    assert tables.remarks(flipped, controls) != text
+def test_remarks_come_from_the_rows(results, controls):
+    text = tables.remarks(results, controls)
+    flipped = results.rows.assign(hits=results.rows["hits"].to_numpy()[::-1])
+    assert tables.remarks(Results(flipped), controls) != text
     for part in (
         "inputs.",
         "does 10 % predict 70 %?",
@@ -148,6 +150,6 @@ def test_remarks_come_from_the_rows(rows):
         "Baseline II and the size",
     ):
         assert f"**MobileNet, {part}" in text
-    nothing = tables.remarks(rows, Controls(*[rows.iloc[:0]] * len(fields(Controls))))
+    nothing = tables.remarks(results, Controls({}))
     for word in ("MobileNet, inputs", "predict", "instead", "stopping", "size"):
         assert word not in nothing

@@ -15,7 +15,6 @@ from lib.backbones import (
     file_names,
     find_weights,
     load_backbone,
-    n_weights,
     scale_inputs,
     weights_digest,
 )
@@ -42,7 +41,7 @@ def test_backbone_computes_what_keras_computes_and_its_twin_has_its_layers(name)
     images = np.random.default_rng(0).random((1, 32, 32, 3), dtype="float32")
     np.testing.assert_array_equal(full(images), original(images))
     assert len(weighted(full)) == WITH_WEIGHTS[name]
-    assert full.count_params() == sum(n_weights(layer) for layer in full.layers)
+    assert full.count_params() == sum(layer.count_params() for layer in full.layers)
     assert all(layer.trainable for layer in full.layers)
     check_twin(thin(name), full)
 

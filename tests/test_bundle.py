@@ -13,10 +13,11 @@ from rows import row
 
 from lib import bundle
 from lib.data import load_data, pack
+from lib.ledger import append_row, read_results, run_key
+from lib.methods import methods
 from lib.params import InputError, Params, load_params
 from lib.provenance import git_sha
-from lib.results import append_row, read_results, run_key
-from lib.sweep import Study, methods
+from lib.sweep import Study
 
 
 def params_of(tmp_path, **changes):

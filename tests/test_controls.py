@@ -4,8 +4,10 @@ import pytest
 
 from lib import audit, controls
 from lib.audit_figures import audit_epochs
+from lib.claims import layers_against_seeds
+from lib.ledger import read_results
 from lib.params import InputError, load_params
-from lib.results import read_results
+from lib.results import Results
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +22,14 @@ def params(tmp_path_factory):
 
 def test_the_search_is_repeated_layer_by_layer(params):
     rows = read_results(params.results_dir)
-    (table,) = audit.seeds(rows).values()
+    (table,) = audit.seeds(Results(rows)).values()
     assert table.shape == (13, controls.SEEDS)
-    assert len(audit.layers_against_seeds(rows)) == 1
+    assert len(list(layers_against_seeds(Results(rows)))) == 1
 
 
 def test_the_long_search_has_every_seed_and_epoch(params):
-    long = controls.read_controls(params.results_dir).epochs
-    assert long.groupby("method").size().to_dict() == {
+    long = controls.read_controls(params)["epochs"]
+    assert long.rows.groupby("method").size().to_dict() == {
         method: n * controls.SEEDS
         for method, n in {"baseline_1": 1, "baseline_2": 1, "random": 1, "block_wise": 5}.items()
     }
@@ -36,16 +38,26 @@ def test_the_long_search_has_every_seed_and_epoch(params):
 
 
 def test_every_block_is_trained_on_the_final_slice(params):
-    rows = controls.read_controls(params.results_dir).blocks
+    rows = controls.read_controls(params)["blocks"].search
     assert set(rows["split"]) == {params.final_split} and len(rows) == 5
 
 
 def test_what_was_not_asked_for_is_not_trained(params):
-    made = controls.read_controls(params.results_dir)
-    assert made.norms.empty and made.larger.empty and made.sizes.empty
+    made = controls.read_controls(params)
+    assert {name for name, found in made.found.items() if found} == {"blocks", "epochs"}
+    assert not len(made["batch_norms"]) and not made.each("sizes") and not made.reruns
     assert set(read_results(params.results_dir)["method"]) == {"layer_wise"}
 
 
 def test_an_unknown_control_is_refused(params):
-    with pytest.raises(InputError, match=r"control: 'sed' is unknown; allowed: seeds, norms"):
+    with pytest.raises(InputError, match=r"control: 'sed' is unknown; allowed: seeds, batch_norms"):
         controls.train_controls(params, ["sed"])
+
+
+def test_a_control_is_read_with_the_slices_that_made_it():
+    params = load_params("cpu", search_split="train[:20%]", select_on="best_val_accuracy")
+    for control in controls.CONTROLS:
+        for job in control.jobs(params):
+            assert job.params.select_on == "best_val_accuracy"
+            expected = params.final_split if control.name == "blocks" else "train[:20%]"
+            assert job.params.search_split == expected, control.name

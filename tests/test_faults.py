@@ -12,8 +12,9 @@ import torture
 from rows import row
 
 import lib.sweep
+from lib.ledger import append_row, ledger_lock, read_ledger
 from lib.params import InputError, load_params
-from lib.results import append_row, best_block, ledger_lock, read_ledger, search_rows
+from lib.results import Results
 from lib.sweep import search
 
 
@@ -106,8 +107,8 @@ def test_a_run_that_diverges_is_recorded_as_failed_and_not_trained_again(params,
     rows = search(params, "block_wise")
     failed = rows[rows["failed"] != ""]
     assert failed["failed"].tolist() == ["the loss is nan from epoch 1 on"]
-    assert len(search_rows(rows)) == 4
-    assert best_block(rows, "block_wise", "VGG16")["block"] != failed["block"].item()
+    assert len(Results(rows).search) == 4
+    assert Results(rows).winner("block_wise", "VGG16")["block"] != failed["block"].item()
     assert len(search(params, "block_wise")) == 5  # nothing was appended
 
 

@@ -8,10 +8,10 @@ from matplotlib.colors import to_hex
 from rows import BACKBONES, make_rows, row
 
 from lib import figures
-from lib.paper import LABELS
-from lib.results import EXTRA_METHODS, best_block, final_rows, search_rows, summary
+from lib.methods import colour
+from lib.results import Results
 from lib.schemes import photo_grid
-from lib.style import COLOURS, colour, render, save
+from lib.style import render, save
 
 FIGURES = (
     "fig01_schemes",
@@ -71,14 +71,14 @@ def hatched(ax) -> list:
 
 
 def test_all_files_come_out_for_five_backbones(df, tmp_path):
-    paths = figures.draw_all(df, tmp_path, COUNTS)
+    paths = figures.draw_all(Results(df), tmp_path)
     assert {path.name for path in paths} == FILES == {path.name for path in tmp_path.iterdir()}
     assert all(path.stat().st_size > 500 for path in paths)
 
 
 def test_all_files_of_one_backbone_repeat_byte_by_byte(one, tmp_path):
     for folder in ("a", "b"):
-        figures.draw_all(one, tmp_path / folder, COUNTS)
+        figures.draw_all(Results(one), tmp_path / folder)
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
@@ -92,33 +92,33 @@ def test_an_svg_holds_no_date(tmp_path):
 
 @pytest.mark.parametrize(("draw", "method"), OF_ROWS, ids=FIGURES[2:])
 def test_what_has_no_rows_is_said_to_be_not_run(draw, method, one):
-    assert "not run" not in texts(draw(one))
-    assert "not run" in texts(draw(one[one["method"] != method]))
-    assert "not run" in texts(draw(one[:0]))
+    assert "not run" not in texts(draw(Results(one)))
+    assert "not run" in texts(draw(Results(one[one["method"] != method])))
+    assert "not run" in texts(draw(Results(one[:0])))
 
 
 @pytest.mark.parametrize(("draw", "method"), OF_ROWS, ids=FIGURES[2:])
 def test_the_caption_gives_profile_data_and_settings(draw, method, one):
-    lines = texts(draw(one))
+    lines = texts(draw(Results(one)))
     assert any("profile quick · train[:" in text and "8 epochs" in text for text in lines)
 
 
 def test_figures_leave_matplotlib_as_it_was(one):
     before = dict(matplotlib.rcParams)
-    figures.fig05_block_wise(one)
+    figures.fig05_block_wise(Results(one))
     assert dict(matplotlib.rcParams) == before
 
 
 def test_a_users_own_settings_of_matplotlib_change_no_figure(one):
-    plain = render(figures.fig03_baselines(one), "svg")
+    plain = render(figures.fig03_baselines(Results(one)), "svg")
     own = {"lines.linewidth": 9, "svg.fonttype": "none", "axes.titleweight": "bold"}
     with matplotlib.rc_context(own):
-        assert render(figures.fig03_baselines(one), "svg") == plain
+        assert render(figures.fig03_baselines(Results(one)), "svg") == plain
         assert matplotlib.rcParams["lines.linewidth"] == 9
 
 
 def test_a_figure_shows_itself_in_a_notebook(one):
-    assert figures.fig03_baselines(one)._repr_png_().startswith(b"\x89PNG")
+    assert figures.fig03_baselines(Results(one))._repr_png_().startswith(b"\x89PNG")
 
 
 # ------------------------------------------------------------------------------ single figures
@@ -161,8 +161,8 @@ def test_figure_2_draws_a_bar_for_each_layer_and_marks_the_valleys():
 
 
 def test_figure_3_shows_three_bars_a_backbone(df):
-    (ax,) = figures.fig03_baselines(df).axes
-    rows = search_rows(df).set_index(["backbone", "method"])["val_accuracy"]
+    (ax,) = figures.fig03_baselines(Results(df)).axes
+    rows = Results(df).search.set_index(["backbone", "method"])["val_accuracy"]
     expected = [
         rows[backbone, method]
         for backbone in BACKBONES
@@ -180,56 +180,57 @@ def test_figure_3_shows_three_bars_a_backbone(df):
     ],
 )
 def test_figures_4_and_6_show_every_run_and_ring_the_best(df, draw, method, counts):
-    fig = draw(df)
+    fig = draw(Results(df))
     assert len({ax.get_ylim() for ax in fig.axes}) > 1  # V3Small's low accuracies flatten no other
     for ax, backbone, count in zip(fig.axes, BACKBONES, counts, strict=True):
         points, ring = ax.lines[1], ax.lines[2]
         assert list(points.get_xdata()) == list(range(1, count + 1))
-        best = best_block(df, method, backbone)
+        best = Results(df).winner(method, backbone)
         assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (
             best["position"],
             best["val_accuracy"],
         )
         assert points.get_ydata().max() == best["val_accuracy"]
         levels = [line.get_ydata()[0] for line in ax.lines[3:]]
-        rows = search_rows(df).set_index(["method", "backbone"])["val_accuracy"]
+        rows = Results(df).search.set_index(["method", "backbone"])["val_accuracy"]
         assert levels == [rows["baseline_1", backbone], rows["baseline_2", backbone]]
 
 
 @pytest.mark.parametrize("select_on", ["val_accuracy", "best_val_accuracy"])
 def test_in_figure_5_the_best_block_is_white_with_vertical_hatching(df, select_on):
     df = df.assign(best_val_accuracy=1 - df["val_accuracy"])  # makes another block the best
-    fig = figures.fig05_block_wise(df, select_on)
+    results = Results(df, select_on)
+    fig = figures.fig05_block_wise(results)
     for ax, backbone, count in zip(fig.axes, BACKBONES, (5, 27, 35, 48, 51), strict=True):
         assert len(bars(ax)) == count
         (bar,) = hatched(ax)
-        best = best_block(df, "block_wise", backbone, select_on)
+        best = results.winner("block_wise", backbone)
         assert round(bar.get_x() + bar.get_width() / 2) == int(best["block"][-2:])
         assert bar.get_height() == best[select_on] == max(b.get_height() for b in bars(ax))
         assert set(bar.get_hatch()) == {"|"} and to_hex(bar.get_facecolor()) == "#ffffff"
-        assert to_hex(bar.get_edgecolor()) == COLOURS["block_wise"].lower()
+        assert to_hex(bar.get_edgecolor()) == colour("block_wise").lower()
 
 
 def test_figure_5_says_when_other_blocks_are_as_good(one):
     blocks = one["method"].eq("block_wise") & one["split"].eq("train[:10%]")
     one = one.assign(val_accuracy=one["val_accuracy"].mask(blocks, 0.75))
-    (ax,) = figures.fig05_block_wise(one).axes
+    (ax,) = figures.fig05_block_wise(Results(one)).axes
     assert ax.get_title(loc="right").endswith("0.750, first of 5 equal")
     assert len(hatched(ax)) == 1
 
 
 def test_figure_7_shows_the_best_of_each_approach(df):
-    (ax,) = figures.fig07_search_summary(df).axes
+    (ax,) = figures.fig07_search_summary(Results(df)).axes
     assert len(bars(ax)) == 40
     heights = {round(bar.get_height(), 9) for bar in bars(ax)}
     for backbone in BACKBONES:
         for method in ("layer_wise", "block_wise", "sliding_window", "top_3"):
-            assert round(best_block(df, method, backbone)["val_accuracy"], 9) in heights
+            assert round(Results(df).winner(method, backbone)["val_accuracy"], 9) in heights
 
 
 def test_figure_8_shows_means_and_runs_and_hatches_the_best(df):
-    (ax,) = figures.fig08_final(df).axes
-    means = summary(df)
+    (ax,) = figures.fig08_final(Results(df)).axes
+    means = Results(df).summary()
     assert len(bars(ax)) == 40
     np.testing.assert_allclose(
         sorted(bar.get_height() for bar in bars(ax)), sorted(means["mean"]), rtol=1e-12
@@ -239,7 +240,7 @@ def test_figure_8_shows_means_and_runs_and_hatches_the_best(df):
         [bar.get_height() for bar in hatched(ax)], highest[list(BACKBONES)], rtol=1e-12
     )
     dots = np.concatenate([line.get_ydata() for line in ax.lines])
-    assert sorted(dots) == sorted(final_rows(df)["val_accuracy"])
+    assert sorted(dots) == sorted(Results(df).final["val_accuracy"])
 
 
 @pytest.mark.parametrize(
@@ -250,8 +251,8 @@ def test_figure_8_shows_means_and_runs_and_hatches_the_best(df):
     ],
 )
 def test_figures_9_and_10_show_four_repeats_and_their_mean(df, draw, method):
-    (ax,) = draw(df).axes
-    rows = final_rows(df)
+    (ax,) = draw(Results(df)).axes
+    rows = Results(df).final
     for group, backbone in enumerate(BACKBONES):
         mine = rows[(rows["method"] == method) & (rows["backbone"] == backbone)]
         line, dots = ax.lines[2 * group : 2 * group + 2]
@@ -261,8 +262,8 @@ def test_figures_9_and_10_show_four_repeats_and_their_mean(df, draw, method):
 
 def test_other_splits_are_drawn_where_asked(one):
     other = one.replace({"split": {"train[:10%]": "train[:20%]"}})
-    assert "not run" in texts(figures.fig05_block_wise(other))
-    fig = figures.fig05_block_wise(other, split="train[:20%]")
+    assert "not run" in texts(figures.fig05_block_wise(Results(other)))
+    fig = figures.fig05_block_wise(Results(other, search_split="train[:20%]"))
     assert "trained on 20 % of the data" in " ".join(texts(fig))
     assert len(bars(fig.axes[0])) == 5
 
@@ -270,20 +271,14 @@ def test_other_splits_are_drawn_where_asked(one):
 # ----------------------------------------------------------------------------------- the style
 
 
-def test_every_method_has_a_name_and_a_colour_of_its_own():
-    assert set(COLOURS) == set(LABELS) - set(EXTRA_METHODS)
-    assert len(set(COLOURS.values())) == len(COLOURS)
-    assert colour("top_4") not in COLOURS.values()
-
-
 def test_a_ranked_block_of_another_size_is_shown(one):
     four = row(method="top_4", block="top_4", key="top4", val_accuracy=0.9)
     more = pd.concat([one, pd.DataFrame([four])], ignore_index=True)
-    (ax,) = figures.fig07_search_summary(more).axes
+    (ax,) = figures.fig07_search_summary(Results(more)).axes
     assert len(bars(ax)) == 9 and "Top 4" in texts(ax.figure)
 
 
 def test_rendering_twice_gives_the_same_bytes(one):
-    fig = figures.fig08_final(one)
+    fig = figures.fig08_final(Results(one))
     assert render(fig, "svg") == render(fig, "svg")
     assert render(fig, "png") == render(fig, "png")

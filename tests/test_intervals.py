@@ -13,9 +13,9 @@ from rows import row
 from scipy.stats import norm
 
 from lib import intervals
-from lib.audit import decisions, finding, status
+from lib.claims import decisions, finding, status
 from lib.intervals import Estimate, Noise, Score, choices, difference, scatter
-from lib.results import pack_hits
+from lib.ledger import pack_hits
 from lib.scores import Search, _unlucky
 
 PHOTOS, SEED, CHANCE, OWN = 400, 0.05, 0.06, 0.55  # sds, beside the 1 of chance in both
@@ -83,7 +83,8 @@ def winner(table, again):
     """The score of the best of some blocks, and what it is meant to be on the average."""
     first = table[:, 0]
     keys = tuple(map(str, range(len(first))))
-    search = Search(keys, first, table[:, 1:] if again else table[:, 1:1])
+    others = table[:, 1:] if again else table[:, 1:1]
+    search = Search(keys, first.mean(axis=1), first, others)
     noise = scatter(table)
     share, _ = choices(first, sd=0.0 if again else noise.sd)
     return search.winner(noise), share.mean(axis=1)
@@ -117,7 +118,8 @@ def test_final_runs_are_scored_without_the_luck_of_the_photos(monkeypatch):
         base, ours = scored(final, scatter(final))
         found = {("baseline_1", "x"): base, ("block_wise", "x"): ours}
         right = search[1:, 0]
-        searches = {("block_wise", "x"): Search(("",) * 30, right, right[:, None][:, 1:])}
+        once = Search(("",) * 30, right.mean(axis=1), right, right[:, None][:, 1:])
+        searches = {("block_wise", "x"): once}
         honest = _unlucky(found, searches)["block_wise", "x"]
         errors.append((ours.value - base.value, honest.value - base.value))
     paper, ours = np.mean(errors, axis=0)

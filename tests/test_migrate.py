@@ -4,9 +4,9 @@ import pytest
 import rows
 
 from lib.__main__ import main
+from lib.ledger import COLUMNS, append_row, read_ledger, rewrite_ledger, run_key
 from lib.migrate import EARLIER, migrate
 from lib.params import InputError
-from lib.results import COLUMNS, append_row, read_ledger, rewrite_ledger, run_key
 
 
 def write(path, **changes):

@@ -8,7 +8,10 @@ import pytest
 from rows import COLUMNS, make_rows, row
 
 from lib import paper
+from lib.claims import CLAIMS
+from lib.methods import PAPER
 from lib.params import ROOT, InputError
+from lib.results import Results
 
 
 def test_the_printed_table_has_five_backbones_and_seven_methods():
@@ -64,7 +67,7 @@ def test_statistics_against_hand_computed_numbers():
 
 
 def test_a_damaged_table_is_refused(tmp_path):
-    text = paper.TABLE1.read_text()
+    text = paper.FILE.read_text()
     for damaged in (text.replace("top_3", "top_4"), text.replace("0.30881", "n/r")):
         (tmp_path / "table.csv").write_text(damaged)
         with pytest.raises(InputError, match="table.csv: must have the columns baseline_1,"):
@@ -85,7 +88,7 @@ def finals(**accuracies):
 
 def test_compare_sets_ours_beside_the_printed_values():
     rows = finals(block_wise=[0.8, 0.9], baseline_1=[0.75])
-    table = paper.compare(pd.DataFrame(rows, columns=list(COLUMNS)))
+    table = paper.compare(Results(pd.DataFrame(rows, columns=list(COLUMNS))))
     assert len(table) == 7 * 7
     ours = cell(table, "VGG16", "block_wise")
     assert ours["ours"] == "0.8500 ± 0.0707 (2)"
@@ -97,9 +100,9 @@ def test_compare_sets_ours_beside_the_printed_values():
 
 
 def test_compare_gives_statistics_only_where_all_five_backbones_ran():
-    part = paper.compare(make_rows(["VGG16", "MobileNet"]))
+    part = paper.compare(Results(make_rows(["VGG16", "MobileNet"])))
     assert (part[part["backbone"] == "Mean"]["ours"] == "not run").all()
-    full = paper.compare(make_rows())
+    full = paper.compare(Results(make_rows()))
     means = full[(full["method"] == "top_3") & ~full["backbone"].isin(paper.STATISTICS)]["mean"]
     assert cell(full, "Mean", "top_3")["mean"] == pytest.approx(means.mean())
     assert cell(full, "Variance", "top_3")["mean"] == pytest.approx(means.var(ddof=1))
@@ -107,15 +110,15 @@ def test_compare_gives_statistics_only_where_all_five_backbones_ran():
 
 
 def test_compare_of_no_rows_is_all_not_run():
-    table = paper.compare(make_rows(["VGG16"])[:0])
+    table = paper.compare(Results(make_rows(["VGG16"])[:0]))
     assert (table["ours"] == "not run").all() and len(table) == 49
 
 
 def test_claims_are_distinct_and_name_only_known_methods():
-    assert len({claim.name for claim in paper.CLAIMS}) == len(paper.CLAIMS) == 13
-    for claim in paper.CLAIMS:
+    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS) == 13
+    for claim in CLAIMS:
         used = set(re.findall(r"\b(?:\w+_\w+|random)\b", claim.statement))
-        assert used <= set(paper.LABELS), claim.name
+        assert used <= set(PAPER), claim.name
         assert claim.text and claim.where
 
 
@@ -132,4 +135,4 @@ def test_the_table_names_the_projects_backbones():
     from lib.backbones import BACKBONES
 
     assert tuple(paper.accuracies().index) == BACKBONES
-    assert ROOT in paper.TABLE1.parents
+    assert ROOT in paper.FILE.parents

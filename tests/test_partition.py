@@ -102,6 +102,38 @@ def test_blocks_of_a_small_network(small):
     ]
 
 
+# Units between residual additions, or stages of one size where nothing is added.
+UNITS = {
+    "VGG16": [2, 2, 3, 3, 3],
+    "MobileNet": [6, 8, 8, 24, 8],
+    "MobileNetV2": [18, 12, 6, 12, 6, 6, 12, 6, 12, 6, 8],
+    "MobileNetV3Small": [20, 16, 8, 16, 16, 8, 2],
+    "ResNet50V2": [8, 6, 6, 7, 6, 6, 6, 7, 6, 6, 6, 6, 6, 7, 6, 6, 1],
+}
+
+
+def test_units_end_with_an_addition_and_hold_every_layer_with_weights(named_twin):
+    name, twin = named_twin
+    units = partition.residual_units(twin)
+    assert [len(unit.layers) for unit in units] == UNITS[name]
+    assert [layer for unit in units for layer in unit.layers] == partition.weighted_layers(twin)
+    order = [layer.name for layer in twin.layers]
+    additions = [x.name for x in twin.layers if isinstance(x, keras.layers.Add)]
+    for one, other in zip(units, units[1:], strict=False) if additions else ():
+        last, first = order.index(one.layers[-1]), order.index(other.layers[0])
+        assert sum(last < order.index(name) < first for name in additions) == 1
+
+
+def test_units_of_a_network_without_additions_are_its_stages(small):
+    assert partition.residual_units(small) == [
+        Block("unit_01", ("a", "b", "c")),
+        Block("unit_02", ("d",)),
+    ]
+    twin = load_backbone("VGG16", image_size=32, weights="none", thin=True)
+    blocks = partition.block_wise(twin)
+    assert [u.layers for u in partition.residual_units(twin)] == [b.layers for b in blocks]
+
+
 def test_windows_keep_positions_that_tune_the_same(small):
     assert partition.sliding_window(small, 3) == [
         Block("window_001", ("a", "b")),

@@ -8,8 +8,9 @@ from committed import PROJECT, RESULTS
 from rows import row
 
 from lib import readme
+from lib.ledger import read_results
 from lib.params import ROOT
-from lib.results import read_results
+from lib.results import Results
 
 TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in readme.PAGES}
 
@@ -27,7 +28,7 @@ def test_a_table_that_was_altered_is_found_and_mended(tmp_path):
     page.write_text(TEXTS["docs/speed.md"].replace("ratio", "ration"), encoding="utf-8")
     (problem,) = readme.outdated(tmp_path / "project")
     assert problem.startswith(f"{page}: its tables are not what the rows give")
-    readme.refresh(tmp_path / "project")
+    readme.refresh(tmp_path / "project", readme.contents(tmp_path / "project"))
     assert list(readme.outdated(tmp_path / "project")) == []
 
 
@@ -40,12 +41,12 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
 
 
 def test_other_rows_give_another_table():
-    rows = read_results(RESULTS)
-    native = read_results(RESULTS.with_name("cpu_native"))
-    assert readme.comparison(rows, native) in TEXTS["README.md"]
-    for which in (0, 1):
-        other = [rows, native]
-        other[which] = other[which].assign(val_accuracy=other[which]["val_accuracy"] + 0.01)
+    folders = RESULTS, RESULTS.with_name("cpu_native")
+    results = [Results(read_results(folder)) for folder in folders]
+    assert readme.comparison(*results) in TEXTS["README.md"]
+    for which, source in enumerate(results):
+        better = source.rows.assign(val_accuracy=source.rows["val_accuracy"] + 0.01)
+        other = [*results[:which], source.with_rows(better), *results[which + 1 :]]
         assert readme.comparison(*other) not in TEXTS["README.md"]
 
 

@@ -21,7 +21,6 @@ from lib.records import (
     Backbone,
     backbone_name,
     is_own_name,
-    layer_kind,
 )
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -133,13 +132,6 @@ def test_thin_is_for_those_that_have_a_twin(name):
 def test_a_size_that_is_too_small_for_one_of_the_networks_is_refused():
     with pytest.raises(InputError, match="image_size: 64 is too small for Xception; allowed: 71"):
         load_params("cpu", backbones=["VGG16", "Xception"])
-
-
-def test_a_kind_of_layer_that_no_table_knows_is_other():
-    layers = keras.layers
-    known = layers.BatchNormalization(), layers.DepthwiseConv2D(3), layers.Conv2D(1, 1)
-    assert [*map(layer_kind, known)] == ["BatchNorm", "depthwise convolution", "convolution"]
-    assert layer_kind(layers.SeparableConv2D(1, 1)) == "other"
 
 
 def test_parameters_are_checked_without_keras():

@@ -8,24 +8,19 @@ import pandas as pd
 import pytest
 from rows import layer_names, make_rows, row
 
-from lib.params import InputError
-from lib.results import (
+from lib.ledger import (
     COLUMNS,
     TornRowWarning,
     append_row,
-    best_block,
-    final_rows,
-    in_order,
-    layer_order,
     ledger_lock,
     pack_hits,
     read_ledger,
     read_results,
     rewrite_ledger,
-    search_rows,
-    summary,
     unpack_hits,
 )
+from lib.params import InputError
+from lib.results import Results
 
 
 @pytest.fixture
@@ -210,20 +205,18 @@ def test_a_run_written_twice_counts_once(ledger):
 
 def test_search_and_final_rows():
     df = make_rows(["VGG16"])
-    search, final = search_rows(df), final_rows(df)
+    search, final = Results(df).search, Results(df).final
     assert set(search["split"]) == {"train[:10%]"} and set(final["split"]) == {"train[:70%]"}
     assert len(search) == 13 + 5 + 17 + 5 and len(final) == 8 * 4
     assert len(search) + len(final) == len(df)
 
 
-@pytest.mark.parametrize(
-    ("rows", "split"), [(search_rows, "train[:10%]"), (final_rows, "train[:70%]")]
-)
-def test_rows_of_two_settings_are_not_mixed(tmp_path, rows, split):
+@pytest.mark.parametrize(("stage", "split"), [("search", "train[:10%]"), ("final", "train[:70%]")])
+def test_rows_of_two_settings_are_not_mixed(tmp_path, stage, split):
     append_row(tmp_path / "a-b.csv", row(key="1", split=split))
     append_row(tmp_path / "a-b.csv", row(key="2", split=split, batch_size=9))
     with pytest.raises(InputError, match="2 runs of method block_wise.* in key, batch_size;"):
-        rows(read_results(tmp_path))
+        getattr(Results(read_results(tmp_path)), stage)
 
 
 def test_a_method_that_proposes_one_block_has_one(tmp_path):
@@ -231,7 +224,7 @@ def test_a_method_that_proposes_one_block_has_one(tmp_path):
         of = row(key=str(k), method="random", block=f"random_{k}", layers="a;b")
         append_row(tmp_path / "random-VGG16.csv", of)
     with pytest.raises(InputError, match="2 runs of method random, backbone VGG16 that differ in"):
-        search_rows(read_results(tmp_path))
+        Results(read_results(tmp_path)).search  # noqa: B018
 
 
 def test_ledgers_that_may_not_be_touched_are_one_line(tmp_path, monkeypatch):
@@ -256,8 +249,8 @@ def test_ledgers_that_may_not_be_touched_are_one_line(tmp_path, monkeypatch):
 def test_the_order_of_layers_comes_from_rows(lost):
     df = make_rows(["MobileNet"])
     df = df[~df["method"].isin(lost)].sample(frac=1, random_state=0)
-    assert layer_order(df, "MobileNet") == layer_names("MobileNet")
-    rows = in_order(df, "layer_wise", "MobileNet", "train[:10%]")
+    assert Results(df).layer_order("MobileNet") == layer_names("MobileNet")
+    rows = Results(df).in_order("layer_wise", "MobileNet")
     assert rows["block"].tolist() == layer_names("MobileNet")
     assert rows["position"].tolist() == list(range(1, 55))
 
@@ -266,19 +259,19 @@ def test_the_order_of_more_than_99_blocks_goes_by_their_numbers():
     """NASNetMobile has as many; written in any order, and `block_100` is not before `block_11`."""
     numbers = np.random.default_rng(0).permutation(np.arange(1, 121))
     rows = [row(block=f"block_{i:02}", layers=f"layer_{i}", backbone="Many") for i in numbers]
-    assert layer_order(pd.DataFrame(rows), "Many") == [f"layer_{i}" for i in range(1, 121)]
+    assert Results(pd.DataFrame(rows)).layer_order("Many") == [f"layer_{i}" for i in range(1, 121)]
 
 
 def test_layers_without_a_known_order_come_as_written():
     df = make_rows(["VGG16"], methods=["layer_wise"])
-    rows = in_order(df, "layer_wise", "VGG16", "train[:10%]")
+    rows = Results(df).in_order("layer_wise", "VGG16")
     assert rows["block"].tolist() == layer_names("VGG16")
     assert rows["position"].tolist() == list(range(1, 14))
 
 
 def test_windows_are_placed_by_the_number_in_their_name():
     df = make_rows(["ResNet50V2"]).sample(frac=1, random_state=0)
-    rows = in_order(df, "sliding_window", "ResNet50V2", "train[:10%]")
+    rows = Results(df).in_order("sliding_window", "ResNet50V2")
     assert rows["position"].tolist() == list(range(1, 189))
 
 
@@ -292,21 +285,21 @@ def tied(tmp_path, accuracies):
 
 def test_the_best_block_has_the_highest_accuracy(tmp_path):
     df = tied(tmp_path, [0.25, 0.5, 0.75, 0.5])
-    assert best_block(df, "block_wise", "VGG16")["block"] == "block_03"
-    assert best_block(df, "block_wise", "VGG16", "best_val_accuracy")["block"] == "block_01"
+    assert Results(df).winner("block_wise", "VGG16")["block"] == "block_03"
+    assert Results(df, "best_val_accuracy").winner("block_wise", "VGG16")["block"] == "block_01"
 
 
 def test_of_equal_blocks_the_one_nearest_the_input_is_best(tmp_path):
     df = tied(tmp_path, [0.25, 0.75, 0.75])[::-1]
-    assert best_block(df, "block_wise", "VGG16")["block"] == "block_02"
+    assert Results(df).winner("block_wise", "VGG16")["block"] == "block_02"
 
 
 def test_no_search_and_a_wrong_criterion_are_refused():
     df = make_rows(["VGG16"])
     with pytest.raises(InputError, match="no search runs of block_wise on MobileNet"):
-        best_block(df, "block_wise", "MobileNet")
+        Results(df).winner("block_wise", "MobileNet")
     with pytest.raises(InputError, match="select_on is 'loss', must be one of val_accuracy, best"):
-        best_block(df, "block_wise", "VGG16", "loss")
+        Results(df, "loss")
 
 
 def test_summary_against_hand_computed_numbers(tmp_path):
@@ -316,7 +309,7 @@ def test_summary_against_hand_computed_numbers(tmp_path):
     alone = row(key="x", split="train[:70%]", method="baseline_1", val_accuracy=0.25)
     append_row(tmp_path / "a-b.csv", alone)
     append_row(tmp_path / "a-b.csv", row(val_accuracy=1.0))  # a search row: no part in it
-    table = summary(read_results(tmp_path))
+    table = Results(read_results(tmp_path)).summary()
     assert table["method"].tolist() == ["baseline_1", "block_wise"]
     assert table["n"].tolist() == [1, 3]
     np.testing.assert_allclose(table["mean"], [0.25, 0.6], rtol=1e-12)

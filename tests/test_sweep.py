@@ -7,27 +7,17 @@ import pandas as pd
 import pytest
 
 import lib.sweep
+from lib.ledger import COLUMNS, read_ledger, read_results, rewrite_ledger, run_key, unpack_hits
 from lib.memory import MOST_LANES
+from lib.methods import BASELINES, methods
 from lib.migrate import EARLIER, migrate
 from lib.params import InputError, load_params
-from lib.results import (
-    COLUMNS,
-    check_winners,
-    read_ledger,
-    read_results,
-    rewrite_ledger,
-    run_key,
-    search_rows,
-    unpack_hits,
-)
+from lib.results import Results, planned
 from lib.sweep import (
-    BASELINES,
     FEW_LANES,
     GROUP_WORK,
     Study,
     final,
-    methods,
-    planned,
     search,
     studies,
 )
@@ -129,7 +119,7 @@ def test_a_search_may_be_repeated_with_other_seeds_and_tables_take_the_first(par
     assert (twice["seed"] == twice["repeat"]).all() and twice["key"].is_unique
     once = search(params, "block_wise")
     assert once.equals(twice[twice["repeat"] == 0].reset_index(drop=True))
-    assert len(search_rows(twice)) == 5
+    assert len(Results(twice).search) == 5
 
 
 def test_rows_of_other_settings_are_refused_before_anything_is_trained(params):
@@ -192,15 +182,15 @@ def test_final_runs_of_a_block_that_another_score_picked_are_refused(whole):
             final(other, "block_wise")
         seen = read_results(params.results_dir)
         with pytest.raises(InputError, match="of block_wise on VGG16 are of"):
-            check_winners(seen, "best_val_accuracy")
-        check_winners(seen)
+            Results(seen, "best_val_accuracy").check_winners()
+        Results(seen).check_winners()
     finally:
         ledger_of.write_bytes(kept)
 
 
 def test_winners_are_blocks_that_the_search_proposes(whole):
     params, rows = whole
-    check_winners(rows)
+    Results(rows).check_winners()
     study = next(studies(params))
     study.check()
     for method in methods(params):

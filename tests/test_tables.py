@@ -7,7 +7,8 @@ import pytest
 from rows import COLUMNS, make_rows, row
 
 from lib.captions import caption
-from lib.tables import backbones_of, save_comparison, save_table1, table1
+from lib.results import Results, backbones_of
+from lib.tables import save_comparison, save_table1, table1
 
 # Final accuracies: two backbones, three methods, two repeats; top_3 lacks a backbone.
 FINALS = {
@@ -30,7 +31,7 @@ def finals(cells) -> pd.DataFrame:
 
 
 def test_cells_and_statistics_against_hand_computed_numbers():
-    table = table1(finals(FINALS))
+    table = table1(Results(finals(FINALS)))
     assert list(table.index) == ["VGG16", "MobileNet", "Variance", "Mean", "Variance over repeats"]
     cell = table.loc["VGG16", "block_wise"]
     assert cell["mean"] == pytest.approx(0.85)
@@ -44,14 +45,14 @@ def test_cells_and_statistics_against_hand_computed_numbers():
 
 
 def test_a_method_that_lacks_a_backbone_has_no_mean_over_backbones():
-    means = table1(finals(FINALS)).xs("mean", axis=1, level=1)
+    means = table1(Results(finals(FINALS))).xs("mean", axis=1, level=1)
     assert math.isnan(means.at["Mean", "top_3"]) and math.isnan(means.at["Variance", "top_3"])
     assert math.isnan(means.at["MobileNet", "top_3"])
     assert math.isnan(means.at["VGG16", "top_5"])
 
 
 def test_one_backbone_and_one_repeat_have_no_spread():
-    table = table1(finals({("VGG16", "baseline_1"): [0.5]}))["baseline_1"]
+    table = table1(Results(finals({("VGG16", "baseline_1"): [0.5]})))["baseline_1"]
     assert table.at["Mean", "mean"] == 0.5
     assert math.isnan(table.at["Variance", "mean"])
     assert math.isnan(table.at["VGG16", "sd"])
@@ -61,11 +62,11 @@ def test_one_backbone_and_one_repeat_have_no_spread():
 def test_random_layers_and_the_search_have_no_part_in_table_1():
     df = make_rows(["VGG16"], repeats=2)
     rest = df[(df["method"] != "random") & (df["split"] == "train[:70%]")]
-    pd.testing.assert_frame_equal(table1(df), table1(rest))
+    pd.testing.assert_frame_equal(table1(Results(df)), table1(Results(rest)))
 
 
 def test_the_files_show_the_same_numbers(tmp_path):
-    paths = save_table1(finals(FINALS), tmp_path)
+    paths = save_table1(Results(finals(FINALS)), tmp_path)
     assert [path.name for path in paths] == ["table1.csv", "table1.md", "table1.tex"]
     csv, md, tex = (path.read_text(encoding="utf-8") for path in paths)
     assert "VGG16,0.550000,0.070711,2,," in csv
@@ -80,13 +81,15 @@ def test_the_files_show_the_same_numbers(tmp_path):
 
 
 def test_every_line_of_a_table_has_as_many_cells(tmp_path):
-    md, tex = (path.read_text(encoding="utf-8") for path in save_table1(make_rows(), tmp_path)[1:])
+    md, tex = (
+        path.read_text(encoding="utf-8") for path in save_table1(Results(make_rows()), tmp_path)[1:]
+    )
     assert {line.count("|") for line in md.splitlines() if line.startswith("|")} == {9}
     assert {line.count("&") for line in tex.splitlines() if line.endswith(r"\\")} == {7}
 
 
 def test_the_comparison_sets_paper_ours_and_difference_below_each_other(tmp_path):
-    csv, md = save_comparison(finals(FINALS), tmp_path)
+    csv, md = save_comparison(Results(finals(FINALS)), tmp_path)
     lines = md.read_text(encoding="utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("| VGG16 | paper"))
     assert lines[first].startswith("| VGG16 | paper | 0.7139 |")
@@ -100,14 +103,15 @@ def test_the_comparison_sets_paper_ours_and_difference_below_each_other(tmp_path
 def test_files_repeat_byte_by_byte(tmp_path):
     df = make_rows(["VGG16", "ResNet50V2"], repeats=2)
     for folder in ("a", "b"):
-        save_table1(df.sample(frac=1, random_state=len(folder)), tmp_path / folder)
-        save_comparison(df, tmp_path / folder)
+        shuffled = df.sample(frac=1, random_state=len(folder))
+        save_table1(Results(shuffled), tmp_path / folder)
+        save_comparison(Results(df), tmp_path / folder)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
 def test_no_rows_give_empty_tables(tmp_path):
-    empty = make_rows(["VGG16"])[:0]
+    empty = Results(make_rows(["VGG16"])[:0])
     assert list(table1(empty).index) == ["Variance", "Mean", "Variance over repeats"]
     assert "no runs" in save_table1(empty, tmp_path)[1].read_text(encoding="utf-8")
 

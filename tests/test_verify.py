@@ -10,8 +10,8 @@ from committed import RESULTS as COMMITTED
 from rows import make_rows, row
 
 from lib import readme
+from lib.ledger import append_row, pack_hits, read_results, run_key
 from lib.params import load_params
-from lib.results import append_row, pack_hits, read_results, run_key
 from lib.verify import (
     UNFINISHED,
     files_wrong,

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.ledger import COLUMNS, TornRowWarning, read_ledger
 from lib.params import Params, load_params
 from lib.quiet import silence
-from lib.results import COLUMNS, TornRowWarning, read_ledger
 
 with silence():
     from lib.sweep import search
