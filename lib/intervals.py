@@ -188,10 +188,10 @@ def estimate(*terms: tuple[float, Score]) -> Estimate:
 
     Its error's degrees of freedom are Satterthwaite's.
     """
-    photos = sum(weight * of.photos for weight, of in terms)
+    photos = sum(weight * part.photos for weight, part in terms)
     variance, doubt = photos.var(ddof=1) / len(photos), 0.0
-    for noise in {id(of.noise): of.noise for _, of in terms}.values():
-        squares = _squares([(weight, of) for weight, of in terms if of.noise is noise])
+    for noise in {id(part.noise): part.noise for _, part in terms}.values():
+        squares = _squares([term for term in terms if term[1].noise is noise])
         if squares:
             variance += squares * noise.variance
             doubt += (squares * noise.mean_square) ** 2 / (noise.freedom or np.nan)
@@ -202,8 +202,8 @@ def estimate(*terms: tuple[float, Score]) -> Estimate:
 def _squares(terms: Iterable[tuple[float, Score]]) -> float:
     """The sum of the runs' squared weights; a run under two names is one run."""
     total: dict[Hashable, float] = {}
-    for weight, of in terms:
-        for key, share in of.runs.items():
+    for weight, part in terms:
+        for key, share in part.runs.items():
             total[key] = total.get(key, 0.0) + weight * share
     return sum(share**2 for share in total.values() if abs(share) > 1e-12)
 
@@ -215,7 +215,7 @@ def difference(upper: Score, lower: Score) -> Estimate:
 
 def smooth(number: Callable[[np.ndarray], float], scores: Sequence[Score]) -> Estimate:
     """A smooth function of several accuracies, linearised where they are."""
-    at, step = np.array([of.value for of in scores]), 1e-4
+    at, step = np.array([part.value for part in scores]), 1e-4
     nudges = np.eye(len(at)) * step
     slopes = [(number(at + nudge) - number(at - nudge)) / (2 * step) for nudge in nudges]
     linear = estimate(*zip(slopes, scores, strict=True))

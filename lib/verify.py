@@ -129,10 +129,10 @@ def rows_lacking(rows: pd.DataFrame, params: Params | None) -> Iterator[str]:
     params: of the folder's profile, all of whose methods are then wanted; None wants only that
     methods which were begun are whole.
     """
-    for name, of in rows.groupby("backbone"):
-        wanted = methods(params) if params else tuple(of["method"].unique())
+    for name, runs in rows.groupby("backbone"):
+        wanted = methods(params) if params else tuple(runs["method"].unique())
         for tuned in wanted:
-            mine = of[of["method"] == tuned]
+            mine = runs[runs["method"] == tuned]
             search = mine[mine["split"] == params.search_split] if params else mine
             lacking = _partition(name, tuned) - set(search["layers"])
             if lacking:
