@@ -104,7 +104,7 @@ endef
 # what it depends on are the resolved parameters and the rows, and rows make it quick. BUILD is the
 # folder that `lib plan` prints and where `lib settings` has written the parameters.
 ifeq ($(origin BUILD),command line)
-run: $(BUILD)/08_audit.ipynb
+run: $(BUILD)/00_start.ipynb
 
 # $(BUILD)/<backbone>/<notebook>.ipynb; each needs the one before it.
 $(BUILD)/%/01_baselines.ipynb: notebooks/01_baselines.ipynb FORCE
@@ -123,6 +123,9 @@ $(BUILD)/07_figures.ipynb: notebooks/07_figures.ipynb $(BACKBONES:%=$(BUILD)/%/0
 	$(execute)
 
 $(BUILD)/08_audit.ipynb: notebooks/08_audit.ipynb $(BUILD)/07_figures.ipynb FORCE
+	$(execute)
+
+$(BUILD)/00_start.ipynb: notebooks/00_start.ipynb $(BUILD)/08_audit.ipynb FORCE
 	$(execute)
 endif
 
@@ -200,6 +203,7 @@ unit-jax: env
 # Every cell of every notebook, with the parameters of `smoke`, as nbval runs them.
 notebooks: env
 	@rm -rf build/nbval && mkdir -p build/nbval build/tests
+	@$(PY) -m papermill --prepare-only --log-level ERROR notebooks/00_start.ipynb build/nbval/00_start.ipynb
 	@for n in $(NOTEBOOKS) 07_figures 08_audit; do \
 	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
 	  $$(test $${n%%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done

@@ -542,6 +542,18 @@ def about_claim(name: str, results: Results, params: Params) -> Iterator[str]:
         yield f"rows       {path}"
 
 
+def in_a_sentence(name: str, results: Results) -> str:
+    """What the paper says, the verdict of these rows, and the numbers behind it.
+
+    Raises InputError for a name that is none.
+    """
+    record = find_claim(name)
+    found = list(record.test(scores(results)))
+    numbers = "; ".join(f"{each.text} {each.interval}" for each in found)
+    told = f"{status(found)} ({STATUSES[status(found)]})"
+    return f"The paper: “{record.text}” ({record.where}). Here: {told}. {numbers}".strip()
+
+
 def _files(record: Claim, results: Results, params: Params) -> Iterator[str]:
     """The ledgers that hold rows of the methods that a claim compares."""
     for method in PAPER:

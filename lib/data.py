@@ -308,6 +308,15 @@ def _load_tf_flowers(params: Params) -> Dataset:
     return _dataset(_cached(params.cache_dir, key, make), source)
 
 
+def at_hand(params: Params) -> bool:
+    """Whether `load_data` would find the photos on this machine, without a download."""
+    if params.data != TF_FLOWERS:
+        return True
+    given = params.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    cached = params.cache_dir.glob(f"{_flowers_key('*', params.image_size)}.npz")
+    return any(cached) or _holds_tf_flowers(str(resolve_path(given)))
+
+
 def _prepared(folder: str) -> Path:
     return Path(folder) / TF_FLOWERS / TF_FLOWERS_VERSION
 

@@ -18,6 +18,7 @@ from pygments.formatters import HtmlFormatter
 
 from .params import ROOT, InputError
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -125,8 +126,16 @@ def _html(source: Path) -> str:
         return markdown2html(source.read_text(encoding="utf-8"))
     exporter = HTMLExporter(template_name="basic")
     notebook = nbformat.read(source, as_version=4)
-    notebook.metadata.pop("widgets", None)  # a page has no kernel
+    _without_widgets(notebook)
     return exporter.from_notebook_node(notebook)[0]
+
+
+def _without_widgets(notebook: nbformat.NotebookNode) -> None:
+    """Take out what needs a kernel: a page has none."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
 
 
 def _local_links(body: BeautifulSoup) -> Iterator[tuple]:

@@ -32,6 +32,7 @@ def pages(tmp_path_factory) -> list[Path]:
     cells = [
         new_markdown_cell("# One\n[next](02_layer_wise.ipynb), [rules](../docs/verdicts.md)"),
         new_code_cell("print('<b>')", outputs=[new_output("stream", text="<script>"), picture]),
+        new_code_cell("menu", outputs=[new_output("display_data", {site.WIDGET: {}})]),
     ]
     for name in (*map("VGG16/{}".format, NAMES), "07_figures"):
         path = folder / f"executed/{name}.ipynb"
