@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from .params import ROOT, InputError, resolve_path
-from .records import ALPHA_BACKBONES, BACKBONE_NAMES, RECORDS, is_model_file
+from .records import ALPHA_BACKBONES, BACKBONE_NAMES, RECORDS, backbone_name, is_model_file
 
 BACKBONES = BACKBONE_NAMES  # the paper's, in the order of its Table I
 EMBEDDED = ROOT / "lib" / "weights"
@@ -69,6 +69,16 @@ def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False
         path = find_weights(folder, name, alpha, thin)
         _load_file(backbone, name, path, file_names(name, alpha, thin))
     return backbone
+
+
+def backbone_of(params, source):
+    """The backbone that parameters describe, see `load_backbone`.
+
+    source: one of `params.backbones`. Raises InputError.
+    """
+    alpha = params.alpha_of(backbone_name(source))
+    options = {"image_size": params.image_size, "alpha": alpha, "weights": params.weights}
+    return load_backbone(source, thin=params.thin, **options)
 
 
 def scale_inputs(images_uint8, name, scaling):

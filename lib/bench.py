@@ -23,6 +23,7 @@ from .methods import PAPER, method
 from .params import InputError, Params
 from .provenance import git_sha, versions
 from .quiet import import_quietly
+from .records import backbone_name
 from .speed import FILE, PEAKS, read_bench
 from .sweep import Run, Study, final, studies
 from .train import History, Task, train_plain
@@ -93,14 +94,15 @@ def cases(params: Params) -> list[Case]:
     and on the image size. Full-size networks: a part of each search; their final runs would need
     all of the searches first.
     """
+    size = params.image_size
     if not params.thin:
         return [
-            Case(f"{b}/{what} {params.image_size} px", _only(params, b), what, LARGE_RUNS)
+            Case(f"{backbone_name(b)}/{what} {size} px", _only(params, b), what, LARGE_RUNS)
             for b in params.backbones
             for what in SEARCHES
         ]
     found = [
-        Case(f"{b}/{what}", _only(params, b), what)
+        Case(f"{backbone_name(b)}/{what}", _only(params, b), what)
         for b in params.backbones
         for what in (*SEARCHES, "final")
     ]

@@ -428,7 +428,8 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
     Every public variable that the parameters cell sets is a parameter, each time that it runs, so
     that a misspelt ``papermill -p`` is refused rather than ignored; see `lib.cells` for which cell
     that is. Paths and NumPy's scalars are taken as text and numbers. ``profile`` is required;
-    ``backbone`` runs that one only; None leaves a value as the profile has it.
+    ``backbone`` runs that one only, of ``backbones`` where that is set too; None leaves a value as
+    the profile has it.
 
     Raises:
         InputError: as `load_params`, and where ``profile`` is missing.
@@ -457,6 +458,11 @@ def _one_backbone(values: dict[str, Any]) -> dict[str, Any]:
         return rest | {"backbones": (_chosen(chosen, _checked(rest, "notebook")["backbones"]),)}
     if not _BACKBONE.accepts(chosen):
         raise _refusal("notebook", "backbone", chosen, _BACKBONE)
+    if is_model_file(chosen):  # the notebook finds rows by what it calls `backbone`
+        raise InputError(
+            f"notebook: backbone: {chosen!r} is a file, and rows have its name; allowed: "
+            f"backbone = {backbone_name(chosen)!r} and backbones = [{chosen!r}]"
+        )
     return rest | {"backbones": (chosen,)}
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm  # tqdm.auto warns in every notebook that ipywidgets is missing
 
 from . import partition
-from .backbones import load_backbone, scale_inputs, source_digest
+from .backbones import backbone_of, scale_inputs, source_digest
 from .backend import check_keras, out_of_memory
 from .data import Dataset, check_splits, load_data
 from .ledger import (
@@ -154,14 +154,7 @@ class Study:
 
     @cached_property
     def backbone(self) -> keras.Model:
-        p = self.params
-        return load_backbone(
-            self.source,
-            image_size=p.image_size,
-            alpha=p.alpha_of(self.name),
-            weights=p.weights,
-            thin=p.thin,
-        )
+        return backbone_of(self.params, self.source)
 
     @cached_property
     def graph(self) -> Graph:

@@ -355,6 +355,8 @@ def test_a_notebook_needs_a_profile_and_one_kind_of_backbone():
     assert "'VGG16' is none of backbones; allowed: MobileNet, MobileNetV2" in line
     assert from_notebook(both | {"backbone": "MobileNet"}).backbones == ("MobileNet",)
     assert "none of backbones" in refusal(from_notebook, both | {"backbone": ["VGG16"]})
+    line = refusal(from_notebook, {"profile": "quick", "backbone": "models/mine.keras"})
+    assert "backbone = 'mine' and backbones = ['models/mine.keras']" in line
     line = refusal(from_notebook, {"profile": "quick", "backbone": "VGG61"})
     assert "did you mean VGG19 or VGG16?" in line
 
