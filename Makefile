@@ -122,10 +122,12 @@ $(BUILD)/%/06_final.ipynb: notebooks/06_final.ipynb $(BUILD)/%/05_sliding_window
 $(BUILD)/07_figures.ipynb: notebooks/07_figures.ipynb $(BACKBONES:%=$(BUILD)/%/06_final.ipynb) FORCE
 	$(execute)
 
-$(BUILD)/08_audit.ipynb: notebooks/08_audit.ipynb $(BUILD)/07_figures.ipynb FORCE
+$(BUILD)/08_verdicts.ipynb: notebooks/08_verdicts.ipynb $(BUILD)/07_figures.ipynb FORCE
+	$(execute)
+$(BUILD)/08_doubts.ipynb: notebooks/08_doubts.ipynb $(BUILD)/08_verdicts.ipynb FORCE
 	$(execute)
 
-$(BUILD)/00_start.ipynb: notebooks/00_start.ipynb $(BUILD)/08_audit.ipynb FORCE
+$(BUILD)/00_start.ipynb: notebooks/00_start.ipynb $(BUILD)/08_doubts.ipynb FORCE
 	$(execute)
 endif
 
@@ -145,7 +147,7 @@ endef
 bundle: env ## pack everything for a machine without a network, and say how to run it there
 	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES" --python="$$NODE_PYTHON"
 
-audit: env ## train the runs that notebook 8 needs beyond the paper's, such as more seeds
+audit: env ## train the runs that the notebook of doubts needs beyond the paper's, such as more seeds
 	@$(PY) -m lib audit $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
 
 claim: env ## doubt one claim of the paper: its words, our verdict, every comparison; trains nothing
@@ -204,7 +206,7 @@ unit-jax: env
 notebooks: env
 	@rm -rf build/nbval && mkdir -p build/nbval build/tests
 	@$(PY) -m papermill --prepare-only --log-level ERROR notebooks/00_start.ipynb build/nbval/00_start.ipynb
-	@for n in $(NOTEBOOKS) 07_figures 08_audit; do \
+	@for n in $(NOTEBOOKS) 07_figures 08_verdicts 08_doubts; do \
 	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
 	  $$(test $${n%%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
 	@$(ALONE) $(PY) -m pytest --nbval build/nbval -p no:cacheprovider

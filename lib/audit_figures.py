@@ -1,4 +1,4 @@
-"""The figures of the audit (notebook 8), and all files of paper and audit at once."""
+"""The figures of the audit (the two notebooks 8), and all files of paper and audit at once."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables and remarks of the audit, as Markdown: for README, docs/ and notebook 8."""
+"""The tables and remarks of the audit, as Markdown: for README, docs/ and the two notebooks 8."""
 
 from collections.abc import Iterable, Iterator
 

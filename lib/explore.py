@@ -136,7 +136,7 @@ def in_words(results: Results, backbone: str, method: str) -> str:
         f"{backbone}, {label(method).lower()}: the best is {best['block']} "
         f"({best['layers'].replace(';', ', ')}). In the last epoch it gets {len(won)} photos right "
         f"that the classifier alone gets wrong, and {len(lost)} the other way round: {gain:+.3f}. "
-        "The best of many seems better than it is: notebook 8 says how much of this is luck."
+        "The best of many seems better than it is: `08_doubts` says how much of this is luck."
     )
 
 

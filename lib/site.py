@@ -108,7 +108,7 @@ def _page(source: Path, target: str, pages: Mapping[Path, str], folder: Path, ro
     body = BeautifulSoup(_html(source), "html.parser")
     up = "../" * target.count("/")
     for tag, attribute, path in _local_links(body):
-        found = _find(path, source, root)
+        found = _executed(_find(path, source, root), pages)
         if found in pages:
             tag[attribute] = up + pages[found]
         elif found and found.is_file():
@@ -154,6 +154,12 @@ def _find(path: str, source: Path, root: Path) -> Path | None:
         if found.exists():
             return found
     return None
+
+
+def _executed(file: Path | None, pages: Mapping[Path, str]) -> Path | None:
+    """Of a notebook's source the first executed copy; other files as they are."""
+    same = [page for page in pages if file and page.name == file.name]
+    return same[0] if same and file.suffix == ".ipynb" and file not in pages else file
 
 
 def _copy(file: Path, folder: Path, root: Path) -> str:

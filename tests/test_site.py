@@ -31,6 +31,7 @@ def pages(tmp_path_factory) -> list[Path]:
     picture = new_output("display_data", {"image/png": dot()})
     cells = [
         new_markdown_cell("# One\n[next](02_layer_wise.ipynb), [rules](../docs/verdicts.md)"),
+        new_markdown_cell("[all](07_figures.ipynb)"),
         new_code_cell("print('<b>')", outputs=[new_output("stream", text="<script>"), picture]),
         new_code_cell("menu", outputs=[new_output("display_data", {site.WIDGET: {}})]),
     ]
@@ -68,6 +69,14 @@ def test_links_of_executed_notebooks_lead_to_pages_of_the_same_network(pages):
     found = {tag.text: (page.parent / tag["href"]).resolve() for tag in links}
     assert found["next"] == page.parent / "02_layer_wise.html"
     assert found["rules"] == page.parents[2] / "docs" / "verdicts.html"
+    assert found["all"] == page.parents[1] / "07_figures.html"
+
+
+def test_links_of_all_networks_lead_to_the_first_network(pages):
+    page = next(path for path in pages if path.stem == "07_figures")
+    links = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").main.find_all("a")
+    found = {tag.text: (page.parent / tag["href"]).resolve() for tag in links}
+    assert found["next"] == page.parent / "VGG16" / "02_layer_wise.html"
 
 
 def test_without_executed_notebooks_there_is_no_site(tmp_path):
