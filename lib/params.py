@@ -8,7 +8,7 @@ and whatever is refused is refused with one line: where, which key, which value,
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -63,24 +63,24 @@ class Rule:
     accepts: Callable[[Any], bool]
 
 
-def _is_int(value: Any) -> bool:
+def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _whole(low: int, high: int) -> Rule:
-    return Rule(f"a whole number from {low} to {high}", lambda v: _is_int(v) and low <= v <= high)
+def whole(low: int, high: int) -> Rule:
+    return Rule(f"a whole number from {low} to {high}", lambda v: is_int(v) and low <= v <= high)
 
 
-def _number(low: float, high: float, open_low: bool = False, open_high: bool = False) -> Rule:
+def number(low: float, high: float, open_low: bool = False, open_high: bool = False) -> Rule:
     """Return a rule for a number in an interval whose ends belong to it unless they are open."""
 
     def accepts(value: Any) -> bool:
         return (
-            _is_number(value)
+            is_number(value)
             and (low < value if open_low else low <= value)
             and (value < high if open_high else value <= high)
         )
@@ -90,19 +90,19 @@ def _number(low: float, high: float, open_low: bool = False, open_high: bool = F
     return Rule(f"a number {lower} and {upper}", accepts)
 
 
-def _one_of(*names: str) -> Rule:
+def one_of(*names: str) -> Rule:
     return Rule("one of " + ", ".join(names), lambda v: isinstance(v, str) and v in names)
 
 
-def _flag() -> Rule:
+def flag() -> Rule:
     return Rule("true or false", lambda v: isinstance(v, bool))
 
 
-def _or_null(rule: Rule) -> Rule:
+def or_null(rule: Rule) -> Rule:
     return Rule(f"{rule.allowed}, or null", lambda v: v is None or rule.accepts(v))
 
 
-def _list_of(rule: Rule) -> Rule:
+def list_of(rule: Rule) -> Rule:
     def accepts(value: Any) -> bool:
         is_list = isinstance(value, (list, tuple)) and len(value) > 0
         return is_list and all(map(rule.accepts, value)) and len(set(value)) == len(value)
@@ -110,12 +110,12 @@ def _list_of(rule: Rule) -> Rule:
     return Rule(f"a list without repeats, each {rule.allowed}", accepts)
 
 
-def _is_path(value: Any) -> bool:
+def is_path(value: Any) -> bool:
     """Whether a value may name a file: text without line ends and bytes that are no text."""
     return isinstance(value, str) and bool(value.strip()) and not _UNFIT.search(value)
 
 
-def _name_or_path(*names: str) -> Rule:
+def name_or_path(*names: str) -> Rule:
     """Return a rule for a known name or a path; a bare word must exist, so that typing errors show.
 
     Whether a path with a separator exists is checked where it is read: rows can be redrawn on a
@@ -123,7 +123,7 @@ def _name_or_path(*names: str) -> Rule:
     """
 
     def accepts(value: Any) -> bool:
-        if not _is_path(value):
+        if not is_path(value):
             return False
         return (
             value in names or "/" in value or os.sep in value or os.path.exists(resolve_path(value))
@@ -132,7 +132,7 @@ def _name_or_path(*names: str) -> Rule:
     return Rule("one of " + ", ".join(names) + ", or a path", accepts)
 
 
-_PATH = Rule("the path of a folder", _is_path)
+_PATH = Rule("the path of a folder", is_path)
 _SPLIT = Rule(
     "a slice such as train[:10%], train[70%:] or train[100:200]",
     lambda v: isinstance(v, str) and SPLIT_PATTERN.fullmatch(v) is not None,
@@ -146,10 +146,10 @@ _ALPHA = Rule(
     lambda v: (
         isinstance(v, Mapping)
         and all(name in ALPHA_BACKBONES for name in v)
-        and all(_is_number(width) and 0.05 <= width <= 4 for width in v.values())
+        and all(is_number(width) and 0.05 <= width <= 4 for width in v.values())
     ),
 )
-_LANE = _whole(1, 512)
+_LANE = whole(1, 512)
 _LANES = Rule(f"auto or {_LANE.allowed}", lambda v: v == "auto" or _LANE.accepts(v))
 
 
@@ -174,25 +174,25 @@ class Params:
 
     # procedural_flowers (embedded, drawn from the seed), tf_flowers, or the path of a folder that
     # holds one sub-folder of photos per class.
-    data: str = _param(_name_or_path(*DATA_SETS), default="procedural_flowers")
+    data: str = _param(name_or_path(*DATA_SETS), default="procedural_flowers")
     # Folder where TFDS keeps tf_flowers; null: $TFDS_DATA_DIR, or TFDS' own default and a download.
-    data_dir: str | None = _param(_or_null(_PATH), default=None)
+    data_dir: str | None = _param(or_null(_PATH), default=None)
     # Images drawn for procedural_flowers; 50 to 100000. Other data are used whole.
-    n_images: int = _param(_whole(50, 100_000), default=1000)
+    n_images: int = _param(whole(50, 100_000), default=1000)
     # Height and width of the images in pixels; 32 to 1024.
-    image_size: int = _param(_whole(32, 1024), default=224)
+    image_size: int = _param(whole(32, 1024), default=224)
     # unit: RGB in [0, 1], as in the paper; native: what the backbone was pre-trained with.
-    input_scaling: str = _param(_one_of("unit", "native"), default="unit")
+    input_scaling: str = _param(one_of("unit", "native"), default="unit")
 
     # The backbones to run, at least one of the paper's five.
-    backbones: tuple[str, ...] = _param(_list_of(_one_of(*BACKBONE_NAMES)), default=BACKBONE_NAMES)
+    backbones: tuple[str, ...] = _param(list_of(one_of(*BACKBONE_NAMES)), default=BACKBONE_NAMES)
     # true: the thin twins, same layers and names with a fraction of the channels.
-    thin: bool = _param(_flag(), default=False)
+    thin: bool = _param(flag(), default=False)
     # Width multiplier by backbone, 0.05 to 4, where there is one; a backbone not named has 1.0.
     alpha: dict[str, float] = _param(_ALPHA, default_factory=dict)
     # imagenet; none (random); embedded (shipped with the project, thin twins only); or the path of
     # a weights file or of a folder of them.
-    weights: str = _param(_name_or_path(*WEIGHTS), default="imagenet")
+    weights: str = _param(name_or_path(*WEIGHTS), default="imagenet")
 
     # Slices of the data in the notation of TFDS: the search trains on the first, final runs on the
     # second, both are scored on the third.
@@ -201,55 +201,55 @@ class Params:
     eval_split: str = _param(_SPLIT, default="train[70%:]")
 
     # Images per training step; 1 to 4096.
-    batch_size: int = _param(_whole(1, 4096), default=4)
+    batch_size: int = _param(whole(1, 4096), default=4)
     # Passes over the training slice in the search; 1 to 100000.
-    epochs: int = _param(_whole(1, 100_000), default=50)
+    epochs: int = _param(whole(1, 100_000), default=50)
     # The same for final runs; null: as epochs.
-    final_epochs: int | None = _param(_or_null(_whole(1, 100_000)), default=None)
+    final_epochs: int | None = _param(or_null(whole(1, 100_000)), default=None)
     # Adam's step size; above 0, up to 1.
-    learning_rate: float = _param(_number(0, 1, open_low=True), default=5.0e-5)
+    learning_rate: float = _param(number(0, 1, open_low=True), default=5.0e-5)
     # ReduceLROnPlateau on validation accuracy (the paper names no values; these are Keras' own):
     # the rate is multiplied by the factor (above 0, below 1) ...
-    plateau_factor: float = _param(_number(0, 1, open_low=True, open_high=True), default=0.1)
+    plateau_factor: float = _param(number(0, 1, open_low=True, open_high=True), default=0.1)
     # ... after so many epochs (0 to 100000) ...
-    plateau_patience: int = _param(_whole(0, 100_000), default=10)
+    plateau_patience: int = _param(whole(0, 100_000), default=10)
     # ... without a gain of more than this in accuracy (0 to 1).
-    plateau_min_delta: float = _param(_number(0, 1), default=1.0e-4)
+    plateau_min_delta: float = _param(number(0, 1), default=1.0e-4)
     # Fraction of the 128 units dropped between the classifier's dense layers; 0 up to below 1.
-    dropout: float = _param(_number(0, 1, open_high=True), default=0.5)
+    dropout: float = _param(number(0, 1, open_high=True), default=0.5)
 
     # Layers covered by one sliding window; 1 to 1000. The paper's is 3.
-    window: int = _param(_whole(1, 1000), default=3)
+    window: int = _param(whole(1, 1000), default=3)
     # Numbers of best single layers that are tuned jointly; each 1 to 1000.
-    top_k: tuple[int, ...] = _param(_list_of(_whole(1, 1000)), default=(3, 5))
+    top_k: tuple[int, ...] = _param(list_of(whole(1, 1000)), default=(3, 5))
     # Layers drawn for the random scheme; 1 to 1000.
-    random_layers: int = _param(_whole(1, 1000), default=3)
+    random_layers: int = _param(whole(1, 1000), default=3)
 
     # Final runs of each method, each with its own seed; 1 to 1000.
-    repeats: int = _param(_whole(1, 1000), default=4)
+    repeats: int = _param(whole(1, 1000), default=4)
     # own: the photos come in another order in each repeat, the same for all methods, so that
     # differences between methods are paired; shared: all repeats have the first one's.
-    repeat_order: str = _param(_one_of("own", "shared"), default="own")
+    repeat_order: str = _param(one_of("own", "shared"), default="own")
     # Root of all random numbers; 0 to 2147483647.
-    seed: int = _param(_whole(0, 2**31 - 1), default=0)
+    seed: int = _param(whole(0, 2**31 - 1), default=0)
     # The score that picks a method's block: of the last epoch, or of the best one.
-    select_on: str = _param(_one_of("val_accuracy", "best_val_accuracy"), default="val_accuracy")
+    select_on: str = _param(one_of("val_accuracy", "best_val_accuracy"), default="val_accuracy")
 
     # plain: one Keras model per run, the reference; fused: many runs in one model, the same rows.
-    engine: str = _param(_one_of("plain", "fused"), default="fused")
+    engine: str = _param(one_of("plain", "fused"), default="fused")
     # Runs trained side by side in one fused model; 1 to 512, or auto: as many as the memory allows.
     lanes: int | str = _param(_LANES, default="auto")
     # true: the same bits in every row on one machine with the same versions, however the sweep is
     # cut up or interrupted. Slow: each run is a fused model of one lane.
-    deterministic: bool = _param(_flag(), default=False)
+    deterministic: bool = _param(flag(), default=False)
     # Memory in GiB that one process may take in all; 0.1 to 4096, or null: two fifths of what is
     # free, of the machine, its container and its GPU the least; 4 where rows are deterministic.
-    memory_gib: float | None = _param(_or_null(_number(0.1, 4096)), default=None)
+    memory_gib: float | None = _param(or_null(number(0.1, 4096)), default=None)
 
     # Folder of the rows; null: results/<profile>.
-    results: str | None = _param(_or_null(_PATH), default=None)
+    results: str | None = _param(or_null(_PATH), default=None)
     # Folder of figures and tables; null: figures/<profile>, or beside the rows if these are named.
-    figures: str | None = _param(_or_null(_PATH), default=None)
+    figures: str | None = _param(or_null(_PATH), default=None)
 
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -338,7 +338,7 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
     except ValueError as error:
         raise InputError(f"notebook: {error}") from error
     values = {name: v for name, v in values.items() if not isinstance(v, Params)}  # made before
-    _check_keys(values, "notebook", extra=("backbone",))
+    _check_keys(values, "notebook", (*_RULES, "backbone"))
     overrides = {name: _plain(value) for name, value in values.items() if value is not None}
     if "profile" not in overrides:
         raise InputError(f"notebook: profile is missing; allowed: {', '.join(profiles())}")
@@ -353,8 +353,8 @@ def _one_backbone(values: dict[str, Any]) -> dict[str, Any]:
     if "backbones" in values:
         raise InputError("notebook: backbone and backbones are both set; allowed: one of the two")
     rest = {name: value for name, value in values.items() if name != "backbone"}
-    if not _one_of(*BACKBONE_NAMES).accepts(values["backbone"]):
-        raise _refusal("notebook", "backbone", values["backbone"], _one_of(*BACKBONE_NAMES))
+    if not one_of(*BACKBONE_NAMES).accepts(values["backbone"]):
+        raise _refusal("notebook", "backbone", values["backbone"], one_of(*BACKBONE_NAMES))
     return rest | {"backbones": (values["backbone"],)}
 
 
@@ -430,12 +430,20 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return the values tidied (lists to tuples, whole numbers to floats), or refuse them."""
-    _check_keys(values, source)
+    return {name: _tidied(name, value) for name, value in accepted(values, source, _RULES).items()}
+
+
+def accepted(values: Mapping[str, Any], source: str, rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """Return the values as plain Python ones, or refuse an unknown key or what breaks its rule.
+
+    Raises InputError.
+    """
+    _check_keys(values, source, rules)
     values = {name: _plain(value) for name, value in values.items()}
     for name, value in values.items():
-        if not _is_literal(value) or not _RULES[name].accepts(value):
-            raise _refusal(source, name, value, _RULES[name])
-    return {name: _tidied(name, value) for name, value in values.items()}
+        if not _is_literal(value) or not rules[name].accepts(value):
+            raise _refusal(source, name, value, rules[name])
+    return values
 
 
 def _plain(value: Any) -> Any:
@@ -454,8 +462,7 @@ def _is_literal(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, list, tuple, Mapping))
 
 
-def _check_keys(values: Mapping[str, Any], source: str, extra: tuple[str, ...] = ()) -> None:
-    known = (*_RULES, *extra)
+def _check_keys(values: Mapping[str, Any], source: str, known: Collection[str]) -> None:
     for name in values:
         if name not in known:
             hint = _suggestion(name, known) or f"; allowed: {', '.join(known)}"
@@ -486,13 +493,13 @@ def _check_together(params: Params) -> None:
 
 def _refusal(source: str, name: str, value: Any, rule: Rule) -> InputError:
     """Return the one line that says what is wrong and what would be right."""
-    hint = _number_hint(name, value) or _value_hint(value, rule)
+    hint = _number_hint(value, rule) or _value_hint(value, rule)
     return InputError(f"{source}: {name}: {value!r} is not allowed{hint}; allowed: {rule.allowed}")
 
 
-def _number_hint(name: str, value: Any) -> str:
+def _number_hint(value: Any, rule: Rule) -> str:
     """Say how YAML wants a number that arrived as text: ``5e-5`` has to be ``5.0e-5``."""
-    if "number" not in _RULES.get(name, _PATH).allowed or not isinstance(value, str):
+    if "number" not in rule.allowed or not isinstance(value, str):
         return ""
     match = _NUMBER_TEXT.fullmatch(value.strip())
     if match is None:

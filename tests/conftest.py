@@ -11,6 +11,7 @@ import tempfile
 FOREIGN = ("BLOCKWISE_", "MPL", "MATPLOTLIBRC", "TF_NUM_", "TF_DETERMINISTIC", "KERAS_MAX_")
 FOREIGN += ("GIT_", "MAKE", "MFLAGS")
 OPTIONS = ("PROFILE", "BACKBONES", "RESULTS", "SET", "CASE", "CONTROL", "JOBS", "NODE_PYTHON")
+OPTIONS += ("DIR", "BACKBONE", "OUT", "MODEL")
 
 for name in list(os.environ):
     if name.startswith(FOREIGN) or name in OPTIONS:
