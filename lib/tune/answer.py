@@ -1,7 +1,7 @@
-"""What came out: which layers to tune, what that adds, and how the network does on the test photos.
+"""What came out: the layers to tune, what that adds, and how the network does on the test photos.
 
-All of it is data, made from rows and from one look at the test photos; the report and the model card
-only write it down.
+All of it is data, made from rows and from one look at the test photos; the report and the model
+card only write it down.
 """
 
 from collections.abc import Mapping, Sequence

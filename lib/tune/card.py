@@ -26,7 +26,7 @@ def _lines(a: Answer) -> Iterator[str]:
     yield ""
     yield f"Accuracy on {len(a.labels)} test photos: **{shares(a.accuracy)}** (95 % interval)."
     if a.kept.layers:
-        yield f"That is {signed(a.test_gain)} compared with the classifier alone on the same photos."
+        yield f"That is {signed(a.test_gain)} compared with the classifier alone, photo by photo."
     yield ""
     yield from _data(a)
     yield from _network(a)
@@ -56,7 +56,8 @@ def _network(a: Answer) -> Iterator[str]:
     yield ""
     yield f"- {s.backbone}, alpha {s.alpha:g}, weights {text(s.weights)}, {a.image_size} px"
     yield f"- tuned: {text(named(a.kept))}, with a new classifier (128, 64, {len(a.photos.names)})"
-    yield f"- strategy {s.strategy}: {STRATEGIES[s.strategy].says}; {len(a.tried)} candidates trained"
+    says, number = STRATEGIES[s.strategy].says, len(a.tried)
+    yield f"- strategy {s.strategy}: {says}; {number} candidates trained"
     yield (
         f"- final training: {a.tested.epochs} epochs of training and selection photos, batches of "
         f"{s.batch_size}, Adam {s.learning_rate:g}, classes weighted alike"

@@ -1,4 +1,4 @@
-"""The tuned network as files: model.keras with its class names, and other formats, all tried out."""
+"""The tuned network as files: model.keras with its class names, and other formats, tried out."""
 
 import importlib.util
 import json

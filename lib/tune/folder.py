@@ -21,8 +21,8 @@ from ..room import require_memory
 
 NO_PHOTOS = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; in lower case
 HASH_SIZE = 16  # of the perceptual hash: 256 bits
-# Bits that differ at most between near-duplicates. Of the 6.7 million pairs of tf_flowers, 23 differ
-# in 36 or fewer, then one in 48, and hardly any other in fewer than 80; chance gives 128.
+# Bits that differ at most between near-duplicates. Of the 6.7 million pairs of tf_flowers, 23
+# differ in 36 or fewer, the next in 48, and hardly any in fewer than 80; chance gives 128.
 NEAR = 40
 
 
