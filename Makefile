@@ -191,6 +191,8 @@ notebooks: env
 	@for n in $(NOTEBOOKS) 07_figures 08_audit; do \
 	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
 	  $$(test $${n%%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
+	@$(PY) -m papermill --prepare-only --log-level ERROR -p out build/nbval/photos \
+	  notebooks/09_your_photos.ipynb build/nbval/09_your_photos.ipynb
 	@$(ALONE) $(PY) -m pytest --nbval build/nbval -p no:cacheprovider
 
 # One run from parameters to figures, from nothing; then a look at what came out.

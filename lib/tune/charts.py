@@ -74,7 +74,29 @@ def _lines(ax, found: Mapping[str, np.ndarray], dots: bool = False) -> None:
     for (name, values), colour in zip(found.items(), (GREY, COLOURS["block_wise"]), strict=False):
         epochs = np.arange(1, len(values) + 1)
         ax.plot(epochs, values, color=colour, marker="." if len(values) == 1 else "",
-                label=name.replace("$", r"\$"))  # fmt: skip
+                label=name)  # fmt: skip
         if dots:
             ax.plot(values.argmax() + 1, values.max(), "o", color=colour)
     ax.legend(loc="lower right", frameon=False)
+
+
+@styled
+def mistakes(answer: Answer, most: int = 8) -> Drawing:
+    """The test photos that the network gets wrong with most confidence."""
+    found = answer.mistakes(most)
+    fig = new_figure("Most confident mistakes", "Is, and what the network says.", 9.0, 2.2)
+    for ax, place in zip(
+        fig.subplots(1, most, squeeze=False)[0], [*found, *[None] * most], strict=False
+    ):
+        ax.set_axis_off()
+        if place is not None:
+            _mistake(ax, answer, place)
+    return fig
+
+
+def _mistake(ax, answer: Answer, place: int) -> None:
+    photo, names = answer.split.test[place], answer.photos.names
+    said = answer.tested.probabilities[place]
+    ax.imshow(answer.photos.images[photo], interpolation="nearest")
+    title = f"{names[answer.photos.labels[photo]]},\n{names[said.argmax()]} {said.max():.0%}"
+    ax.set_title(title, size=8, parse_math=False)

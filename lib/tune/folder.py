@@ -119,8 +119,8 @@ def list_folder(folder: str | Path) -> Listing:
     names = tuple(sorted({name for *_, name in kept}, key=os.fsencode))
     if len(names) < 2:
         raise InputError(
-            f"dir: {folder} holds photos of {len(names)} classes; allowed: at least 2, one "
-            f"sub-folder per class, with files ending in {', '.join(EXTENSIONS)}"
+            f"dir: {folder} holds photos of {len(names)} classes{_such_as(left_out)}; allowed: at "
+            f"least 2, one sub-folder per class, with files ending in {', '.join(EXTENSIONS)}"
         )
     kept.sort(key=lambda x: (x[0], os.fsencode(x[1])))
     return Listing(
@@ -131,6 +131,13 @@ def list_folder(folder: str | Path) -> Listing:
         tuple(map(readable, names)),
         tuple(left_out),
     )
+
+
+def _such_as(left_out: Sequence[LeftOut]) -> str:
+    """How many are left out, and why the first of them is."""
+    if not left_out:
+        return ""
+    return f"; left out: {len(left_out)}, such as {left_out[0].path}: {left_out[0].reason}"
 
 
 def _with_digests(
@@ -265,8 +272,7 @@ def _photos(listing: Listing, found: dict, left_out: list[LeftOut], note: str) -
     if len(there) < 2:
         raise InputError(
             f"dir: {listing.folder} holds readable photos of {len(there)} classes"
-            + "".join(f"; {x.path} {x.reason}" for x in left_out[:1])
-            + "; allowed: at least 2"
+            f"{_such_as(left_out)}; allowed: at least 2"
         )
     return Photos(
         listing.folder,

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -99,8 +98,3 @@ def _mistake(a: Answer, place: int) -> dict[str, str]:
         "said": a.photos.names[probabilities.argmax()],
         "sure": f"{probabilities.max():.0%}",
     }
-
-
-def write_report(a: Answer, path: Path) -> None:
-    """Write the report."""
-    path.write_text(report(a), encoding="utf-8", errors="backslashreplace")

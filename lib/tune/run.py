@@ -148,11 +148,11 @@ def _plan(settings: Settings, listing: Listing) -> Plan:
             return Plan(**kept)
     size = NATIVE if settings.image_size == "auto" else settings.image_size
     plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
-    _write(path, json.dumps(asdict(plan) | {"of": key}))
+    write_whole(path, json.dumps(asdict(plan) | {"of": key}))
     return plan
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises InputError where it cannot be written."""
     draft = path.with_name(f".draft-{path.name}")
     try:
@@ -166,9 +166,9 @@ def _write(path: Path, text: str) -> None:
 def _found(job: Job) -> Iterator[str]:
     """What the folder holds, how it was split, and what comes next."""
     photos, s, plan = job.photos, job.settings, job.plan
-    sizes = np.median(photos.sizes, axis=0).astype(int)
-    yield f"{len(photos)} photos in {readable(str(photos.folder))}, half of them larger than " \
-        f"{sizes[0]} x {sizes[1]} pixels"  # fmt: skip
+    areas = photos.sizes.prod(axis=1)
+    small, large = (" x ".join(map(str, photos.sizes[i])) for i in (areas.argmin(), areas.argmax()))
+    yield f"{len(photos)} photos in {readable(str(photos.folder))}, {small} to {large} pixels"
     yield from describe_classes(job.dataset)
     if photos.note:
         yield f"  {photos.note}"
@@ -263,7 +263,7 @@ def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
                              epochs)  # fmt: skip
         save(model, photos.names, place / MODEL)
         probabilities = model.predict(photos.images[split.test], verbose=0)
-        _write(place / "test.json", json.dumps(
+        write_whole(place / "test.json", json.dumps(
             {"probabilities": probabilities.tolist(), "epochs": epochs, "history": history}
         ))  # fmt: skip
     kept = json.loads((place / "test.json").read_text(encoding="utf-8"))
@@ -281,5 +281,5 @@ def _clock(folder: Path, seconds: float) -> float:
     """Seconds that all starts took together."""
     path = folder / "seconds.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
-    _write(path, json.dumps(before + seconds))
+    write_whole(path, json.dumps(before + seconds))
     return before + seconds
