@@ -18,13 +18,21 @@ CLAIM ?=
 JOBS ?= 2
 # of `make bundle`: the Python there, such as 3.12; empty: as here
 NODE_PYTHON ?=
+# of `make photos` and `make predict`: the folder of photos, one folder a class
+DIR ?=
+# of `make photos`: the pre-trained network; empty: MobileNetV3Small
+BACKBONE ?=
+# of `make photos`: the folder of what comes out; empty: build/photos/<folder>. Of `make predict`: the CSV
+OUT ?=
+# of `make predict`: a model.keras that `make photos` wrote
+MODEL ?=
 # the Python that makes the environment
 PYTHON ?= python3
 
 PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
-OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM JOBS NODE_PYTHON
+OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM JOBS NODE_PYTHON DIR BACKBONE OUT MODEL
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
 NOTEBOOKS := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
@@ -49,7 +57,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env lock check params paper bundle audit claim figures layers site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env lock check params paper bundle photos predict audit claim figures layers site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -147,6 +155,12 @@ endef
 bundle: env ## pack everything for a machine without a network, and say how to run it there
 	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES" --python="$$NODE_PYTHON"
 
+photos: env ## your photos: which layers to tune, and the tuned network: make photos DIR=my/photos
+	@$(PY) -m lib photos dir="$$DIR" backbone="$$BACKBONE" out="$$OUT" --set="$$SET"
+
+predict: env ## the classes of photos by a tuned network, as a CSV: make predict MODEL=... DIR=...
+	@$(PY) -m lib predict model="$$MODEL" dir="$$DIR" out="$$OUT"
+
 audit: env ## train the runs that the notebook of doubts needs beyond the paper's, such as more seeds
 	@$(PY) -m lib audit $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
 
@@ -209,6 +223,8 @@ notebooks: env
 	@for n in $(NOTEBOOKS) 07_figures 08_verdicts 08_doubts; do \
 	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
 	  $$(test $${n%%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
+	@$(PY) -m papermill --prepare-only --log-level ERROR -p out build/nbval/photos \
+	  notebooks/09_your_photos.ipynb build/nbval/09_your_photos.ipynb
 	@$(ALONE) $(PY) -m pytest --nbval build/nbval -p no:cacheprovider
 
 # One run from parameters to figures, from nothing; then a look at what came out.

@@ -5,6 +5,7 @@ import io
 import os
 import shlex
 import sys
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ READING = ("plan", "settings", "params", "figures", "claim", "site")  # these st
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
-    commands = {f.__name__: f for f in (*ON_PARAMS, settings, params)}
+    commands = {f.__name__: f for f in (*ON_PARAMS, settings, params)} | OWN_PHOTOS
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     parser.add_argument("--set", default="", help="more of them in one text, quoted as in a shell")
@@ -46,7 +47,11 @@ def main(arguments: list[str]) -> int:
         command = commands[options.command]
         if options.command not in READING:
             import_quietly()
-        given = read_settings([*options.settings, *split_words(options.set)])
+        words = [*options.settings, *split_words(options.set)]
+        if options.command in OWN_PHOTOS:
+            command(words)
+            return 0
+        given = read_settings(words)
         more = {bench: [options.only.split()], audit: [options.only.split()]}
         more |= {bundle: [options.python], claim: [options.only]}
         command(load_params(**given) if command in ON_PARAMS else given, *more.get(command, []))
@@ -69,21 +74,32 @@ def read_settings(words: list[str]) -> dict[str, Any]:
 
     Raises InputError: a word that is no KEY=VALUE or no YAML, a name that is set twice.
     """
+    return {"profile": "quick"} | read_values(words, TEXTS)
+
+
+def read_values(words: list[str], texts: Collection[str]) -> dict[str, Any]:
+    """Values by name from words such as ``epochs=3``; an empty value is none.
+
+    Args:
+        texts: names whose values are taken as they are written.
+
+    Raises InputError as `read_settings`.
+    """
     values: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise InputError(f"settings: {word!r} is not allowed; allowed: KEY=VALUE")
-        value = _value(name, text)
+        value = _value(name, text, texts)
         if value is not None and name in values:
             raise InputError(f"settings: {name} is set twice; allowed: once")
         if value is not None:
             values[name] = value
-    return {"profile": "quick"} | values
+    return values
 
 
-def _value(name: str, text: str) -> Any:
-    if name in TEXTS:
+def _value(name: str, text: str, texts: Collection[str]) -> Any:
+    if name in texts:
         return text or None
     value = parse_yaml(text, f"settings: {name}: {text!r}")
     return value.split() if name == "backbones" and isinstance(value, str) else value
@@ -218,6 +234,36 @@ def migrate(params: Params) -> None:
         raise InputError(f"results: {params.results_dir} holds no rows; allowed: a folder of them")
     for path, changed in ledgers.items():
         print(f"{path}: {changed} rows have new keys")
+
+
+def photos(words: list[str]) -> None:
+    """Find the layers to tune for a folder of photos, and write the tuned network."""
+    from .tune import tune_photos
+    from .tune.settings import TEXTS as texts
+
+    tune_photos(**read_values(words, texts))
+
+
+def predict(words: list[str]) -> None:
+    """Write the classes of photos by a tuned network; 1 where some could not be read."""
+    from .tune import predict as classes_of
+
+    given = read_values(words, ("model", "dir", "out"))
+    for name, example in (("model", "build/photos/mine/model.keras"), ("dir", "my/photos")):
+        if name not in given:
+            raise InputError(
+                f"{name.upper()} is missing; allowed: {name.upper()}=<such as {example}>"
+            )
+    unknown = set(given) - {"model", "dir", "out"}
+    if unknown:
+        raise InputError(f"predict: {min(unknown)}: unknown; allowed: model, dir, out")
+    path, unread = classes_of(given["model"], given["dir"], given.get("out"))
+    for line in unread:
+        print(f"not read: {line}", file=sys.stderr)
+    print(path)
+
+
+OWN_PHOTOS = {"photos": photos, "predict": predict}  # their settings are no profile's
 
 
 def figures(params: Params) -> None:

@@ -8,7 +8,7 @@ and whatever is refused is refused with one line: where, which key, which value,
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -54,24 +54,24 @@ class Rule:
     names: tuple[str, ...] = ()
 
 
-def _is_int(value: Any) -> bool:
+def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _whole(low: int, high: int) -> Rule:
-    return Rule(f"a whole number from {low} to {high}", lambda v: _is_int(v) and low <= v <= high)
+def whole(low: int, high: int) -> Rule:
+    return Rule(f"a whole number from {low} to {high}", lambda v: is_int(v) and low <= v <= high)
 
 
-def _number(low: float, high: float, open_low: bool = False, open_high: bool = False) -> Rule:
+def number(low: float, high: float, open_low: bool = False, open_high: bool = False) -> Rule:
     """Return a rule for a number in an interval whose ends belong to it unless they are open."""
 
     def accepts(value: Any) -> bool:
         return (
-            _is_number(value)
+            is_number(value)
             and (low < value if open_low else low <= value)
             and (value < high if open_high else value <= high)
         )
@@ -81,19 +81,19 @@ def _number(low: float, high: float, open_low: bool = False, open_high: bool = F
     return Rule(f"a number {lower} and {upper}", accepts)
 
 
-def _one_of(*names: str) -> Rule:
+def one_of(*names: str) -> Rule:
     return Rule("one of " + ", ".join(names), lambda v: isinstance(v, str) and v in names)
 
 
-def _flag() -> Rule:
+def flag() -> Rule:
     return Rule("true or false", lambda v: isinstance(v, bool))
 
 
-def _or_null(rule: Rule) -> Rule:
+def or_null(rule: Rule) -> Rule:
     return Rule(f"{rule.allowed}, or null", lambda v: v is None or rule.accepts(v))
 
 
-def _list_of(rule: Rule, least: int = 1) -> Rule:
+def list_of(rule: Rule, least: int = 1) -> Rule:
     def accepts(value: Any) -> bool:
         is_list = isinstance(value, (list, tuple)) and len(value) >= least
         return is_list and all(map(rule.accepts, value)) and len(set(value)) == len(value)
@@ -101,12 +101,12 @@ def _list_of(rule: Rule, least: int = 1) -> Rule:
     return Rule(f"a list without repeats, each {rule.allowed}", accepts, rule.names)
 
 
-def _is_path(value: Any) -> bool:
+def is_path(value: Any) -> bool:
     """Whether a value may name a file: text without line ends and bytes that are no text."""
     return isinstance(value, str) and bool(value.strip()) and not _UNFIT.search(value)
 
 
-def _name_or_path(*names: str) -> Rule:
+def name_or_path(*names: str) -> Rule:
     """Return a rule for a known name or a path; a bare word must exist, so that typing errors show.
 
     Whether a path with a separator exists is checked where it is read: rows can be redrawn on a
@@ -114,7 +114,7 @@ def _name_or_path(*names: str) -> Rule:
     """
 
     def accepts(value: Any) -> bool:
-        if not _is_path(value):
+        if not is_path(value):
             return False
         return (
             value in names or "/" in value or os.sep in value or os.path.exists(resolve_path(value))
@@ -123,11 +123,11 @@ def _name_or_path(*names: str) -> Rule:
     return Rule("one of " + ", ".join(names) + ", or a path", accepts)
 
 
-_PATH = Rule("the path of a folder", _is_path)
+_PATH = Rule("the path of a folder", is_path)
 _BACKBONE = Rule(
     f"one of the paper's {', '.join(BACKBONE_NAMES)}, another network of keras.applications such "
     "as EfficientNetB0, or the path of a .keras file",
-    lambda v: _is_path(v) and (v in RECORDS or is_model_file(v)),
+    lambda v: is_path(v) and (v in RECORDS or is_model_file(v)),
     tuple(RECORDS),
 )
 _SPLIT = Rule(
@@ -143,10 +143,10 @@ _ALPHA = Rule(
     lambda v: (
         isinstance(v, Mapping)
         and all(name in ALPHA_BACKBONES for name in v)
-        and all(_is_number(width) and 0.05 <= width <= 4 for width in v.values())
+        and all(is_number(width) and 0.05 <= width <= 4 for width in v.values())
     ),
 )
-_LANE = _whole(1, 512)
+_LANE = whole(1, 512)
 _LANES = Rule(f"auto or {_LANE.allowed}", lambda v: v == "auto" or _LANE.accepts(v))
 
 
@@ -173,38 +173,38 @@ class Params:
     )
 
     data: str = _param(
-        _name_or_path(*DATA_SETS),
+        name_or_path(*DATA_SETS),
         "Photos: drawn from the seed, tf_flowers, or a folder with one sub-folder a class.",
         default="procedural_flowers",
     )
     data_dir: str | None = _param(
-        _or_null(_PATH),
+        or_null(_PATH),
         "Where TFDS keeps tf_flowers; null: $TFDS_DATA_DIR, else TFDS' own folder and a download.",
         default=None,
     )
     n_images: int = _param(
-        _whole(50, 100_000),
+        whole(50, 100_000),
         "Images drawn for procedural_flowers; other data are used whole.",
         default=1000,
     )
     image_size: int = _param(
-        _whole(32, 1024), "Height and width of the images in pixels.", default=224
+        whole(32, 1024), "Height and width of the images in pixels.", default=224
     )
     input_scaling: str = _param(
-        _one_of("unit", "native"),
+        one_of("unit", "native"),
         "unit: RGB in [0, 1], as in the paper; native: as the network was pre-trained with (a "
         ".keras file: 0 to 255, unless it is a network of Keras under Keras' own name).",
         default="unit",
     )
 
     backbones: tuple[str, ...] = _param(
-        _list_of(_BACKBONE),
+        list_of(_BACKBONE),
         "The networks to run; a .keras file of a functional model brings its own weights, and its "
         "rows are named after it.",
         default=BACKBONE_NAMES,
     )
     thin: bool = _param(
-        _flag(),
+        flag(),
         "true: the thin twins, same layers and names with a fraction of the channels; not every "
         "network has one.",
         default=False,
@@ -215,7 +215,7 @@ class Params:
         default_factory=dict,
     )
     weights: str = _param(
-        _name_or_path(*WEIGHTS),
+        name_or_path(*WEIGHTS),
         "imagenet; none: random; embedded: shipped with the project, thin twins only; or a "
         "weights file, or a folder of them.",
         default="imagenet",
@@ -229,43 +229,43 @@ class Params:
     final_split: str = _param(_SPLIT, "The slice on which final runs train.", default="train[:70%]")
     eval_split: str = _param(_SPLIT, "The slice on which both are scored.", default="train[70%:]")
 
-    batch_size: int = _param(_whole(1, 4096), "Images of a training step.", default=4)
+    batch_size: int = _param(whole(1, 4096), "Images of a training step.", default=4)
     epochs: int = _param(
-        _whole(1, 100_000), "Passes over the training slice in the search.", default=50
+        whole(1, 100_000), "Passes over the training slice in the search.", default=50
     )
     final_epochs: int | None = _param(
-        _or_null(_whole(1, 100_000)), "The same in final runs; null: as epochs.", default=None
+        or_null(whole(1, 100_000)), "The same in final runs; null: as epochs.", default=None
     )
-    learning_rate: float = _param(_number(0, 1, open_low=True), "Adam's step size.", default=5.0e-5)
+    learning_rate: float = _param(number(0, 1, open_low=True), "Adam's step size.", default=5.0e-5)
     plateau_factor: float = _param(
-        _number(0, 1, open_low=True, open_high=True),
+        number(0, 1, open_low=True, open_high=True),
         "ReduceLROnPlateau on validation accuracy multiplies the rate by this; the paper names "
         "no values, these three are Keras' own.",
         default=0.1,
     )
     plateau_patience: int = _param(
-        _whole(0, 100_000), "After how many epochs without a gain it does so.", default=10
+        whole(0, 100_000), "After how many epochs without a gain it does so.", default=10
     )
     plateau_min_delta: float = _param(
-        _number(0, 1), "What counts as a gain in accuracy: more than this.", default=1.0e-4
+        number(0, 1), "What counts as a gain in accuracy: more than this.", default=1.0e-4
     )
     dropout: float = _param(
-        _number(0, 1, open_high=True),
+        number(0, 1, open_high=True),
         "Share of the 128 units that is dropped between the classifier's dense layers.",
         default=0.5,
     )
 
     window: int = _param(
-        _whole(1, 1000), "Layers that one sliding window covers; the paper's is 3.", default=3
+        whole(1, 1000), "Layers that one sliding window covers; the paper's is 3.", default=3
     )
     top_k: tuple[int, ...] = _param(
-        _list_of(_whole(1, 1000)),
+        list_of(whole(1, 1000)),
         "How many of the best single layers are tuned jointly.",
         default=(3, 5),
     )
-    random_layers: int = _param(_whole(1, 1000), "Layers drawn for the random scheme.", default=3)
+    random_layers: int = _param(whole(1, 1000), "Layers drawn for the random scheme.", default=3)
     extra_methods: tuple[str, ...] = _param(
-        _list_of(_one_of(*EXTRA), least=0),
+        list_of(one_of(*EXTRA), least=0),
         "Methods that are not the paper's, trained beside its own and shown in Figures 7 and 8; "
         "none: []. residual_units: the layers between two residual additions, one unit after the "
         "other; batch_norm: all BatchNorms together.",
@@ -273,23 +273,23 @@ class Params:
     )
 
     repeats: int = _param(
-        _whole(1, 1000), "Final runs of each method, each with its own seed.", default=4
+        whole(1, 1000), "Final runs of each method, each with its own seed.", default=4
     )
     repeat_order: str = _param(
-        _one_of("own", "shared"),
+        one_of("own", "shared"),
         "own: photos come in another order in each repeat, the same for all methods, so that "
         "differences between methods are paired; shared: all repeats have the first one's.",
         default="own",
     )
-    seed: int = _param(_whole(0, 2**31 - 1), "Root of all random numbers.", default=0)
+    seed: int = _param(whole(0, 2**31 - 1), "Root of all random numbers.", default=0)
     select_on: str = _param(
-        _one_of("val_accuracy", "best_val_accuracy"),
+        one_of("val_accuracy", "best_val_accuracy"),
         "The score that picks a method's block: of the last epoch, or of the best one.",
         default="val_accuracy",
     )
 
     engine: str = _param(
-        _one_of("plain", "fused"),
+        one_of("plain", "fused"),
         "plain: one Keras model a run, the reference; fused: many runs in one model, the same "
         "rows.",
         default="fused",
@@ -300,23 +300,23 @@ class Params:
         default="auto",
     )
     deterministic: bool = _param(
-        _flag(),
+        flag(),
         "true: the same bits in every row on one machine with the same versions, however the "
         "sweep is cut up or interrupted. Slow: each run is a fused model of one lane.",
         default=False,
     )
     memory_gib: float | None = _param(
-        _or_null(_number(0.1, 4096)),
+        or_null(number(0.1, 4096)),
         "Memory in GiB that one process may take in all; null: two fifths of what is free, of "
         "the machine, its container and its GPU the least; 4 where rows are deterministic.",
         default=None,
     )
 
     results: str | None = _param(
-        _or_null(_PATH), "Folder of the rows; null: `results/<profile>`.", default=None
+        or_null(_PATH), "Folder of the rows; null: `results/<profile>`.", default=None
     )
     figures: str | None = _param(
-        _or_null(_PATH),
+        or_null(_PATH),
         "Folder of figures and tables; null: `figures/<profile>`, or beside the rows if these "
         "are named.",
         default=None,
@@ -440,7 +440,7 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
     except ValueError as error:
         raise InputError(f"notebook: {error}") from error
     values = {name: v for name, v in values.items() if not isinstance(v, Params)}  # made before
-    _check_keys(values, "notebook", extra=("backbone",))
+    _check_keys(values, "notebook", (*_RULES, "backbone"))
     overrides = {name: _plain(value) for name, value in values.items() if value is not None}
     if "profile" not in overrides:
         raise InputError(f"notebook: profile is missing; allowed: {', '.join(profiles())}")
@@ -548,12 +548,20 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return the values tidied (lists to tuples, whole numbers to floats), or refuse them."""
-    _check_keys(values, source)
+    return {name: _tidied(name, value) for name, value in accepted(values, source, _RULES).items()}
+
+
+def accepted(values: Mapping[str, Any], source: str, rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """Return the values as plain Python ones, or refuse an unknown key or what breaks its rule.
+
+    Raises InputError.
+    """
+    _check_keys(values, source, rules)
     values = {name: _plain(value) for name, value in values.items()}
     for name, value in values.items():
-        if not _is_literal(value) or not _RULES[name].accepts(value):
-            raise _refusal(source, name, value, _RULES[name])
-    return {name: _tidied(name, value) for name, value in values.items()}
+        if not _is_literal(value) or not rules[name].accepts(value):
+            raise _refusal(source, name, value, rules[name])
+    return values
 
 
 def _plain(value: Any) -> Any:
@@ -572,8 +580,7 @@ def _is_literal(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, list, tuple, Mapping))
 
 
-def _check_keys(values: Mapping[str, Any], source: str, extra: tuple[str, ...] = ()) -> None:
-    known = (*_RULES, *extra)
+def _check_keys(values: Mapping[str, Any], source: str, known: Collection[str]) -> None:
     for name in values:
         if name not in known:
             hint = _suggestion(name, known) or f"; allowed: {', '.join(known)}"
@@ -628,13 +635,13 @@ def _check_backbone(params: Params, source: str) -> None:
 
 def _refusal(source: str, name: str, value: Any, rule: Rule) -> InputError:
     """Return the one line that says what is wrong and what would be right."""
-    hint = _number_hint(name, value) or _value_hint(value, rule)
+    hint = _number_hint(value, rule) or _value_hint(value, rule)
     return InputError(f"{source}: {name}: {value!r} is not allowed{hint}; allowed: {rule.allowed}")
 
 
-def _number_hint(name: str, value: Any) -> str:
+def _number_hint(value: Any, rule: Rule) -> str:
     """Say how YAML wants a number that arrived as text: ``5e-5`` has to be ``5.0e-5``."""
-    if "number" not in _RULES.get(name, _PATH).allowed or not isinstance(value, str):
+    if "number" not in rule.allowed or not isinstance(value, str):
         return ""
     match = _NUMBER_TEXT.fullmatch(value.strip())
     if match is None:

@@ -46,7 +46,7 @@ def list_photos(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     with reading(folder):
         if not folder.is_dir():
             raise InputError(
-                f"data: {folder} {_dead_link(folder) or 'is not a folder'}; "
+                f"data: {folder} {dead_link(folder) or 'is not a folder'}; "
                 "allowed: one sub-folder per class"
             )
         classes = [path for path in _entries(folder) if path.is_dir()]
@@ -80,12 +80,12 @@ def _entries(folder: Path) -> list[Path]:
     """
     paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     for path in paths:
-        if reason := _dead_link(path):
+        if reason := dead_link(path):
             raise InputError(f"data: {path} {reason}; allowed: links to what is there")
     return sorted(paths, key=lambda path: os.fsencode(path.name))
 
 
-def _dead_link(path: Path) -> str:
+def dead_link(path: Path) -> str:
     """Return how a link leads nowhere, or "" where the path is no such link."""
     if not path.is_symlink():
         return ""
@@ -162,16 +162,25 @@ def read_photos(photos: Sequence[Path], size: int) -> tuple[np.ndarray, Depth]:
 
 
 def read_photo(path: Path, size: int, depth: Depth) -> np.ndarray:
-    """Return a photo upright, in RGB and resized: uint8 (size, size, 3).
+    """Return a photo upright, in RGB and resized: uint8 (size, size, 3)."""
+    return shrunk(upright(path, depth), size)
 
-    The resize is Pillow's, bilinear with antialiasing, because photos from a camera are many times
-    larger than the result. Only the first picture of an animation is used.
-    """
+
+def upright(path: Path, depth: Depth) -> Image.Image:
+    """Return a photo upright and in RGB; of an animation, the first picture."""
     with _opened(path) as photo:
         packing = _deep_packing(photo)
-        upright = _to_8_bits(path, photo, depth) if packing else ImageOps.exif_transpose(photo)
-        rgb = _to_rgb(upright)
-        return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
+        turned = _to_8_bits(path, photo, depth) if packing else ImageOps.exif_transpose(photo)
+        return _to_rgb(turned)
+
+
+def shrunk(rgb: Image.Image, size: int) -> np.ndarray:
+    """Return a picture's pixels, uint8 (size, size, 3).
+
+    The resize is Pillow's, bilinear with antialiasing, because photos from a camera are many times
+    larger than the result.
+    """
+    return np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR))
 
 
 @contextmanager

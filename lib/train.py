@@ -270,22 +270,29 @@ def train_fused(
     start, p, n = time.perf_counter(), task.params, len(steps.model.lanes)
     plateau, histories, ended = LanePlateau(n, p), [History() for _ in range(n)], []
     for epoch in range(task.epochs):
-        order = batch_order(len(task.train_targets), epoch, task.order_seed)
-        train_accuracies = steps.train_epoch(order, plateau.rates)
-        probabilities, losses = steps.evaluate()
-        accuracies = accuracy(probabilities, task.eval_targets)
-        plateau.update(accuracies)
-        for j, history in enumerate(histories):
-            history.train_accuracy.append(float(train_accuracies[j]))
-            history.val_accuracy.append(float(accuracies[j]))
-            history.val_loss.append(float(losses[j].mean(dtype="float64")))
-            history.probabilities = probabilities[j]
+        fused_epoch(steps, task, epoch, plateau, histories)
         ended.append(time.perf_counter())
         on_epoch(epoch + 1)
     for history in histories:
         history.seconds = (time.perf_counter() - start) / n
         history.epoch_seconds = (np.diff(ended, prepend=start) / n).tolist()
     return histories
+
+
+def fused_epoch(
+    steps: Any, task: Task, epoch: int, plateau: LanePlateau, histories: Sequence[History]
+) -> None:
+    """One epoch of all lanes and its evaluation, written into their histories."""
+    order = batch_order(len(task.train_targets), epoch, task.order_seed)
+    train_accuracies = steps.train_epoch(order, plateau.rates)
+    probabilities, losses = steps.evaluate()
+    accuracies = accuracy(probabilities, task.eval_targets)
+    plateau.update(accuracies)
+    for j, history in enumerate(histories):
+        history.train_accuracy.append(float(train_accuracies[j]))
+        history.val_accuracy.append(float(accuracies[j]))
+        history.val_loss.append(float(losses[j].mean(dtype="float64")))
+        history.probabilities = probabilities[j]
 
 
 def accuracy(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -10,17 +10,8 @@ import tempfile
 
 FOREIGN = ("BLOCKWISE_", "MPL", "MATPLOTLIBRC", "TF_NUM_", "TF_DETERMINISTIC", "KERAS_MAX_")
 FOREIGN += ("GIT_", "MAKE", "MFLAGS")
-OPTIONS = (
-    "PROFILE",
-    "BACKBONES",
-    "RESULTS",
-    "SET",
-    "CASE",
-    "CONTROL",
-    "CLAIM",
-    "JOBS",
-    "NODE_PYTHON",
-)
+OPTIONS = ("PROFILE", "BACKBONES", "RESULTS", "SET", "CASE", "CONTROL", "CLAIM", "JOBS")
+OPTIONS += ("NODE_PYTHON", "DIR", "BACKBONE", "OUT", "MODEL")
 
 for name in list(os.environ):
     if name.startswith(FOREIGN) or name in OPTIONS:

@@ -1,0 +1,195 @@
+"""What came out: the layers to tune, what that adds, and how the network does on the test photos.
+
+All of it is data, made from rows and from one look at the test photos; the report and the model
+card only write it down.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from ..intervals import Estimate, Interval
+from ..ledger import read_results, unpack_hits
+from .candidates import Candidate
+from .confirm import curve
+from .export import Export
+from .folder import Photos, Twins
+from .settings import Settings
+from .split import Split
+
+KINDS = {
+    "baseline_1": "the classifier alone",
+    "baseline_2": "everything",
+    "layer_wise": "a layer",
+    "block_wise": "a block",
+    "sliding_window": "a window",
+}  # what a method's rows are of; any other is several layers together
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """One network on the test photos.
+
+    Attributes:
+        probabilities: float32 ``(photos, classes)``.
+        epochs: that it was trained for.
+        history: loss and accuracy on its training photos after each epoch.
+    """
+
+    probabilities: np.ndarray
+    epochs: int
+    history: Mapping[str, Sequence[float]]
+
+    def right(self, labels: np.ndarray) -> np.ndarray:
+        """Which photos it got right, bool ``(photos,)``."""
+        return self.probabilities.argmax(axis=1) == labels
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """All that the report and the model card say.
+
+    Attributes:
+        winner: what the strategy chose; kept: what is worth keeping of it.
+        gain: what the winner adds to the classifier alone, cross-validated on training photos that
+            did not choose it; None where the classifier alone won.
+        tried: as `tried` returns it.
+        curves: accuracy on held-out photos after each epoch, by candidate's name.
+        tested: of the kept network; alone: of the classifier alone, the same where it is kept.
+        minutes: as told before it started, and as it took.
+    """
+
+    settings: Settings
+    image_size: int
+    photos: Photos
+    split: Split
+    twins: Sequence[Twins]
+    winner: Candidate
+    kept: Candidate
+    gain: Interval | None
+    tried: pd.DataFrame
+    curves: Mapping[str, np.ndarray]
+    tested: Tested
+    alone: Tested
+    exports: Sequence[Export]
+    minutes: tuple[float, float]
+    versions: str
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of the test photos."""
+        return self.photos.labels[self.split.test]
+
+    @property
+    def sentence(self) -> str:
+        """The answer."""
+        if self.gain is None:
+            return "nothing that was tried is better than the classifier alone: keep it"
+        if self.kept.layers:
+            return f"tune {named(self.kept)}: {signed(self.gain)} over the classifier alone"
+        return (
+            "nothing is better than the classifier alone beyond its interval "
+            f"({named(self.winner)}: {signed(self.gain)}): keep it"
+        )
+
+    @property
+    def accuracy(self) -> Interval:
+        """Of the kept network on the test photos."""
+        return proportion(self.tested.right(self.labels))
+
+    @property
+    def test_gain(self) -> Interval:
+        """What the kept network adds to the classifier alone on the test photos, paired."""
+        right = [t.right(self.labels).astype(float) for t in (self.tested, self.alone)]
+        return paired(*right)
+
+    def by_class(self) -> pd.DataFrame:
+        """Precision and recall of each class on the test photos, with how many there are."""
+        found, labels = self.tested.probabilities.argmax(axis=1), self.labels
+        rows = []
+        for c, name in enumerate(self.photos.names):
+            hits = int(((found == c) & (labels == c)).sum())
+            said, there = int((found == c).sum()), int((labels == c).sum())
+            rows.append((name, there, hits / said if said else np.nan, hits / there))
+        return pd.DataFrame(rows, columns=["class", "photos", "precision", "recall"])
+
+    def confusion(self) -> np.ndarray:
+        """Number of test photos by class (rows) and by what the network says (columns)."""
+        n = len(self.photos.names)
+        pairs = self.labels * n + self.tested.probabilities.argmax(axis=1)
+        return np.bincount(pairs, minlength=n * n).reshape(n, n)
+
+    def mistakes(self, most: int = 12) -> list[int]:
+        """Test photos that the network gets wrong with most confidence, by place in the test."""
+        wrong = np.flatnonzero(~self.tested.right(self.labels))
+        sure = self.tested.probabilities.max(axis=1)
+        return sorted(wrong.tolist(), key=lambda i: -sure[i])[:most]
+
+
+def named(candidate: Candidate) -> str:
+    """A candidate with its layers, as far as a sentence can hold them."""
+    if not candidate.layers or candidate.label in candidate.layers:
+        return candidate.label
+    shown = ", ".join(candidate.layers[:4]) + ", ..." * (len(candidate.layers) > 4)
+    return f"{candidate.label} ({len(candidate.layers)} layers: {shown})"
+
+
+def proportion(right: np.ndarray) -> Interval:
+    """A share with its 95 % interval (Wilson)."""
+    found = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return Interval(float(right.mean()), found.low, found.high)
+
+
+def paired(upper: np.ndarray, lower: np.ndarray) -> Interval:
+    """A difference of two shares on the same photos, with its 95 % interval for other photos."""
+    rest = upper.astype(float) - lower
+    error = float(rest.std(ddof=1) / np.sqrt(len(rest))) if len(rest) > 1 else np.inf
+    return Estimate(float(rest.mean()), error, max(1, len(rest) - 1)).interval()
+
+
+def shares(interval: Interval) -> str:
+    """An interval of shares as text, without signs."""
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def signed(interval: Interval) -> str:
+    """An interval of differences as text."""
+    return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def tried(folder: Path, layers: Sequence[str]) -> pd.DataFrame:
+    """Every candidate that was trained, with what it adds to the classifier alone.
+
+    Of a candidate that was trained for several numbers of epochs, the most; compared with the
+    classifier alone after as many, on the selection photos.
+
+    Columns: block, kind, layers, epochs, accuracy, gain, low, high, depth (mean place of its layers
+    among all with weights, from 1), curve.
+
+    Args:
+        folder: of the search's rows.
+        layers: names of all layers with weights, from the input to the output.
+    """
+    place = {name: i for i, name in enumerate(layers, start=1)}
+    found: dict[str, tuple] = {}
+    for stage in sorted(folder.glob("epochs_*")):
+        rows = read_results(stage).drop_duplicates("layers")
+        if not len(rows) or not (rows["layers"] == "").any():
+            continue
+        hits = {
+            r.layers: unpack_hits(r.hits, r.eval_images).astype(float) for r in rows.itertuples()
+        }
+        for r in rows.to_dict("records"):
+            gain = paired(hits[r["layers"]], hits[""])
+            names = r["layers"].split(";") if r["layers"] else []
+            depth = np.mean([place[n] for n in names]) if names else np.nan
+            kind = KINDS.get(r["method"], "layers together")
+            found[r["layers"]] = (r["block"], kind, tuple(names), r["epochs"], r["val_accuracy"],
+                                  gain.value, gain.low, gain.high, depth, curve(r))  # fmt: skip
+    columns = ["block", "kind", "layers", "epochs", "accuracy", "gain", "low", "high", "depth",
+               "curve"]  # fmt: skip
+    return pd.DataFrame(found.values(), columns=columns)

@@ -1,0 +1,122 @@
+"""What may be tuned: layers, blocks, windows and stages of a backbone, each set of layers once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import groupby
+
+import keras
+
+from .. import partition
+from ..params import InputError
+from ..partition import Block
+
+BASELINES = ("baseline_1", "baseline_2")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A block that may be tuned.
+
+    Attributes:
+        kind: what it is one of: baseline, layers, blocks, windows, stages, ranked or fixed.
+        method: the paper's method that proposes it; stages and the user's own layers are blocks.
+    """
+
+    kind: str
+    method: str
+    block: Block
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.block.layers
+
+    @property
+    def label(self) -> str:
+        """What it is called in a sentence."""
+        names = {"baseline_1": "the classifier alone", "baseline_2": "everything"}
+        return names.get(self.block.name, self.block.name)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of candidate: the method of its rows, and what it makes of a backbone."""
+
+    method: str
+    blocks: Callable[[keras.Model, int], Sequence[Block]]
+
+
+KINDS: Mapping[str, Kind] = {
+    "layers": Kind("layer_wise", lambda backbone, window: partition.layer_wise(backbone)),
+    "blocks": Kind("block_wise", lambda backbone, window: partition.block_wise(backbone)),
+    "windows": Kind(
+        "sliding_window", lambda backbone, window: partition.sliding_window(backbone, window)
+    ),
+    "stages": Kind("block_wise", lambda backbone, window: stages(backbone)),
+}
+
+
+def baselines(backbone: keras.Model) -> list[Candidate]:
+    """The classifier alone, and everything."""
+    return [Candidate("baseline", n, *getattr(partition, n)(backbone)) for n in BASELINES]
+
+
+def candidates(backbone: keras.Model, kinds: Sequence[str], window: int) -> list[Candidate]:
+    """The baselines and all candidates of some kinds; of equal sets of layers, the first named."""
+    found = baselines(backbone)
+    for name in kinds:
+        kind = KINDS[name]
+        found += [Candidate(name, kind.method, b) for b in kind.blocks(backbone, window)]
+    return unlike(found)
+
+
+def unlike(found: Sequence[Candidate]) -> list[Candidate]:
+    """The first candidate of each set of layers."""
+    return list({c.layers: c for c in reversed(found)}.values())[::-1]
+
+
+def stages(backbone: keras.Model) -> list[Block]:
+    """Layers with weights whose feature maps are of one height, from the input to the output."""
+    names = partition.weighted_layers(backbone)
+    runs = groupby(names, key=lambda name: tuple(backbone.get_layer(name).output.shape[1:-1]))
+    return [Block(f"stage_{i:02}", tuple(run)) for i, (_, run) in enumerate(runs, start=1)]
+
+
+def ranked(
+    backbone: keras.Model, scores: Mapping[str, float], counts: Sequence[int]
+) -> list[Candidate]:
+    """The best few layers of a ranking together, as in Algorithm 3.
+
+    scores: of every layer with weights, by name.
+    """
+    few = [k for k in counts if k <= len(scores)]
+    blocks = [partition.top_ranked(backbone, scores, k)[0] for k in few]
+    return [Candidate("ranked", block.name, block) for block in blocks]
+
+
+def fixed(backbone: keras.Model, layers: str | float) -> Candidate:
+    """The user's own layers.
+
+    layers: names or patterns of names between blanks, or a share of the layers with weights from
+    the top.
+
+    Raises InputError where a pattern fits no layer with weights.
+    """
+    names = partition.weighted_layers(backbone)
+    if isinstance(layers, str):
+        chosen = {name for pattern in layers.split() for name in _matching(pattern, names)}
+    else:
+        chosen = set(names[-max(1, round(layers * len(names))) :])
+    block = Block("fixed", tuple(name for name in names if name in chosen))
+    return Candidate("fixed", "block_wise", block)
+
+
+def _matching(pattern: str, names: Sequence[str]) -> list[str]:
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise InputError(
+            f"photos: layers: {pattern!r} fits no layer with weights; allowed: "
+            f"{', '.join(names[:3])}, ..., {', '.join(names[-3:])}, or a pattern such as "
+            f"{names[-1][:6]}*"
+        )
+    return found

@@ -1,0 +1,103 @@
+"""The charts of the report: what tuning adds along the depth, and learning curves."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ..methods import colour
+from ..style import GREY, Drawing, new_figure, styled
+from .answer import Answer
+
+LOOKS = {
+    "everything": (colour("baseline_2"), "s"),
+    "a layer": (colour("layer_wise"), "o"),
+    "a block": (colour("block_wise"), "D"),
+    "a window": (colour("sliding_window"), "v"),
+    "layers together": (colour("top_3"), "^"),
+}
+
+
+@styled
+def gains(answer: Answer) -> Drawing:
+    """What tuning each candidate adds to the classifier alone, from the input to the output."""
+    tried = answer.tried[answer.tried["layers"].str.len() > 0]
+    text = (
+        "Accuracy on the selection photos minus that of the classifier alone after as many epochs,"
+        " with 95 % intervals for other photos. The best of many seems better than it is: the"
+        " answer is confirmed on other photos. Pale: left after a few epochs."
+    )
+    fig = new_figure("What tuning adds, from the input to the output", text, 9.0, 4.0)
+    ax = fig.subplots()
+    ax.axhline(0, color=GREY, lw=0.8)
+    most = tried["epochs"].max() if len(tried) else 0
+    for kind, rows in tried.groupby("kind", sort=False):
+        _points(ax, kind, rows, most)
+    ax.set(xlabel="place of the tuned layers among all with weights", ylabel="gain in accuracy")
+    if len(tried):
+        ax.legend(loc="best", frameon=False, ncols=3)
+    return fig
+
+
+def _points(ax, kind: str, rows: pd.DataFrame, most: int) -> None:
+    colour, marker = LOOKS[kind]
+    for last in (False, True):
+        some = rows[(rows["epochs"] == most) == last]
+        if not len(some):
+            continue
+        spread = np.array([some["gain"] - some["low"], some["high"] - some["gain"]])
+        look = {"color": colour, "marker": marker, "ms": 5, "lw": 0, "elinewidth": 0.9}
+        label = kind if last or (rows["epochs"] != most).all() else None
+        ax.errorbar(some["depth"], some["gain"], spread, alpha=1 if last else 0.3, label=label,
+                    **look)  # fmt: skip
+
+
+@styled
+def curves(answer: Answer) -> Drawing:
+    """Accuracy after each epoch: on held-out photos, and of the final training on its own."""
+    text = (
+        "Left: mean over the folds, on photos that were held out; the dots are the epochs that the"
+        " final training takes. Right: the final training on its own photos, dropout on."
+    )
+    fig = new_figure("Learning curves", text, 9.0, 3.4)
+    held, final = fig.subplots(1, 2, sharey=True)
+    _lines(held, answer.curves, dots=True)
+    names = {"the classifier alone": answer.alone}
+    if answer.kept.layers:
+        names[answer.kept.label] = answer.tested
+    _lines(final, {n: np.array(t.history["accuracy"]) for n, t in names.items()})
+    held.set(xlabel="epoch", ylabel="accuracy", title="held-out photos")
+    final.set(xlabel="epoch", title="final training")
+    return fig
+
+
+def _lines(ax, found: Mapping[str, np.ndarray], dots: bool = False) -> None:
+    for (name, values), ink in zip(found.items(), (GREY, colour("block_wise")), strict=False):
+        epochs = np.arange(1, len(values) + 1)
+        ax.plot(epochs, values, color=ink, marker="." if len(values) == 1 else "",
+                label=name)  # fmt: skip
+        if dots:
+            ax.plot(values.argmax() + 1, values.max(), "o", color=ink)
+    ax.legend(loc="lower right", frameon=False)
+
+
+@styled
+def mistakes(answer: Answer, most: int = 8) -> Drawing:
+    """The test photos that the network gets wrong with most confidence."""
+    found = answer.mistakes(most)
+    fig = new_figure("Most confident mistakes", "Is, and what the network says.", 9.0, 2.2)
+    for ax, place in zip(
+        fig.subplots(1, most, squeeze=False)[0], [*found, *[None] * most], strict=False
+    ):
+        ax.set_axis_off()
+        if place is not None:
+            _mistake(ax, answer, place)
+    return fig
+
+
+def _mistake(ax, answer: Answer, place: int) -> None:
+    photo, names = answer.split.test[place], answer.photos.names
+    said = answer.tested.probabilities[place]
+    ax.imshow(answer.photos.images[photo], interpolation="nearest")
+    title = f"{names[answer.photos.labels[photo]]},\n{names[said.argmax()]} {said.max():.0%}"
+    ax.set_title(title, size=8, parse_math=False)

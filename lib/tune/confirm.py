@@ -1,0 +1,117 @@
+"""Does the winner beat the classifier alone? Cross-validation on photos that did not choose it.
+
+The winner is the best of many on the selection photos, so these flatter it. The training photos
+have scored nothing: each fold of them is scored by runs that were trained on the other folds and on
+the selection photos. Both candidates are scored on the same photos, so their difference is paired.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..data import Dataset
+from ..intervals import Interval, Noise, Score, difference, scatter
+from ..ledger import unpack_hits
+from .candidates import Candidate
+from .lanes import PhotoStudy
+from .settings import Settings
+from .split import Split
+
+
+@dataclass(frozen=True, eq=False)
+class Confirmed:
+    """Cross-validated runs of some candidates.
+
+    Attributes:
+        hits: which photos each run got right, bool ``(candidates, repeats, photos)``.
+        curves: accuracy after each epoch, mean over the runs, ``(candidates, epochs)``.
+    """
+
+    candidates: tuple[Candidate, ...]
+    hits: np.ndarray
+    curves: np.ndarray
+
+    def gain(self) -> Interval:
+        """What the last candidate adds to the first, with its paired 95 % interval.
+
+        For other photos and other runs, see `lib.intervals`.
+        """
+        noise = scatter(self.hits.astype(float), shared=False)
+        first, last = (_score(self.hits[i], str(i), noise) for i in (0, -1))
+        return difference(last, first).interval()
+
+    def epochs(self, which: int) -> int:
+        """The first epoch at which a candidate's mean accuracy is highest, counted from 1."""
+        return int(self.curves[which].argmax()) + 1
+
+
+def _score(hits: np.ndarray, name: str, noise: Noise) -> Score:
+    runs = {(name, repeat): 1 / len(hits) for repeat in range(len(hits))}
+    return Score(hits.mean(axis=0), runs, noise)
+
+
+def confirm(
+    study: PhotoStudy,
+    settings: Settings,
+    dataset: Dataset,
+    split: Split,
+    of: Sequence[Candidate],
+    folder: Path,
+) -> Confirmed:
+    """Cross-validate candidates over the folds of the training photos.
+
+    Args:
+        dataset: all photos, which the split's indices are of.
+        folder: of the rows; each fold has a folder in it.
+    """
+    tables = [
+        _fold(study, settings, dataset, split, of, fold, folder / f"fold_{fold + 1}")
+        for fold in range(split.folds.max() + 1)
+    ]
+    hits = np.concatenate([h for h, _ in tables], axis=2)
+    weights = [h.shape[2] for h, _ in tables]
+    curves = np.average([c for _, c in tables], axis=0, weights=weights)
+    return Confirmed(tuple(of), hits, curves)
+
+
+def _fold(
+    study: PhotoStudy,
+    settings: Settings,
+    dataset: Dataset,
+    split: Split,
+    of: Sequence[Candidate],
+    fold: int,
+    folder: Path,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hits ``(candidates, repeats, photos)`` and curves ``(candidates, epochs)`` of one fold."""
+    scored = split.training[split.folds == fold]
+    others = np.concatenate([split.training[split.folds != fold], split.selection])
+    part = study.of(arranged(dataset, others, scored), folder, **slices(len(others)))
+    runs = {
+        (c.layers, r): part.run(c.method, c.block, r) for c in of for r in range(settings.repeats)
+    }
+    part.train(list(runs.values()))
+    rows = part.rows().drop_duplicates("key").set_index("key")
+    found = [[rows.loc[runs[c.layers, r].key] for r in range(settings.repeats)] for c in of]
+    hits = [[unpack_hits(row["hits"], len(scored)) for row in one] for one in found]
+    curves = [np.mean([curve(row) for row in one], axis=0) for one in found]
+    return np.array(hits), np.array(curves)
+
+
+def curve(row: pd.Series) -> np.ndarray:
+    """Accuracy after each epoch of a run."""
+    return np.array(row["curve"].split(";"), float) / row["eval_images"]
+
+
+def arranged(dataset: Dataset, train: np.ndarray, evaluation: np.ndarray) -> Dataset:
+    """The photos of two parts, those to train on first: slices then name the parts."""
+    order = np.concatenate([train, evaluation])
+    return Dataset(dataset.images[order], dataset.labels[order], dataset.names, dataset.source)
+
+
+def slices(train: int) -> dict[str, str]:
+    """The engine's slices of what `arranged` returns, with so many photos to train on."""
+    return {"search_split": f"train[:{train}]", "eval_split": f"train[{train}:]"}

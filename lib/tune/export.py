@@ -1,0 +1,189 @@
+"""The tuned network as files: model.keras with its class names, and other formats, tried out."""
+
+import importlib.util
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ..params import InputError
+from ..photos import first_line
+from ..quiet import silence
+from .fit import RESIZE
+
+CLASSES = "classes.json"  # inside model.keras, which Keras leaves alone, and beside it
+
+
+@dataclass(frozen=True)
+class Export:
+    """One file or folder of the network.
+
+    Attributes:
+        path: its name in the folder of the model.
+        agrees: for how many photos, of how many, it gives the same class as the network.
+        missing: why it was not written; empty where it was.
+    """
+
+    path: str
+    agrees: tuple[int, int] = (0, 0)
+    missing: str = ""
+
+
+def save(model: keras.Model, names: Sequence[str], path: Path) -> None:
+    """Write a model and its class names, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".draft-{path.name}")
+    model.save(draft)
+    text = json.dumps(list(names), ensure_ascii=False)
+    with zipfile.ZipFile(draft, "a") as file:
+        file.writestr(CLASSES, text)
+    os.replace(draft, path)
+    path.with_name(CLASSES).write_text(text, encoding="utf-8")
+
+
+def load(path: Path) -> tuple[keras.Model, list[str]]:
+    """What `save` wrote. Raises InputError for a file that is no such model."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = json.loads(file.read(CLASSES))
+        return keras.models.load_model(path), names
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"model: {path} cannot be read ({first_line(error)}); allowed: a model.keras that "
+            "`make photos` wrote"
+        ) from error
+
+
+def export(model: keras.Model, folder: Path, kinds: Sequence[str], images: np.ndarray,
+           classes: np.ndarray) -> list[Export]:  # fmt: skip
+    """Write a model in other formats, load each again, and compare its classes.
+
+    Args:
+        kinds: of `FORMATS`.
+        images: uint8 ``(N, size, size, 3)``; classes: what the network makes of them, int ``(N,)``.
+
+    One that gives other classes is removed again.
+    """
+    done = []
+    for kind in kinds:
+        form = FORMATS[kind]
+        missing = [p for p in form.needs if importlib.util.find_spec(p) is None]
+        if missing:
+            done.append(Export(form.path, missing=f"needs {' and '.join(missing)}"))
+            continue
+        done.append(_written(form, model, folder, images, classes))
+    return done
+
+
+def _written(
+    form: "Format", model: keras.Model, folder: Path, images: np.ndarray, classes: np.ndarray
+) -> Export:
+    path = folder / form.path
+    _remove(path)
+    try:
+        with silence():
+            form.write(model, path, images.shape[1:])
+            found = form.classes(path, images)
+    except Exception as error:  # each converter has errors of its own
+        _remove(path)
+        return Export(form.path, missing=first_line(error))
+    same = int((found == classes).sum())
+    if same == len(classes):
+        return Export(form.path, (same, same))
+    _remove(path)
+    return Export(form.path, missing=f"it gave {len(classes) - same} of {len(classes)} test photos "
+                  "another class than the network, on this machine")  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        needs: packages that must be installed.
+        write: writes a model to a path, for photos of one shape where it cannot take any.
+        classes: loads the path again and returns the classes of photos.
+    """
+
+    path: str
+    needs: tuple[str, ...]
+    write: Callable[[keras.Model, Path, tuple[int, ...]], None]
+    classes: Callable[[Path, np.ndarray], np.ndarray]
+
+
+def _write_saved_model(model: keras.Model, path: Path, shape: tuple[int, ...]) -> None:
+    model.export(path, format="tf_saved_model", verbose=False)
+
+
+def _classes_of_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
+    found = [loaded.serve(x[None].astype("float32")).numpy() for x in images]
+    return np.concatenate(found).argmax(1)
+
+
+def _of_one_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The model without its resizing, which not every format knows, for photos of one shape."""
+    photos = keras.Input(shape, batch_size=1, name="photos")
+    x = photos
+    for layer in model.layers[model.layers.index(model.get_layer(RESIZE)) + 1 :]:
+        x = layer(x)
+    return keras.Model(photos, x)
+
+
+def _write_onnx(model: keras.Model, path: Path, shape: tuple[int, ...]) -> None:
+    _of_one_shape(model, shape).export(path, format="onnx", verbose=False)
+
+
+def _classes_of_onnx(path: Path, images: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    found = [session.run(None, {name: x[None].astype("float32")})[0] for x in images]
+    return np.concatenate(found).argmax(1)
+
+
+def _write_litert(model: keras.Model, path: Path, shape: tuple[int, ...]) -> None:
+    import tensorflow as tf
+
+    model = _of_one_shape(model, shape)
+    call = tf.function(lambda photos: model(photos, training=False))
+    concrete = call.get_concrete_function(tf.TensorSpec((1, *shape), tf.float32))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
+    path.write_bytes(converter.convert())
+
+
+def _classes_of_litert(path: Path, images: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    reader = tf.lite.Interpreter(str(path))
+    reader.allocate_tensors()
+    (given,), (made,) = reader.get_input_details(), reader.get_output_details()
+    found = []
+    for image in images:
+        reader.set_tensor(given["index"], image[None].astype("float32"))
+        reader.invoke()
+        found.append(reader.get_tensor(made["index"])[0].argmax())
+    return np.array(found)
+
+
+FORMATS = {
+    "saved_model": Format(
+        "saved_model", ("tensorflow",), _write_saved_model, _classes_of_saved_model
+    ),
+    "onnx": Format("model.onnx", ("onnx", "tf2onnx", "onnxruntime"), _write_onnx, _classes_of_onnx),
+    "litert": Format("model.tflite", ("tensorflow",), _write_litert, _classes_of_litert),
+}

@@ -1,0 +1,323 @@
+"""A folder of photos as people keep them: what is used, what is left out, and what is twice there.
+
+One folder a class; a class folder may hold folders. Nothing here stops at a bad file: what cannot
+be used is left out and named. Photos come in the order of a hash of their content, so that the same
+photos give the same split on every machine, whatever they are called.
+"""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+
+from ..params import InputError, readable, resolve_path
+from ..photos import EXTENSIONS, dead_link, measure_depth, reading, shrunk, upright
+from ..room import require_memory
+
+NO_PHOTOS = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; in lower case
+HASH_SIZE = 16  # of the perceptual hash: 256 bits
+# Bits that differ at most between near-duplicates. Of the 6.7 million pairs of tf_flowers, 23
+# differ in 36 or fewer, the next in 48, and hardly any in fewer than 80; chance gives 128.
+NEAR = 40
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that is not used, its path below the folder of photos, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Photos that are one and the same, or nearly: they are on one side of the split only.
+
+    Attributes:
+        photos: indices of two or more.
+        exact: whether their files are the same byte by byte.
+    """
+
+    photos: tuple[int, ...]
+    exact: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """The photos of a folder that can be used, in the order of their content's hash.
+
+    Attributes:
+        folder: where they lie.
+        paths: their paths below it, ``(N,)``, with ``/`` between the parts.
+        images: uint8 ``(N, size, size, 3)``, upright, RGB.
+        labels: int64 ``(N,)``, indices into names.
+        names: the classes' names, sorted as their folders are.
+        digests: SHA-256 of each file, ``(N,)``.
+        hashes: perceptual hashes, bool ``(N, 256)``.
+        sizes: width and height in pixels before resizing, int ``(N, 2)``.
+        left_out: what is not used.
+        note: a word on files of 16 bits.
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    hashes: np.ndarray
+    sizes: np.ndarray
+    left_out: tuple[LeftOut, ...]
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def counts(self) -> dict[str, int]:
+        """Number of photos by class."""
+        found = np.bincount(self.labels, minlength=len(self.names)).tolist()
+        return dict(zip(self.names, found, strict=True))
+
+
+# ---------------------------------------------------------------------------------- what lies there
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder that look like photos, before any is decoded.
+
+    Attributes:
+        paths: below the folder; labels: indices into names; digests: SHA-256 of each file.
+    """
+
+    folder: Path
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    digests: tuple[str, ...]
+    names: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def list_folder(folder: str | Path) -> Listing:
+    """Return what a folder holds, photos in the order of their content's hash.
+
+    A photo that is in two classes, the same file byte by byte, has no right label: it is left out
+    of both. Raises InputError for what is no folder, or one with photos of fewer than two classes.
+    """
+    folder = resolve_path(str(folder))
+    if not folder.is_dir():
+        raise InputError(f"dir: {folder} is not a folder; allowed: one sub-folder per class")
+    left_out: list[LeftOut] = []
+    found = [x for c in _classes(folder, left_out) for x in _files(folder, c, left_out)]
+    with_digest = list(_with_digests(folder, found, left_out))
+    kept = list(_one_label(with_digest, left_out))
+    names = tuple(sorted({name for *_, name in kept}, key=os.fsencode))
+    if len(names) < 2:
+        raise InputError(
+            f"dir: {folder} holds photos of {len(names)} classes{_such_as(left_out)}; allowed: at "
+            f"least 2, one sub-folder per class, with files ending in {', '.join(EXTENSIONS)}"
+        )
+    kept.sort(key=lambda x: (x[0], os.fsencode(x[1])))
+    return Listing(
+        folder,
+        tuple(path for _, path, _ in kept),
+        tuple(names.index(name) for *_, name in kept),
+        tuple(digest for digest, *_ in kept),
+        tuple(map(readable, names)),
+        tuple(left_out),
+    )
+
+
+def _such_as(left_out: Sequence[LeftOut]) -> str:
+    """How many are left out, and why the first of them is."""
+    if not left_out:
+        return ""
+    return f"; left out: {len(left_out)}, such as {left_out[0].path}: {left_out[0].reason}"
+
+
+def _with_digests(
+    folder: Path, found: Sequence[tuple[Path, Path]], left_out: list[LeftOut]
+) -> Iterator[tuple[str, Path, str]]:
+    """(SHA-256, path, name of the class folder) of the files that may be read."""
+    for path, of in found:
+        try:
+            with reading(folder / path), (folder / path).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except InputError:
+            left_out.append(LeftOut(_text(path), "you may not read it"))
+        else:
+            yield digest, path, of.name
+
+
+def _classes(folder: Path, left_out: list[LeftOut]) -> list[Path]:
+    """The class folders, below `folder`; what lies beside them is left out."""
+    entries = _entries(folder, Path(), left_out)
+    left_out += [LeftOut(_text(p), "beside the class folders") for p in entries
+                 if not (folder / p).is_dir()]  # fmt: skip
+    return [path for path in entries if (folder / path).is_dir()]
+
+
+def _entries(folder: Path, below: Path, left_out: list[LeftOut]) -> list[Path]:
+    """What is in a folder but for hidden and system files, sorted; dead links are left out."""
+    entries = []
+    with reading(folder / below):
+        found = sorted((folder / below).iterdir(), key=lambda path: os.fsencode(path.name))
+    for path in found:
+        place = below / path.name
+        if path.name.startswith(".") or path.name.lower() in NO_PHOTOS:
+            continue
+        if reason := dead_link(path):
+            left_out.append(LeftOut(_text(place), reason))
+        else:
+            entries.append(place)
+    return entries
+
+
+def _files(folder: Path, below: Path, left_out: list[LeftOut]) -> Iterator[tuple[Path, Path]]:
+    """The photos of one class folder, and of folders in it, with the class folder."""
+    seen, waiting, empty = set(), [below], True
+    while waiting:
+        place = waiting.pop()
+        real = (folder / place).resolve()
+        if real in seen:
+            continue  # a link back to a folder that was read
+        seen.add(real)
+        for path in _entries(folder, place, left_out):
+            if (folder / path).is_dir():
+                waiting.append(path)
+            elif path.suffix.lower() in EXTENSIONS:
+                empty = False
+                yield path, below
+            else:
+                left_out.append(LeftOut(_text(path), f"no photo: ends in {path.suffix!r}"))
+    if empty:
+        left_out.append(LeftOut(_text(below), "a folder without photos"))
+
+
+def _one_label(
+    found: Sequence[tuple[str, Path, str]], left_out: list[LeftOut]
+) -> Iterator[tuple[str, Path, str]]:
+    """Those of (digest, path, class) whose content is in one class only."""
+    classes = defaultdict(set)
+    for digest, _, name in found:
+        classes[digest].add(name)
+    for digest, path, name in found:
+        if len(classes[digest]) == 1:
+            yield digest, path, name
+        else:
+            others = ", ".join(sorted(readable(n) for n in classes[digest] - {name}))
+            left_out.append(LeftOut(_text(path), f"the same file is in class {others}, too"))
+
+
+def _text(path: Path) -> str:
+    return readable(path.as_posix())
+
+
+# ----------------------------------------------------------------------------- from files to pixels
+
+
+def read_photos(listing: Listing, size: int) -> Photos:
+    """Decode the photos of a listing; those that cannot be read are left out and named.
+
+    Args:
+        size: height and width in pixels that they are resized to.
+
+    Raises InputError where they do not fit in memory, or too few can be read.
+    """
+    require_memory(
+        f"dir: {len(listing.paths)} photos of {size} px", 3 * len(listing.paths) * size**2
+    )
+    left_out = list(listing.left_out)
+    places = [i for i in range(len(listing.paths)) if _has_header(listing, i, left_out)]
+    depth = measure_depth([listing.folder / listing.paths[i] for i in places])
+    found = {}
+    for i in places:
+        try:
+            rgb = upright(listing.folder / listing.paths[i], depth)
+            found[i] = shrunk(rgb, size), perceptual_hash(rgb), rgb.size
+        except InputError as error:
+            left_out.append(_unread(listing, i, error))
+    return _photos(listing, found, left_out, str(depth))
+
+
+def _has_header(listing: Listing, i: int, left_out: list[LeftOut]) -> bool:
+    try:
+        measure_depth([listing.folder / listing.paths[i]])
+    except InputError as error:
+        left_out.append(_unread(listing, i, error))
+        return False
+    return True
+
+
+def _unread(listing: Listing, i: int, error: InputError) -> LeftOut:
+    """The line of `lib.photos` without its path and what is allowed."""
+    path = readable(str(listing.folder / listing.paths[i]))
+    reason = str(error).removeprefix(f"data: {path} ").rsplit("; allowed", 1)[0]
+    return LeftOut(_text(listing.paths[i]), reason)
+
+
+def perceptual_hash(rgb) -> np.ndarray:
+    """The perceptual hash of a picture, bool (256,): the signs of its lowest frequencies."""
+    return imagehash.phash(rgb, hash_size=HASH_SIZE).hash.ravel()
+
+
+def _photos(listing: Listing, found: dict, left_out: list[LeftOut], note: str) -> Photos:
+    labels = np.array([listing.labels[i] for i in found], np.int64)
+    there = np.unique(labels)
+    if len(there) < 2:
+        raise InputError(
+            f"dir: {listing.folder} holds readable photos of {len(there)} classes"
+            f"{_such_as(left_out)}; allowed: at least 2"
+        )
+    return Photos(
+        listing.folder,
+        tuple(_text(listing.paths[i]) for i in found),
+        np.stack([pixels for pixels, *_ in found.values()]),
+        np.searchsorted(there, labels),
+        tuple(listing.names[c] for c in there),
+        tuple(listing.digests[i] for i in found),
+        np.stack([bits for _, bits, _ in found.values()]),
+        np.array([size for *_, size in found.values()]),
+        tuple(left_out),
+        note,
+    )
+
+
+# ------------------------------------------------------------------------------ what is twice there
+
+
+def find_twins(photos: Photos) -> list[Twins]:
+    """Groups of photos that are the same file, or whose perceptual hashes are nearly the same.
+
+    Nearness is carried on: if A is near B and B near C, the three are one group.
+    """
+    parent = list(range(len(photos)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in _near_pairs(photos.hashes):
+        parent[max(root(i), root(j))] = min(root(i), root(j))
+    sizes = Counter(map(root, range(len(photos))))
+    groups = {i: [] for i, n in sorted(sizes.items()) if n > 1}
+    for i in range(len(photos)):
+        if root(i) in groups:
+            groups[root(i)].append(i)
+    return [Twins(tuple(g), len({photos.digests[i] for i in g}) == 1) for g in groups.values()]
+
+
+def _near_pairs(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j), i < j, whose hashes differ in at most `NEAR` bits."""
+    signs = np.where(hashes, 1, -1).astype(np.float32)
+    least = signs.shape[1] - 2 * NEAR  # of a product of signs
+    for i in range(len(signs)):
+        for j in np.flatnonzero(signs[i + 1 :] @ signs[i] >= least):
+            yield i, i + 1 + int(j)

@@ -1,0 +1,155 @@
+"""How strongly each layer would move: gradients of the loss on a few batches, nothing trained.
+
+Measured after the classifier has been trained alone, because the gradients of an untrained one say
+more of its random weights than of the layers. All measures of a group of layers are functions of
+sums over its layers, so one pass serves layers, blocks and windows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from ..backbones import classifier
+from ..partition import weighted_layers
+from ..pure import tunable_variables
+from ..train import Task
+
+BATCH, BATCHES = 16, 20  # photos of a batch; batches at most
+COLUMNS = ("layer", "weights", "g2", "w2", "both", "t2", "s2")
+
+
+def measure(
+    backbone: keras.Model, head: Sequence[np.ndarray], task: Task, seed: int
+) -> pd.DataFrame:
+    """One row a layer with weights, from the input to the output.
+
+    Columns: ``layer``; ``weights``, their number; ``g2``, the mean over the training batches of the
+    squared norm of the gradient; ``w2``, the squared norm of the weights; ``t2`` and ``s2``, the
+    squared norms of the mean gradients on training and selection photos, and ``both``, their
+    product.
+
+    Args:
+        head: the trained classifier's arrays.
+    """
+    model = _model(backbone, head, task.n_classes)
+    names = weighted_layers(backbone)
+    of = [tunable_variables(backbone.get_layer(name)) for name in names]
+    gradient = _gradient(model, [v for variables in of for v in variables])
+    train = list(_gradients(gradient, of, task.train_images, task.train_targets, seed))
+    other = list(_gradients(gradient, of, task.eval_images, task.eval_targets, seed))
+    rows = []
+    for i, name in enumerate(names):
+        t, s = (np.mean([g[i] for g in part], axis=0) for part in (train, other))
+        w = np.concatenate([ops.convert_to_numpy(v).ravel() for v in of[i]])
+        g2 = np.mean([g[i] @ g[i] for g in train])
+        rows.append((name, len(w), g2, w @ w, t @ s, t @ t, s @ s))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _model(backbone: keras.Model, head: Sequence[np.ndarray], classes: int) -> keras.Model:
+    top = classifier(backbone.output.shape[1:], classes, dropout=0, seed=0)
+    top.set_weights(list(head))
+    return keras.Model(backbone.input, top(backbone.output))
+
+
+def _gradients(
+    gradient: Callable, of: Sequence[Sequence], images: np.ndarray, targets: np.ndarray, seed: int
+) -> Iterator[list[np.ndarray]]:
+    """Of each batch, the gradient of each layer as one vector."""
+    order = np.random.default_rng(seed).permutation(len(images))
+    size = min(BATCH, len(order))
+    for start in range(0, min(len(order) - size + 1, size * BATCHES), size):
+        rows = order[start : start + size]
+        flat = iter([np.ravel(g) for g in gradient(images[rows], targets[rows])])
+        yield [np.concatenate([next(flat) for _ in variables]) for variables in of]
+
+
+def _gradient(model: keras.Model, variables: Sequence[keras.Variable]) -> Callable:
+    """A function of images and targets: the gradient of the mean loss by each variable."""
+
+    def loss(images: Any, targets: Any) -> Any:
+        return ops.mean(ops.categorical_crossentropy(targets, model(images, training=False)))
+
+    return (_jax if keras.backend.backend() == "jax" else _tensorflow)(loss, variables)
+
+
+def _tensorflow(loss: Callable, variables: Sequence[keras.Variable]) -> Callable:
+    import tensorflow as tf
+
+    @tf.function
+    def gradient(images, targets):
+        with tf.GradientTape() as tape:
+            value = loss(images, targets)
+        return tape.gradient(value, [v.value for v in variables], unconnected_gradients="zero")
+
+    return lambda *arrays: [g.numpy() for g in gradient(*map(tf.constant, arrays))]
+
+
+def _jax(loss: Callable, variables: Sequence[keras.Variable]) -> Callable:
+    import jax
+
+    def at(values, images, targets):
+        with keras.StatelessScope(list(zip(variables, values, strict=True))):
+            return loss(images, targets)
+
+    gradient, values = jax.jit(jax.grad(at)), [v.value for v in variables]
+    return lambda *arrays: list(map(np.asarray, gradient(values, *arrays)))
+
+
+# ------------------------------------------------------------------------------------- the measures
+
+
+def _norm(sums: Mapping[str, float]) -> float:
+    return float(np.sqrt(sums["g2"]))
+
+
+def _relative(sums: Mapping[str, float]) -> float:
+    return float(np.sqrt(sums["g2"] / max(sums["w2"], 1e-12)))
+
+
+def _fisher(sums: Mapping[str, float]) -> float:
+    return float(sums["g2"] / sums["weights"])
+
+
+def _agreement(sums: Mapping[str, float]) -> float:
+    return float(sums["both"] / max(np.sqrt(sums["t2"] * sums["s2"]), 1e-12))
+
+
+# norm of the gradient; of it relative to the weights; its mean square a weight (the diagonal of the
+# Fisher information); cosine between the mean gradients on training and selection photos.
+MEASURES: Mapping[str, Callable[[Mapping[str, float]], float]] = {
+    "norm": _norm,
+    "relative": _relative,
+    "fisher": _fisher,
+    "agreement": _agreement,
+}
+
+
+def scores(
+    table: pd.DataFrame, blocks: Sequence[tuple[str, ...]], name: str
+) -> dict[tuple[str, ...], float]:
+    """A measure of each group of layers; an empty group scores 0.
+
+    Args:
+        table: as `measure` returns it.
+        name: one of `MEASURES`.
+    """
+    by_layer = table.set_index("layer")
+    return {b: MEASURES[name](by_layer.loc[list(b)].sum()) if b else 0.0 for b in blocks}
+
+
+def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """What `make` returns, from a CSV file where it is there whole."""
+    if path.is_file():
+        return pd.read_csv(path)
+    table = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    table.to_csv(draft, index=False)
+    draft.replace(path)
+    return table

@@ -1,0 +1,219 @@
+"""Lanes that leave a fused model and go on in another: weights, moments, rates and histories.
+
+A run of three epochs that goes on from its first epoch is the run of three epochs: the batches, the
+dropout masks and the schedule depend on the epoch alone. So the rows of a halving are rows as any
+other, and one that was interrupted goes on from the start of its runs.
+"""
+
+import copy
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from ..data import Dataset
+from ..fusion import FusedModel, Pool
+from ..params import Params
+from ..partition import Block
+from ..sweep import Run, Study
+from ..train import History, LanePlateau, Task, fuse, fused_epoch, fused_steps
+from ..trunk import Trunk
+
+POOL = "pool"  # the last layer of a pooled backbone
+
+
+@dataclass(frozen=True, eq=False)
+class LaneState:
+    """All that a run needs to go on in another fused model.
+
+    Attributes:
+        tuned: by layer, float32 vectors of each of its arrays: values, first and second moments.
+        head: the same of the classifier's arrays, shaped as they are.
+        statistics: by layer, float32 vectors of what a tuned BatchNorm keeps.
+        steps: training steps done.
+        epochs: epochs done.
+        rate, best, wait: of the learning rate's schedule.
+        history: of these epochs.
+    """
+
+    tuned: Mapping[str, tuple[list[np.ndarray], ...]]
+    head: tuple[list[np.ndarray], ...]
+    statistics: Mapping[str, list[np.ndarray]]
+    steps: int
+    epochs: int
+    rate: float
+    best: float
+    wait: int
+    history: History
+
+
+class PhotoStudy(Study):
+    """A `Study` of a backbone that is given, whose lanes may go on.
+
+    Args:
+        backbone: as `pooled` makes it.
+
+    Attributes:
+        states: of lanes, by what identifies a run but for its epochs; None keeps none.
+    """
+
+    def __init__(self, params: Params, backbone: keras.Model, dataset: Dataset):
+        super().__init__(params, params.backbones[0], dataset)
+        self.backbone = backbone
+        self.states: dict[tuple, LaneState] | None = None
+
+    def at(self, epochs: int, folder: Path) -> "PhotoStudy":
+        """The same study with runs of so many epochs, whose rows lie in another folder."""
+        other = copy.copy(self)  # the backbone is shared, once it is built
+        other.params = replace(self.params, epochs=epochs, results=str(folder))
+        return other
+
+    def of(self, dataset: Dataset, folder: Path, **values: Any) -> "PhotoStudy":
+        """A study of other photos with the same backbone."""
+        other = copy.copy(self)
+        other.dataset, other.states = dataset, None
+        other.params = replace(self.params, results=str(folder), **values)
+        return other
+
+    def run(self, method: str, block: Block, repeat: int = 0) -> Run:
+        """The run of one block on the search slice."""
+        return self._run(method, block, self.params.search_split, self.params.epochs, repeat)
+
+    def state(self, run: Run) -> LaneState | None:
+        """Where a run stands, if it has been trained by this process."""
+        return (self.states or {}).get(_identity(run))
+
+    def check_rows(self, runs: Sequence[Run]) -> None:
+        """Nothing: each folder of rows is named by the settings of its rows."""
+
+    def _train_group(
+        self, group: Sequence[Run], train: Trunk, evaluation: Trunk, task: Task, bar: tqdm
+    ) -> list[History]:
+        gc.collect()
+        task = replace(task, order_seed=group[0].order_seed)
+        model = fuse(train, [run.block for run in group], [run.seed for run in group], task)
+        steps = fused_steps(model, train, evaluation, task, self.memory(task).batch_floats())
+        found = [self.state(run) for run in group]
+        known = None not in found and len({(s.epochs, s.steps) for s in found}) == 1
+        states = go_on(steps, task, found if known else None, bar)
+        if self.states is not None:
+            self.states |= {_identity(r): s for r, s in zip(group, states, strict=True)}
+        return [state.history for state in states]
+
+
+def pooled(backbone: keras.Model) -> keras.Model:
+    """A backbone that ends in the mean over the positions of its feature map.
+
+    The mean makes the classifier small enough for a few hundred photos: at 224 px, the first layer
+    above a Flatten would have 49 times as many weights.
+    """
+    pool = keras.layers.GlobalAveragePooling2D(name=POOL)
+    return keras.Model(backbone.input, pool(backbone.output), name=backbone.name)
+
+
+def _identity(run: Run) -> tuple:
+    return run.block.layers, run.seed, run.order_seed
+
+
+def go_on(steps: Any, task: Task, states: Sequence[LaneState] | None, bar: tqdm) -> list[LaneState]:
+    """Train the lanes of a fused model to the end of a task, as `lib.train.train_fused` does.
+
+    Args:
+        states: where each lane stands, all after the same epoch; None: at the start.
+    """
+    start, lanes = time.perf_counter(), len(steps.model.lanes)
+    plateau, histories = LanePlateau(lanes, task.params), [History() for _ in range(lanes)]
+    if states:
+        put_states(steps, plateau, states)
+        histories = [copy.deepcopy(state.history) for state in states]
+    begin = states[0].epochs if states else 0
+    bar.update(begin * lanes)
+    for epoch in range(begin, task.epochs):
+        fused_epoch(steps, task, epoch, plateau, histories)
+        bar.update(lanes)
+    for history in histories:
+        history.seconds += (time.perf_counter() - start) / lanes
+    return take_states(steps, plateau, histories)
+
+
+# ----------------------------------------------------------------------- from and into fused models
+
+
+def take_states(steps: Any, plateau: LanePlateau, histories: Sequence[History]) -> list[LaneState]:
+    """Where each lane of a fused model stands."""
+    model, (groups, statistics, done) = steps.model, _values(steps)
+    tuned = [_pieces(model.tuned, group[0]) for group in groups]
+    kept = _pieces(model.statistics, statistics)
+    return [
+        LaneState(
+            {n: tuple(t[model.slots[j, n][0]] for t in tuned) for n in lane.layers},
+            tuple([array[j] for array in group[1:]] for group in groups),
+            {n: kept[model.slots[j, n][1]] for n in lane.layers},
+            done,
+            len(histories[j].val_accuracy),
+            *(float(x[j]) for x in (plateau.rates, plateau.best)),
+            int(plateau.wait[j]),
+            histories[j],
+        )
+        for j, lane in enumerate(model.lanes)
+    ]
+
+
+def put_states(steps: Any, plateau: LanePlateau, states: Sequence[LaneState]) -> None:
+    """Have each lane of a fused model go on from where it stands."""
+    groups = [
+        [_joined(steps.model, states, lambda s, n, k=k: s.tuned[n][k])]
+        + [np.stack(arrays) for arrays in zip(*(s.head[k] for s in states), strict=True)]
+        for k in range(3)
+    ]
+    _assign(
+        steps, groups, _joined(steps.model, states, lambda s, n: s.statistics[n]), states[0].steps
+    )
+    plateau.rates[:] = [s.rate for s in states]
+    plateau.best[:] = [s.best for s in states]
+    plateau.wait[:] = [s.wait for s in states]
+
+
+def _pieces(pool: Pool, flat: np.ndarray) -> list[np.ndarray]:
+    """The arrays of a pool's flat vector, each flat."""
+    return np.split(flat, np.cumsum(pool.sizes)[:-1]) if pool.sizes else []
+
+
+def _joined(model: FusedModel, states: Sequence[LaneState], of: Any) -> np.ndarray:
+    """The flat vector of what `of` finds for each lane and layer, in the pool's own order."""
+    found = [a for j, lane in enumerate(model.lanes) for n in lane.layers for a in of(states[j], n)]
+    return np.concatenate([*found, np.zeros(0, "float32")])
+
+
+def _values(steps: Any) -> tuple[list[list[np.ndarray]], np.ndarray, int]:
+    """Weights, first and second moments; statistics; steps done: of either backend, as arrays."""
+    if hasattr(steps, "carry"):  # JAX
+        weights, first, second, statistics, done = steps.carry
+    else:
+        weights, statistics, done = steps.variables, steps.statistics, steps.done.numpy()
+        first, second = steps.moments
+    groups = [[np.array(x) for x in group] for group in (weights, first, second)]
+    return groups, np.array(statistics), int(done)
+
+
+def _assign(
+    steps: Any, groups: Sequence[Sequence[np.ndarray]], statistics: np.ndarray, done: int
+) -> None:
+    """The inverse of `_values`."""
+    if hasattr(steps, "carry"):  # JAX
+        import jax.numpy as jnp
+
+        arrays = [[jnp.asarray(x) for x in group] for group in groups]
+        steps.carry = (*arrays, jnp.asarray(statistics), jnp.asarray(done, "int32"))
+        return
+    for variables, values in zip((steps.variables, *steps.moments), groups, strict=True):
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+    steps.statistics.assign(statistics)
+    steps.done.assign(done)

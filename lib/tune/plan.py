@@ -1,0 +1,143 @@
+"""What `make photos` will cost, and the size of photos that the stated minutes allow.
+
+A stage of a search costs its multiply-adds at the speed that this machine has, and the tracing of
+its fused model. Both are counted from the same graph that the engine executes.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from ..memory import plan_lanes
+from ..trunk import Graph, read_graph
+from .candidates import Candidate, candidates
+from .settings import Settings
+from .strategies import SHORT, halvings, survivors
+
+SIZES = (224, 192, 160, 128, 96, 64)  # what image_size: auto may become
+NATIVE = 224  # what all five networks were trained with
+BACKWARD = 2.0  # a backward pass costs about two forward passes
+# Seconds of one core for each call of a layer that a fused model executes, traced and compiled;
+# measured with MobileNetV3Small, 3 to 30 lanes.
+TRACE = 0.035
+FIXED = 30.0  # seconds: starting, reading the graph, saving and loading what was saved again
+READ = 0.015  # seconds to decode a photo of a megapixel or less
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be done, in minutes, and with photos of which size in pixels."""
+
+    image_size: int
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """Lanes of one fused model: what they tune, their epochs, and photos to train on and score."""
+
+    blocks: Sequence[tuple[str, ...]]
+    epochs: int
+    train: int
+    evaluated: int
+
+
+def make_plan(settings: Settings, backbone: keras.Model, photos: int) -> Plan:
+    """The largest size that the minutes allow, or the one that is asked for.
+
+    Args:
+        backbone: of 224 pixels or of any other size; its graph tells the others' work by area.
+        photos: how many there are.
+    """
+    graph, speed = read_graph(backbone), measured_speed(backbone)
+    found = candidates(backbone, settings.candidates, settings.window)
+    work = works(settings, graph, found, photos)
+    area = backbone.input_shape[1] ** 2
+    asked = SIZES if settings.image_size == "auto" else (settings.image_size,)
+    for size in asked:
+        minutes = _seconds(graph, work, photos, speed * size**2 / area) / 60
+        if minutes <= settings.minutes or size == asked[-1]:
+            break
+    return Plan(size, minutes)
+
+
+def measured_speed(backbone: keras.Model, images: int = 16) -> float:
+    """Seconds of a forward pass for one image, the best of three."""
+    batch = keras.ops.zeros((images, *backbone.input_shape[1:]))
+    backbone.predict_on_batch(batch)  # the first call compiles
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        backbone.predict_on_batch(batch)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / images
+
+
+def works(settings: Settings, graph: Graph, found: Sequence[Candidate], photos: int) -> list[Work]:
+    """What the strategy, the confirmation and the final training will train, as far as is known.
+
+    Which candidates survive is not known: those in the middle of the list stand for them.
+    """
+    s = settings
+    train, chosen = round(photos * (1 - s.selection - s.test)), round(photos * s.selection)
+    fold = round(train / s.folds)
+    blocks = [c.layers for c in found]
+    pair = [(), _middle(blocks)]
+    confirm = Work(pair * s.repeats, s.epochs, train - fold + chosen, fold)
+    final = [Work([b], s.epochs, train + chosen, 0) for b in pair]
+    return [*_search(s, found, train, chosen), *[confirm] * s.folds, *final]
+
+
+def _search(s: Settings, found: Sequence[Candidate], train: int, chosen: int) -> list[Work]:
+    blocks, alone = [c.layers for c in found], [Work([()], s.epochs, train, chosen)]
+    gradients = Work([blocks[1]], 1, min(train, 320) + chosen, 0)
+    if s.strategy == "search":
+        return [Work(blocks, s.epochs, train, chosen)]
+    if s.strategy == "halving":
+        return _halving(s, blocks, train, chosen)
+    if s.strategy == "shortlist":
+        short = [*blocks[:2], *blocks[2 :: round(1 / SHORT)], *blocks[2:4]]
+        return [*alone, gradients, *_halving(s, short, train, chosen)]
+    if s.strategy == "gradient":
+        return [*alone, gradients, Work([(), _middle(blocks)], s.epochs, train, chosen)]
+    if s.strategy == "graft":
+        whole = [Work(blocks[:2], s.epochs, train, chosen)] * 2
+        return [*whole, Work(blocks, 1, 0, chosen)]
+    return []
+
+
+def _halving(s: Settings, blocks: Sequence[tuple[str, ...]], train: int, chosen: int) -> list[Work]:
+    work, done = [], 0
+    for epochs in halvings(s):
+        work.append(Work(blocks, epochs - done, train, chosen))
+        others = blocks[1:]
+        step = max(1, math.floor(len(others) / survivors(len(others), s.keep)))
+        blocks, done = [blocks[0], *others[step // 2 :: step]], epochs
+    return work
+
+
+def _middle(blocks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The block in the middle of the first kind after the baselines."""
+    return blocks[2 + (len(blocks) - 2) // 4] if len(blocks) > 2 else ()
+
+
+def _seconds(graph: Graph, works: Sequence[Work], photos: int, speed: float) -> float:
+    """Seconds of all the work.
+
+    speed: seconds of a forward pass of the whole backbone for one photo.
+    """
+    total = sum(call.macs for call in graph.calls)
+    frontiers = [graph.frontier(cut) for cut in range(len(graph.calls) + 1)]
+    seconds = FIXED + READ * photos
+    for work in works:
+        firsts = [graph.span(block)[0] for block in work.blocks]
+        above = sum(sum(c.macs for c in graph.calls[first:]) for first in firsts) / total
+        images = work.epochs * ((1 + BACKWARD) * work.train + work.evaluated)
+        executed = plan_lanes(graph, work.blocks, min(firsts), frontiers).executed
+        trunk = (work.train + work.evaluated) * sum(c.macs for c in graph.calls[: min(firsts)])
+        seconds += speed * (above * images + trunk / total) + TRACE * executed
+    return float(np.round(seconds, 1))

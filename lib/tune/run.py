@@ -1,0 +1,285 @@
+"""From a folder of photos to an answer and a network: every step once, each kept as it is done."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ..backbones import file_names, load_backbone, weights_digest
+from ..backend import check_keras
+from ..data import Dataset, describe_classes
+from ..intervals import Interval
+from ..ledger import read_results
+from ..params import InputError, readable
+from ..partition import weighted_layers
+from ..provenance import versions
+from .answer import Answer, Tested, tried
+from .candidates import Candidate
+from .confirm import arranged, confirm, curve, slices
+from .export import export, load, save
+from .fit import fit
+from .folder import Listing, Photos, Twins, find_twins, list_folder, read_photos
+from .lanes import PhotoStudy, pooled
+from .plan import NATIVE, Plan, make_plan
+from .settings import Settings
+from .split import Split, check_counts, read_groups, split_photos
+from .strategies import STRATEGIES, Search
+
+MODEL = "model.keras"
+LISTED = 10  # files that are named one by one on the screen; the report names all
+# What changes where things go and how fast, and no result.
+FREE = ("dir", "out", "minutes", "exports", "lanes", "memory_gib")
+
+
+@dataclass(eq=False)
+class Job:
+    """One folder of photos under one set of settings.
+
+    Attributes:
+        plan: the size of the photos, and the minutes that it will take.
+        dataset: the photos as the engine takes them.
+    """
+
+    settings: Settings
+    plan: Plan
+    photos: Photos
+    twins: Sequence[Twins]
+    split: Split
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        p = self.photos
+        return Dataset(p.images, p.labels, p.names, f"photos in {readable(p.folder.name)}")
+
+    @cached_property
+    def study(self) -> PhotoStudy:
+        """The runs on the training photos, scored on the selection photos."""
+        s, split = self.settings, self.split
+        photos = arranged(self.dataset, split.training, split.selection)
+        params = s.params(self.plan.image_size, self.folder, **slices(len(split.training)))
+        return PhotoStudy(params, self.backbone, photos)
+
+    @cached_property
+    def backbone(self) -> keras.Model:
+        """The pre-trained network, ending in the mean over its positions."""
+        return pooled(network(self.settings, self.plan.image_size))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Folder of the rows: another one for other photos, weights or settings."""
+        s = self.settings
+        values = {k: v for k, v in asdict(s).items() if k not in FREE}
+        parts = {n: [self.photos.digests[i] for i in x] for n, x in self.split.parts().items()}
+        labels = self.photos.labels.tolist()
+        text = json.dumps([values, self.plan.image_size, parts, labels, self.photos.names,
+                           weights_digest(self.backbone)])  # fmt: skip
+        return s.out_dir / "rows" / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @cached_property
+    def search(self) -> Search:
+        return Search(self.study, self.settings, self.folder)
+
+
+def network(settings: Settings, size: int) -> keras.Model:
+    """The pre-trained network. Raises InputError, which says how its weights can be had."""
+    s = settings
+    try:
+        return load_backbone(s.backbone, image_size=size, alpha=s.alpha, weights=s.weights,
+                             thin=s.thin)  # fmt: skip
+    except InputError as error:
+        if s.weights != "imagenet" or "could not be had" not in str(error):
+            raise
+        files = " or ".join(file_names(s.backbone, s.alpha))
+        raise InputError(
+            f"weights: those of {s.backbone} could not be downloaded; allowed: a network, or "
+            f'SET="weights=<folder>" with a folder that holds {files}, which any machine that has '
+            "loaded them with Keras keeps in ~/.keras/models"
+        ) from error
+
+
+# ---------------------------------------------------------------------------------- before training
+
+
+def prepare(settings: Settings, say: Callable[[str], None] = print) -> Job:
+    """Read and split the photos, and say what was found and what the rest will cost.
+
+    Raises InputError for what cannot be trained on; nothing has been trained then.
+    """
+    check_keras()
+    listing = list_folder(settings.folder)
+    check_counts(listing.names, np.bincount(listing.labels, minlength=len(listing.names)))
+    plan = _plan(settings, listing)
+    photos = read_photos(listing, plan.image_size)
+    twins = find_twins(photos)
+    split = split_photos(
+        photos,
+        twins,
+        read_groups(photos, settings.groups),
+        selection=settings.selection,
+        test=settings.test,
+        folds=settings.folds,
+        seed=settings.seed,
+    )
+    job = Job(settings, plan, photos, twins, split)
+    for line in _found(job):
+        say(line)
+    return job
+
+
+def _plan(settings: Settings, listing: Listing) -> Plan:
+    """The plan of an earlier start with the same photos and settings, or a new one.
+
+    The size depends on how fast this machine is just now, and rows of another size are of no use.
+    """
+    path = settings.out_dir / "plan.json"
+    values = {k: v for k, v in asdict(settings).items() if k not in ("dir", "out", "exports")}
+    text = json.dumps([values, listing.digests, listing.labels])
+    key = hashlib.sha256(text.encode()).hexdigest()
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.pop("of") == key:
+            return Plan(**kept)
+    size = NATIVE if settings.image_size == "auto" else settings.image_size
+    plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
+    write_whole(path, json.dumps(asdict(plan) | {"of": key}))
+    return plan
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises InputError where it cannot be written."""
+    draft = path.with_name(f".draft-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(draft, path)
+    except OSError as error:
+        raise InputError(f"out: {path} cannot be written: {error.strerror}") from error
+
+
+def _found(job: Job) -> Iterator[str]:
+    """What the folder holds, how it was split, and what comes next."""
+    photos, s, plan = job.photos, job.settings, job.plan
+    areas = photos.sizes.prod(axis=1)
+    small, large = (" x ".join(map(str, photos.sizes[i])) for i in (areas.argmin(), areas.argmax()))
+    yield f"{len(photos)} photos in {readable(str(photos.folder))}, {small} to {large} pixels"
+    yield from describe_classes(job.dataset)
+    if photos.note:
+        yield f"  {photos.note}"
+    if photos.left_out:
+        yield f"  left out: {len(photos.left_out)}"
+        yield from (f"    {x.path}: {x.reason}" for x in photos.left_out[:LISTED])
+        yield from ["    ..."] * (len(photos.left_out) > LISTED)
+    if job.twins:
+        yield f"  the same or nearly the same photo, kept on one side: {len(job.twins)} times"
+        yield from (f"    {', '.join(photos.paths[i] for i in t.photos[:4])}"
+                    for t in job.twins[:LISTED])  # fmt: skip
+        yield from ["    ..."] * (len(job.twins) > LISTED)
+    counts = ", ".join(f"{len(x)} {name}" for name, x in job.split.parts().items())
+    yield f"  split: {counts}"
+    yield (
+        f"{s.backbone}, {plan.image_size} px, strategy {s.strategy}: "
+        f"{STRATEGIES[s.strategy].says}; about {max(1, round(plan.minutes))} min on this machine"
+    )
+
+
+# --------------------------------------------------------------------------------------- the answer
+
+
+def answer(job: Job, say: Callable[[str], None] = print) -> Answer:
+    """Choose, confirm, train again, test and save; what is done already is read from its rows."""
+    start = time.perf_counter()
+    winner = STRATEGIES[job.settings.strategy].choose(job.search)
+    alone = job.search.everything[0]
+    gain, epochs, curves = _confirmed(job, alone, winner)
+    kept = winner if gain is not None and gain.low > 0 else alone
+    final = {c.layers: _tested(job, c, epochs[c.layers]) for c in (alone, kept)}
+    model = _model(job, kept, epochs[kept.layers])
+    test = job.photos.images[job.split.test]
+    classes = final[kept.layers].probabilities.argmax(axis=1)
+    exports = export(model, job.settings.out_dir, job.settings.exports, test, classes)
+    seconds = _clock(job.folder, time.perf_counter() - start)
+    return Answer(
+        job.settings,
+        job.plan.image_size,
+        job.photos,
+        job.split,
+        job.twins,
+        winner,
+        kept,
+        gain,
+        tried(job.folder, weighted_layers(job.study.backbone)),
+        curves,
+        final[kept.layers],
+        final[alone.layers],
+        exports,
+        (job.plan.minutes, seconds / 60),
+        versions(),
+    )
+
+
+def _confirmed(
+    job: Job, alone: Candidate, winner: Candidate
+) -> tuple[Interval | None, dict[tuple, int], dict[str, np.ndarray]]:
+    """The winner's gain, and for each candidate its epochs and its curve on held-out photos.
+
+    The rule for the epochs: the first at which the mean accuracy on held-out photos is highest.
+    """
+    if winner.layers:
+        pair = [alone, winner]
+        found = confirm(job.study, job.settings, job.dataset, job.split, pair, job.folder / "folds")
+        gain, curves = found.gain(), found.curves
+    else:
+        rows = read_results(job.folder / f"epochs_{job.settings.epochs:03}")
+        row = rows[rows["layers"] == ""].iloc[0]
+        pair, gain, curves = [alone], None, [curve(row)]
+    epochs = {c.layers: int(np.argmax(x)) + 1 for c, x in zip(pair, curves, strict=True)}
+    return gain, epochs, {c.label: x for c, x in zip(pair, curves, strict=True)}
+
+
+def _place(job: Job, candidate: Candidate) -> Path:
+    """Folder of one network's final training."""
+    digest = hashlib.sha256(";".join(candidate.layers).encode()).hexdigest()[:8]
+    return job.folder / f"final_{digest}"
+
+
+def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
+    """Train a network again on training and selection photos; look at the test photos, once.
+
+    What it made of them is kept: the same network is not tested twice.
+    """
+    place = _place(job, candidate)
+    if not (place / "test.json").is_file():
+        split, photos = job.split, job.photos
+        rows = np.concatenate([split.training, split.selection])
+        model, history = fit(job.settings, job.plan.image_size, candidate.block,
+                             photos.images[rows], photos.labels[rows], photos.names,
+                             epochs)  # fmt: skip
+        save(model, photos.names, place / MODEL)
+        probabilities = model.predict(photos.images[split.test], verbose=0)
+        write_whole(place / "test.json", json.dumps(
+            {"probabilities": probabilities.tolist(), "epochs": epochs, "history": history}
+        ))  # fmt: skip
+    kept = json.loads((place / "test.json").read_text(encoding="utf-8"))
+    return Tested(np.array(kept.pop("probabilities"), "float32"), **kept)
+
+
+def _model(job: Job, candidate: Candidate, epochs: int) -> keras.Model:
+    """The network to take home, put where it is looked for, and loaded from there."""
+    model, names = load(_place(job, candidate) / MODEL)
+    save(model, names, job.settings.out_dir / MODEL)
+    return load(job.settings.out_dir / MODEL)[0]
+
+
+def _clock(folder: Path, seconds: float) -> float:
+    """Seconds that all starts took together."""
+    path = folder / "seconds.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+    write_whole(path, json.dumps(before + seconds))
+    return before + seconds

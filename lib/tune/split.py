@@ -1,0 +1,210 @@
+"""An honest split: the same photos for the same seed on any machine, and no photo on two sides.
+
+What must stay together (one plant, patient or product; the same photo twice) is a *unit*. Units are
+dealt to training, selection and test in the order of a hash of their content and of the seed, each
+to the part that lacks most of its classes.
+"""
+
+import csv
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..params import InputError, resolve_path
+from .folder import Photos, Twins
+
+PARTS = ("training", "selection", "test")
+LEAST_UNITS = 5  # of a class: three to train on, one to select on, one to test
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the photos of each part, int, in the order of a hash of content and seed.
+
+    Attributes:
+        folds: number of the fold of each training photo, ``(len(training),)``.
+    """
+
+    training: np.ndarray
+    selection: np.ndarray
+    test: np.ndarray
+    folds: np.ndarray
+
+    def parts(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in PARTS}
+
+
+def split_photos(
+    photos: Photos,
+    twins: Sequence[Twins],
+    groups: Sequence[str],
+    *,
+    selection: float,
+    test: float,
+    folds: int,
+    seed: int,
+) -> Split:
+    """Deal the photos to training, selection and test, stratified by class.
+
+    Args:
+        groups: one name a photo; photos of one name stay together. Empty for no groups.
+        selection, test: shares of the photos, each in (0, 1).
+        folds: parts of the training photos, for cross-validation; dealt in the same way.
+
+    Raises InputError where a class has too few units for that; the line says how many are needed.
+    """
+    units = _units(photos, twins, groups)
+    _check_enough(photos, units)
+    ordered = sorted(units, key=lambda unit: _rank(photos, unit, seed))
+    ordered.sort(key=len, reverse=True)  # the large ones first: the small ones even out the rest
+    shares = {"training": 1 - selection - test, "selection": selection, "test": test}
+    parts = _deal(photos, ordered, list(shares.values()))
+    _check_dealt(photos, parts)
+    dealt = {name: _in_order(photos, part, seed) for name, part in zip(PARTS, parts, strict=True)}
+    return Split(**dealt, folds=_folds(photos, parts[0], dealt["training"], folds))
+
+
+def _units(photos: Photos, twins: Sequence[Twins], groups: Sequence[str]) -> list[list[int]]:
+    """Photos that stay together, by the name of a group or as twins."""
+    unit = list(range(len(photos)))
+    together = [list(t.photos) for t in twins]
+    by_name = defaultdict(list)
+    for i, name in enumerate(groups):
+        by_name[name].append(i)
+    for members in (*together, *by_name.values()):
+        first, others = min(unit[i] for i in members), {unit[i] for i in members}
+        unit = [first if u in others else u for u in unit]
+    found = defaultdict(list)
+    for i, u in enumerate(unit):
+        found[u].append(i)
+    return list(found.values())
+
+
+def _rank(photos: Photos, unit: Sequence[int], seed: int) -> str:
+    """A number that depends on the unit's content and the seed only."""
+    content = min(photos.digests[i] for i in unit)
+    return hashlib.sha256(f"{seed} {content}".encode()).hexdigest()
+
+
+def _in_order(photos: Photos, units: Sequence[Sequence[int]], seed: int) -> np.ndarray:
+    places = [i for unit in units for i in unit]
+    return np.array(sorted(places, key=lambda i: (_rank(photos, [i], seed), photos.paths[i])), int)
+
+
+def _deal(
+    photos: Photos, units: Sequence[Sequence[int]], shares: Sequence[float]
+) -> list[list[Sequence[int]]]:
+    """Give each unit to the part that lacks the largest share of what it should have of it."""
+    total = np.zeros(len(photos.names))
+    counts = [np.bincount(photos.labels[list(u)], minlength=len(photos.names)) for u in units]
+    total = np.sum(counts, axis=0)
+    wanted = np.outer(shares, total)
+    have = np.zeros_like(wanted)
+    parts: list[list[Sequence[int]]] = [[] for _ in shares]
+    for unit, count in zip(units, counts, strict=True):
+        lacking = ((wanted - have) / np.maximum(wanted, 1e-9))[:, count > 0].mean(axis=1)
+        part = int(np.argmax(lacking.round(9)))
+        have[part] += count
+        parts[part].append(unit)
+    return parts
+
+
+def _folds(
+    photos: Photos, units: Sequence[Sequence[int]], training: np.ndarray, folds: int
+) -> np.ndarray:
+    """The fold of each training photo."""
+    of = {i: f for f, part in enumerate(_deal(photos, units, [1 / folds] * folds))
+          for unit in part for i in unit}  # fmt: skip
+    return np.array([of[i] for i in training], int)
+
+
+def _check_enough(photos: Photos, units: Sequence[Sequence[int]]) -> None:
+    found = np.zeros(len(photos.names), int)
+    for unit in units:
+        found[np.unique(photos.labels[list(unit)])] += 1
+    check_counts(photos.names, found)
+
+
+def check_counts(names: Sequence[str], found: Sequence[int]) -> None:
+    """Refuse classes with fewer units than a split needs. Raises InputError.
+
+    found: number of units of each class.
+    """
+    few = [(n, c) for n, c in zip(names, found, strict=True) if c < LEAST_UNITS]
+    if few:
+        some = ", ".join(f"{name} has {count}" for name, count in few[:5])
+        some += f" and {len(few) - 5} more classes have too few" * (len(few) > 5)
+        raise InputError(
+            f"dir: {some}; allowed: at least {LEAST_UNITS} photos of each class that are not the "
+            "same photo or of one group, 3 to train on, 1 to choose layers with, 1 to test; 50 or "
+            "more make a difference of layers visible"
+        )
+
+
+def _check_dealt(photos: Photos, parts: Sequence[Sequence[Sequence[int]]]) -> None:
+    """Refuse a split in which a part lacks a class, as large groups may force."""
+    for name, units in zip(PARTS, parts, strict=True):
+        there = {int(photos.labels[i]) for unit in units for i in unit}
+        missing = [n for c, n in enumerate(photos.names) if c not in there]
+        if missing:
+            raise InputError(
+                f"groups: no photo of {missing[0]} is left for the {name} part, as its photos are "
+                "of too few groups; allowed: more groups of each class, or other shares"
+            )
+
+
+# --------------------------------------------------------------------------------------- the groups
+
+
+def read_groups(photos: Photos, groups: str | None) -> list[str]:
+    """The group of each photo, by a pattern of file names or from a CSV; empty for None.
+
+    Args:
+        groups: a regular expression with one group, looked for in each path below the folder; or
+            the path of a file that ends in .csv, with the columns ``file`` and ``group``.
+
+    Raises InputError where a photo has no group.
+    """
+    if groups is None:
+        return []
+    if groups.lower().endswith(".csv"):
+        return list(_from_table(photos, groups))
+    return list(_from_pattern(photos, groups))
+
+
+def _from_pattern(photos: Photos, pattern: str) -> Iterator[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"groups: {pattern!r} is no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise InputError(
+            f"groups: {pattern!r} has {compiled.groups} groups; allowed: one, such as plant(\\d+)_"
+        )
+    for path in photos.paths:
+        found = compiled.search(path)
+        if found is None or found[1] is None:
+            raise InputError(f"groups: {pattern!r} does not match {path}; allowed: every photo")
+        yield found[1]
+
+
+def _from_table(photos: Photos, table: str) -> Iterator[str]:
+    path = resolve_path(table)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"groups: {path} cannot be read: {error}") from error
+    if not rows or not {"file", "group"} <= set(rows[0]):
+        raise InputError(f"groups: {path} needs a line of titles with the columns file and group")
+    of = {row["file"]: row["group"] for row in rows}
+    for photo in photos.paths:
+        if not of.get(photo):
+            raise InputError(
+                f"groups: {path} has no group of {photo}; allowed: one for every photo"
+            )
+        yield of[photo]

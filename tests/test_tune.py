@@ -1,0 +1,353 @@
+"""lib.tune on drawn photos and the thin VGG16: strategies, answer, network, report, predict."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib import tune
+from lib.__main__ import main
+from lib.intervals import Interval
+from lib.params import ROOT, InputError
+from lib.partition import Block
+from lib.procedural import procedural_flowers
+from lib.tune import strategies
+from lib.tune.candidates import BASELINES, Candidate, candidates, fixed, stages
+from lib.tune.card import model_card
+from lib.tune.confirm import Confirmed
+from lib.tune.fit import class_weights
+from lib.tune.folder import list_folder
+from lib.tune.plan import Plan, make_plan
+from lib.tune.report import report
+from lib.tune.run import network
+
+NAMES = ("<script>x", 'it\'s "1"=$2', "花 und Gras")
+THIN = {
+    "backbone": "VGG16",
+    "thin": True,
+    "weights": "none",
+    "image_size": 32,
+    "epochs": 2,
+    "halvings": [1],
+    "folds": 2,
+    "batch_size": 10,
+    "learning_rate": 2.0e-3,
+    "candidates": ["blocks"],
+    "exports": ["saved_model"],
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of drawn photos with names that are trouble."""
+    folder = tmp_path_factory.mktemp("photos") / "my $photos"
+    images, labels = procedural_flowers(70, 40, 5)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        if label < len(NAMES):
+            path = folder / NAMES[label] / f"<img src=x> & {i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    (folder / NAMES[0] / "<b>broken.jpg").write_bytes(b"no photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(photos, tmp_path_factory):
+    """Photos that were read and split, nothing trained."""
+    values = THIN | {"strategy": "halving", "out": str(tmp_path_factory.mktemp("out"))}
+    return tune.prepare(tune.load_settings({"dir": str(photos), **values}), lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def found(job):
+    """The answer, with all that comes out written."""
+    answer = tune.answer(job)
+    tune.write(answer)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def tuned(found):
+    """The same as if a block had been worth tuning."""
+    winner = fixed(network(found.settings, 32), "block5*")
+    return replace(found, winner=winner, kept=winner, gain=Interval(0.031, 0.012, 0.05))
+
+
+# --------------------------------------------------------------------------------------- candidates
+
+
+def test_each_set_of_layers_is_one_candidate():
+    backbone = network(tune.load_settings({"dir": "x", **THIN}), 32)
+    found = candidates(backbone, ["layers", "blocks", "windows", "stages"], 3)
+    assert tuple(c.block.name for c in found[:2]) == BASELINES
+    assert len({c.layers for c in found}) == len(found)
+    assert [b.name for b in stages(backbone)] == [f"stage_{i:02}" for i in range(1, 6)]
+    assert stages(backbone)[0].layers == ("block1_conv1", "block1_conv2")
+
+
+def test_layers_of_ones_own():
+    backbone = network(tune.load_settings({"dir": "x", **THIN}), 32)
+    assert fixed(backbone, "block5* block1_conv2").layers == (
+        *("block1_conv2", "block5_conv1", "block5_conv2", "block5_conv3"),
+    )
+    assert fixed(backbone, 0.3).layers[0] == "block4_conv3"  # 4 of 13
+    with pytest.raises(InputError, match="'conv9' fits no layer .* block5_conv3, or a pattern"):
+        fixed(backbone, "conv9")
+
+
+# --------------------------------------------------------------------------------------- strategies
+
+
+def test_halving_trains_fewer_for_longer_and_never_leaves_the_classifier(found, job):
+    stages = [job.study.at(e, job.folder / f"epochs_{e:03}").rows() for e in (1, 2)]
+    assert [len(rows) for rows in stages] == [7, 3]  # five blocks and the baselines; then a quarter
+    assert all((rows["layers"] == "").sum() == 1 for rows in stages)
+    first = stages[0][stages[0]["layers"] != ""]
+    order = first.sort_values(["val_accuracy", "val_loss"], ascending=[False, True])["layers"]
+    assert set(stages[1]["layers"]) == {"", *order[:2]}
+
+
+def test_what_goes_on_is_what_was_trained_from_the_start(found, job, tmp_path):
+    went_on = job.study.at(2, job.folder / "epochs_002").rows().set_index("key")
+    again = job.study.at(2, tmp_path)
+    of = [c for c in job.search.everything if ";".join(c.layers) in set(went_on["layers"])]
+    again.train([again.run(c.method, c.block) for c in of])
+    rows = again.rows().set_index("key").loc[went_on.index]
+    assert rows["curve"].tolist() == went_on["curve"].tolist()
+    np.testing.assert_allclose(rows["val_loss"], went_on["val_loss"], rtol=1e-4)
+
+
+def searching(job, folder, **values):
+    """A search of its own on the same photos."""
+    settings = replace(job.settings, **values)
+    return strategies.Search(job.study, settings, folder)
+
+
+def test_gradients_choose_and_are_kept(job, tmp_path):
+    of = searching(job, tmp_path, strategy="shortlist")
+    table = of.measured()
+    assert len(table) == 13 and (table[["g2", "w2", "t2", "s2"]] > 0).all(axis=None)
+    assert (table["both"] ** 2 <= table["t2"] * table["s2"]).all()
+    np.testing.assert_allclose(searching(job, tmp_path).measured()["g2"], table["g2"])
+    order = of.by_gradient(of.everything[2:])
+    by_layer = table.set_index("layer")["g2"]
+    norms = [by_layer.loc[list(c.layers)].sum() for c in order]
+    assert norms == sorted(norms, reverse=True)
+
+
+def test_a_graft_of_everything_scores_as_everything_with_the_other_classifier(job, tmp_path):
+    of = searching(job, tmp_path, strategy="graft")
+    picked = strategies.graft(of)
+    rows = of.study.at(2, tmp_path / "epochs_002").rows()
+    assert len(rows) == 3 and ";".join(picked.layers) in set(rows["layers"])
+
+
+# --------------------------------------------------------------------------------------- the answer
+
+
+def test_the_gain_is_paired_and_over_all_folds():
+    right = np.zeros((2, 2, 40), bool)
+    right[0, :, :20], right[1, :, :30] = True, True
+    gain = Confirmed((), right, np.zeros((2, 3))).gain()
+    assert gain.value == pytest.approx(0.25)
+    assert 0 < gain.low < 0.25 < gain.high
+    assert Confirmed((), right[[0, 0]], np.zeros((2, 3))).gain().low == 0
+
+
+def test_the_numbers_of_the_answer_agree(found, job):
+    test = job.split.test
+    assert not np.isin(test, np.concatenate([job.split.training, job.split.selection])).any()
+    assert found.tested.probabilities.shape == (len(test), 3)
+    assert found.confusion().sum() == len(test) == found.by_class()["photos"].sum()
+    assert found.confusion().trace() == round(found.accuracy.value * len(test))
+    assert all(job.photos.labels[test[i]] != found.tested.probabilities[i].argmax()
+               for i in found.mistakes())  # fmt: skip
+    assert found.accuracy.low < found.accuracy.value < found.accuracy.high
+
+
+def test_a_sentence_says_what_is_kept(found, tuned):
+    assert tuned.sentence == (
+        "tune fixed (3 layers: block5_conv1, block5_conv2, block5_conv3): "
+        "+0.031 [+0.012, +0.050] over the classifier alone"
+    )
+    alone = Candidate("baseline", "baseline_1", Block("baseline_1", ()))
+    doubtful = replace(tuned, kept=alone, gain=Interval(0.01, -0.02, 0.04))
+    assert doubtful.sentence.endswith("block5_conv3): +0.010 [-0.020, +0.040]): keep it")
+    assert replace(tuned, kept=alone, winner=alone, gain=None).sentence == (
+        "nothing that was tried is better than the classifier alone: keep it"
+    )
+
+
+def test_a_second_start_trains_nothing_and_says_the_same(found, job, monkeypatch):
+    def trained(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(keras.Model, "fit", trained)
+    monkeypatch.setattr("lib.tune.lanes.go_on", trained)
+    again = tune.answer(tune.prepare(job.settings, lambda line: None))
+    assert again.sentence == found.sentence
+    assert (again.tested.probabilities == found.tested.probabilities).all()
+
+
+def test_the_classes_weigh_alike():
+    weights = class_weights(np.array([0] * 9 + [1]), 2)
+    assert weights == pytest.approx([10 / 18, 5.0])
+
+
+# ----------------------------------------------------------------------------------- what comes out
+
+
+def test_the_network_is_plain_keras_and_takes_photos_of_any_size(found, job):
+    path = job.settings.out_dir / "model.keras"
+    model = keras.models.load_model(path)
+    photos = job.photos.images[job.split.test]
+    np.testing.assert_allclose(
+        model.predict(photos, verbose=0), found.tested.probabilities, atol=1e-5
+    )
+    np.testing.assert_allclose(model(photos), found.tested.probabilities, atol=1e-5)  # as in use
+    large = np.repeat(np.repeat(photos[:1], 3, axis=1), 5, axis=2)
+    assert np.abs(model.predict(large, verbose=0) - found.tested.probabilities[:1]).max() < 0.05
+    assert json.loads((path.parent / "classes.json").read_text("utf-8")) == list(NAMES)
+
+
+def test_exports_give_the_same_classes_or_say_why_not(found, job):
+    (saved,) = found.exports
+    assert saved.agrees == (len(job.split.test),) * 2 and not saved.missing
+    assert (job.settings.out_dir / "saved_model" / "saved_model.pb").exists()
+
+
+class Reader(HTMLParser):
+    """Collects tags, addresses and text of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.addresses, self.text = [], [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_report_is_one_file_and_names_are_text(found, tuned, job):
+    for answer in (found, tuned):
+        page = Reader(report(answer))
+        assert not {"script", "b-", "link", "iframe"} & set(page.tags)
+        assert page.addresses and all(a.startswith("data:image/") for a in page.addresses)
+        assert "http" not in re.sub(r'"data:[^"]*"', "", report(answer))
+        for name in (*NAMES, "<b>broken.jpg", answer.sentence[1:], "Most confident mistakes"):
+            assert name in page.text
+    assert page.tags.count("img") == 2 + len(found.mistakes())
+
+
+def test_the_model_card_says_what_was_measured(found, tuned):
+    card = model_card(tuned)
+    assert "+0.031 \\[+0.012, +0.050\\]" in card
+    assert f"**{found.accuracy.value:.3f} [" in card
+    assert "\\<script\\>x" in card and "<script>" not in card
+    assert f"{len(found.photos)} photos used, 1 files left out" in card
+
+
+def test_predict_writes_a_row_a_photo_and_names_what_it_cannot_read(found, job, photos, tmp_path):
+    model = str(job.settings.out_dir / "model.keras")
+    target, unread = tune.predict(model, str(photos), str(tmp_path / "found.csv"))
+    rows = list(csv.DictReader(io.StringIO(target.read_text("utf-8"))))
+    assert len(rows) == len(job.photos) and len(unread) == 1 and "<b>broken.jpg" in unread[0]
+    of = {row["file"]: row for row in rows}
+    for i, place in enumerate(job.split.test):
+        row, p = of[str(photos / job.photos.paths[place])], found.tested.probabilities[i]
+        assert row["class"] == NAMES[p.argmax()]
+        assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-4)
+    one, _ = tune.predict(model, rows[0]["file"], str(tmp_path / "one.csv"))
+    assert one.read_text("utf-8").splitlines()[1:] == [target.read_text("utf-8").splitlines()[1]]
+
+
+def test_predict_refuses_in_one_line(tmp_path, capsys):
+    (tmp_path / "model.keras").write_bytes(b"no model")
+    for words, line in (
+        ([f"model={tmp_path / 'model.keras'}", f"dir={tmp_path}"], "model.keras cannot be read"),
+        ([f"dir={tmp_path}"], "MODEL is missing"),
+        (["model=x", "dir=y", "size=3"], "predict: size: unknown"),
+    ):
+        assert main(["predict", *words]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and line in error
+
+
+# ---------------------------------------------------------------------------------- before training
+
+
+def test_the_size_is_the_largest_that_the_minutes_allow(monkeypatch):
+    settings = tune.load_settings({"dir": "x", **THIN, "image_size": "auto"})
+    backbone = network(settings, 224)
+    monkeypatch.setattr("lib.tune.plan.measured_speed", lambda _: 0.05)
+    sizes = []
+    for minutes in (1, 3, 10, 1000):
+        plan = make_plan(replace(settings, minutes=minutes), backbone, 300)
+        assert plan.minutes <= minutes or plan.image_size == 64
+        sizes.append(plan.image_size)
+    assert sizes == sorted(sizes) and sizes[-1] == 224 and sizes[0] < 224
+    asked = replace(settings, image_size=100, strategy="fixed", layers="block5*")
+    cheap, dear = (make_plan(s, backbone, 300) for s in (asked, replace(settings, image_size=100)))
+    assert cheap.image_size == dear.image_size == 100 and cheap.minutes < dear.minutes
+
+
+def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):
+    monkeypatch.setattr("lib.tune.run.make_plan", lambda *_: Plan(64, 99.0))
+    from lib.tune.run import _plan
+
+    listing = list_folder(job.settings.folder)
+    assert _plan(job.settings, listing) == job.plan
+    shutil.copy(job.settings.out_dir / "plan.json", job.settings.out_dir / "kept.json")
+    assert _plan(replace(job.settings, seed=1), listing) == Plan(64, 99.0)
+    shutil.move(job.settings.out_dir / "kept.json", job.settings.out_dir / "plan.json")
+
+
+def test_weights_that_cannot_be_had_say_how_to_get_them(monkeypatch):
+    def download(*_):
+        raise InputError("weights: imagenet for VGG16 could not be had: no network")
+
+    monkeypatch.setattr("lib.tune.run.load_backbone", lambda *_, **__: download())
+    with pytest.raises(InputError) as caught:
+        network(tune.load_settings({"dir": "x", "backbone": "VGG16"}), 32)
+    line = str(caught.value)
+    assert 'SET="weights=<folder>"' in line and "vgg16_notop.weights.h5" in line
+    assert "~/.keras/models" in line and "\n" not in line
+
+
+def test_two_photos_a_class_are_refused_before_anything_is_built(tmp_path, capsys):
+    images = iter(procedural_flowers(4, 32, 1)[0])
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(next(images)).save(tmp_path / name)
+    assert main(["photos", f"dir={tmp_path}", "backbone=", "out="]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "a has 2, b has 2; allowed: at least 5 photos" in error
+
+
+MAKE = """
+photos-options:
+	@$(PY) -c 'import os; print([os.environ[n] for n in ("DIR", "BACKBONE", "OUT", "MODEL")])'
+"""
+
+
+def test_options_arrive_as_they_were_typed(tmp_path):
+    (tmp_path / "show.mk").write_text(MAKE)
+    given = {"DIR": "my $photos/a=b 'c'", "BACKBONE": "VGG16", "OUT": "$(shell x)", "MODEL": "é #1"}
+    words = ["make", f"PY={sys.executable}", "-f", "Makefile", "-f", str(tmp_path / "show.mk")]
+    words += ["photos-options", *(f"{k}={v}" for k, v in given.items())]
+    made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == str(list(given.values()))

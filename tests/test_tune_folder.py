@@ -1,0 +1,269 @@
+"""lib.tune: folders as people keep them, what is left out, near-duplicates, and the split."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.params import InputError
+from lib.procedural import procedural_flowers
+from lib.tune.folder import find_twins, list_folder, read_photos
+from lib.tune.settings import load_settings
+from lib.tune.split import LEAST_UNITS, read_groups, split_photos
+
+IMAGES, _ = procedural_flowers(60, 64, 3)
+SHARES = {"selection": 0.2, "test": 0.2, "folds": 3}
+
+
+def put(folder, name, image, **how):
+    """Write pixels, or bytes, below a folder."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(image, bytes):
+        path.write_bytes(image)
+    else:
+        Image.fromarray(image).save(path, **how)
+    return path
+
+
+def folder_of(tmp_path, counts):
+    """A folder of drawn photos, so many of each class."""
+    images = iter(IMAGES)
+    for name, count in counts.items():
+        for i in range(count):
+            put(tmp_path, f"{name}/{i}.png", next(images))
+    return tmp_path
+
+
+def read(folder):
+    return read_photos(list_folder(folder), 32)
+
+
+def split(photos, seed=0, groups=(), **values):
+    return split_photos(photos, find_twins(photos), groups, seed=seed, **(SHARES | values))
+
+
+def reasons(photos):
+    return {x.path: x.reason for x in photos.left_out}
+
+
+def refused(call, *words):
+    with pytest.raises(InputError) as caught:
+        call()
+    line = str(caught.value)
+    assert "\n" not in line
+    for word in words:
+        assert word in line, line
+
+
+# ---------------------------------------------------------------------------------- what lies there
+
+
+def test_what_cannot_be_used_is_left_out_and_named(tmp_path):
+    folder = folder_of(tmp_path, {"a": 3, "b": 3})
+    put(folder, "a/broken.jpg", b"no photo")
+    put(folder, "a/notes.docx", b"text")
+    put(folder, "licence.txt", b"text")
+    put(folder, "empty/notes.txt", b"text")
+    (folder / "b" / "gone.png").symlink_to("nowhere.png")
+    found = reasons(read(folder))
+    assert set(found) == {
+        "a/broken.jpg",
+        "a/notes.docx",
+        "licence.txt",
+        "empty/notes.txt",
+        "empty",
+        "b/gone.png",
+    }
+    assert "cannot be read as a photo" in found["a/broken.jpg"]
+    assert "ends in '.docx'" in found["a/notes.docx"]
+    assert found["empty"] == "a folder without photos"
+    assert found["b/gone.png"] == "is a link to nowhere.png, which is not there"
+
+
+def test_hidden_and_system_files_are_no_photos_and_not_worth_a_word(tmp_path):
+    folder = folder_of(tmp_path, {"a": 2, "b": 2})
+    for name in ("a/.DS_Store", "a/Thumbs.db", ".ipynb_checkpoints/x.png", "a/.hidden/y.png"):
+        put(folder, name, b"x")
+    photos = read(folder)
+    assert photos.names == ("a", "b") and len(photos) == 4
+    assert photos.left_out == ()
+
+
+def test_endings_modes_turns_and_folders_in_class_folders(tmp_path):
+    folder = folder_of(tmp_path, {"b": 1})
+    put(folder, "a/UPPER.PNG", IMAGES[10])
+    put(folder, "a/deep/er/scan.jpeg", IMAGES[11][..., 0])  # greyscale
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter
+    put(folder, "a/turned.png", IMAGES[12][:, :40], exif=turned)
+    photos = read(folder)
+    at = {path: i for i, path in enumerate(photos.paths)}
+    assert set(at) == {"a/UPPER.PNG", "a/deep/er/scan.jpeg", "a/turned.png", "b/0.png"}
+    grey = photos.images[at["a/deep/er/scan.jpeg"]]
+    assert (grey == grey[..., :1]).all()
+    assert tuple(photos.sizes[at["a/turned.png"]]) == (64, 40)
+
+
+def test_a_link_back_to_its_own_folder_is_read_once(tmp_path):
+    folder = folder_of(tmp_path, {"a": 2, "b": 2})
+    (folder / "a" / "again").symlink_to(folder / "a", target_is_directory=True)
+    assert len(read(folder)) == 4
+
+
+def test_strange_names_are_names(tmp_path):
+    names = ["two words", 'it\'s "x"=1$', "花", "<script>alert(1)<"]
+    folder = folder_of(tmp_path, dict.fromkeys(names, 2))
+    photos = read(folder)
+    assert set(photos.names) == set(names)
+    assert photos.counts() == dict.fromkeys(names, 2)
+
+
+def test_bytes_that_are_no_text_are_written_out(tmp_path):
+    folder = folder_of(tmp_path, {"a": 2, "b": 2})
+    os.rename(os.fsencode(folder / "a"), os.fsencode(folder) + b"/caf\xe9")
+    photos = read(folder)
+    assert photos.names == ("b", "caf\\xe9")
+    assert {p.split("/")[0] for p in photos.paths} == {"b", "caf\\xe9"}
+
+
+def test_a_file_in_two_classes_is_left_out_of_both(tmp_path):
+    folder = folder_of(tmp_path, {"a": 3, "b": 3})
+    put(folder, "b/same.png", (folder / "a" / "0.png").read_bytes())
+    found = reasons(read(folder))
+    assert found == {
+        "a/0.png": "the same file is in class b, too",
+        "b/same.png": "the same file is in class a, too",
+    }
+
+
+def test_folders_that_are_none(tmp_path):
+    refused(lambda: read(tmp_path / "nowhere"), "nowhere is not a folder")
+    folder_of(tmp_path, {"a": 2})
+    refused(lambda: read(tmp_path), "photos of 1 classes", "at least 2")
+    put(tmp_path, "b/0.png", b"no photo")
+    refused(lambda: read(tmp_path), "left out: 1, such as b/0.png: cannot be read")
+
+
+# ----------------------------------------------------------------------------- the same photo twice
+
+
+def test_near_duplicates_are_found_and_others_are_not(tmp_path):
+    folder = folder_of(tmp_path, {"a": 20, "b": 20})
+    first = IMAGES[0].astype(int)
+    put(folder, "a/brighter.png", np.clip(first + 12, 0, 255).astype(np.uint8))
+    put(folder, "a/smaller.jpg", np.asarray(Image.fromarray(IMAGES[0]).resize((48, 48))))
+    put(folder, "b/copy.png", (folder / "b" / "3.png").read_bytes())
+    photos = read(folder)
+    found = [({photos.paths[i] for i in t.photos}, t.exact) for t in find_twins(photos)]
+    assert sorted(found, key=str) == [
+        ({"a/0.png", "a/brighter.png", "a/smaller.jpg"}, False),
+        ({"b/3.png", "b/copy.png"}, True),
+    ]
+
+
+# ---------------------------------------------------------------------------------------- the split
+
+
+def test_a_split_is_stratified_and_no_photo_is_on_two_sides(tmp_path):
+    photos = read(folder_of(tmp_path, {"a": 10, "b": 20, "c": 30}))
+    found = split(photos)
+    places = np.concatenate(list(found.parts().values()))
+    assert sorted(places) == list(range(60))
+    counts = [np.bincount(photos.labels[x], minlength=3) for x in found.parts().values()]
+    assert np.array(counts).tolist() == [[6, 12, 18], [2, 4, 6], [2, 4, 6]]
+    of_folds = [np.bincount(photos.labels[found.training[found.folds == f]]) for f in range(3)]
+    assert np.array(of_folds).tolist() == [[2, 4, 6]] * 3
+
+
+def test_a_split_depends_on_content_and_seed_only(tmp_path):
+    folder = folder_of(tmp_path / "one", {"a": 10, "b": 10})
+    for i, path in enumerate(sorted(folder.glob("*/*.png"))):
+        put(tmp_path / "two", f"{path.parent.name}/{97 - i}.png", path.read_bytes())
+
+    def contents(photos, found):
+        return {name: [photos.digests[i] for i in x] for name, x in found.parts().items()}
+
+    one, two = read(folder), read(tmp_path / "two")
+    assert one.paths != two.paths
+    assert contents(one, split(one)) == contents(two, split(two))
+    assert contents(one, split(one)) != contents(one, split(one, seed=1))
+
+
+def test_twins_and_groups_stay_on_one_side(tmp_path):
+    images = iter(IMAGES)
+    for plant in range(12):
+        for photo in range(2):
+            put(tmp_path, f"{'ab'[plant % 2]}/plant{plant:02}_{photo}.png", next(images))
+    for i in range(6):
+        put(tmp_path, f"a/plant00_copy{i}.png", IMAGES[0] // 2 + 40 + i)
+    photos = read(tmp_path)
+    groups = read_groups(photos, r"(plant\d+)_")
+    for seed in range(5):
+        found = split(photos, seed=seed, groups=groups)
+        sides = [{groups[i] for i in part} for part in found.parts().values()]
+        assert len(set.union(*sides)) == sum(map(len, sides)) == 12
+        folds = [{groups[i] for i in found.training[found.folds == f]} for f in range(3)]
+        assert len(set.union(*folds)) == sum(map(len, folds))
+
+
+def test_groups_from_a_table(tmp_path):
+    photos = read(folder_of(tmp_path / "photos", {"a": 6, "b": 6}))
+    table = tmp_path / "groups.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "group"), *((p, p[-5]) for p in photos.paths)])
+    assert read_groups(photos, str(table)) == [p[-5] for p in photos.paths]
+    table.write_text("file,group\na/0.png,1\n")
+    refused(lambda: read_groups(photos, str(table)), "groups.csv has no group of")
+    table.write_text("name,plant\n")
+    refused(lambda: read_groups(photos, str(table)), "columns file and group")
+
+
+GROUPS = [("(", "no regular expression"), ("plant", "has 0 groups"), (r"(\d+)x", "does not match")]
+
+
+@pytest.mark.parametrize(("pattern", "words"), GROUPS)
+def test_groups_that_do_not_work_are_refused(tmp_path, pattern, words):
+    photos = read(folder_of(tmp_path, {"a": 2, "b": 2}))
+    refused(lambda: read_groups(photos, pattern), words)
+
+
+def test_too_few_photos_are_refused_with_how_many_are_needed(tmp_path):
+    photos = read(folder_of(tmp_path, {"a": 2, "b": 9}))
+    refused(lambda: split(photos), "a has 2", f"at least {LEAST_UNITS} photos of each class")
+    photos = read(folder_of(tmp_path / "twice", {"a": 9, "b": 9}))
+    groups = ["one" if c == 0 else str(i) for i, c in enumerate(photos.labels)]
+    refused(lambda: split(photos, groups=groups), "a has 1")
+
+
+def test_one_class_with_nearly_all_photos_is_in_every_part(tmp_path):
+    photos = read(folder_of(tmp_path, {"most": 50, "few": 5}))
+    for part in split(photos).parts().values():
+        assert set(photos.labels[part]) == {0, 1}
+
+
+# ------------------------------------------------------------------------------------- the settings
+
+REFUSED = [
+    ({"dir": "x", "strategy": "shortlst"}, "did you mean shortlist?"),
+    ({"dir": "x", "epohcs": 3}, "epohcs: unknown parameter (did you mean epochs?)"),
+    ({"dir": "x", "keep": 1}, "below 1"),
+    ({}, "DIR is missing"),
+    ({"dir": "x", "weights": "none"}, "has seen no photos"),
+    ({"dir": "x", "strategy": "fixed"}, "belong together"),
+    ({"dir": "x", "layers": "conv*"}, "belong together"),
+    ({"dir": "x", "backbone": "VGG16", "alpha": 0.5}, "VGG16 has none"),
+    ({"dir": "x", "learning_rate": "5e-5"}, "write 5.0e-5"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), REFUSED)
+def test_settings_that_do_not_work_are_refused(values, words):
+    refused(lambda: load_settings(values), "photos: ", words)
+
+
+def test_what_comes_out_has_a_folder_of_plain_letters():
+    out = load_settings({"dir": '/data/my $photos = "1"/'}).out_dir
+    assert out.parts[-3:] == ("build", "photos", "my_photos_1")
