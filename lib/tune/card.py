@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..params import readable
+from ..errors import readable
 from .answer import Answer, named, shares, signed
 from .strategies import STRATEGIES
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import imagehash
 import numpy as np
 
-from ..params import InputError, readable, resolve_path
+from ..errors import readable
+from ..params import InputError, resolve_path
 from ..photos import EXTENSIONS, dead_link, measure_depth, reading, shrunk, upright
 from ..room import require_memory
 

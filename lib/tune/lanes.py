@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from ..data import Dataset
@@ -84,6 +85,10 @@ class PhotoStudy(Study):
     def run(self, method: str, block: Block, repeat: int = 0) -> Run:
         """The run of one block on the search slice."""
         return self._run(method, block, self.params.search_split, self.params.epochs, repeat)
+
+    def rows(self) -> pd.DataFrame:
+        """All rows in its folder."""
+        return self.results().rows
 
     def state(self, run: Run) -> LaneState | None:
         """Where a run stands, if it has been trained by this process."""

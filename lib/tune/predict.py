@@ -9,7 +9,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ..params import InputError, readable, resolve_path
+from ..errors import readable
+from ..params import InputError, resolve_path
 from ..photos import EXTENSIONS, measure_depth, read_photo
 from .export import load
 from .fit import RESIZE

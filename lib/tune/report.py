@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..params import readable
+from ..errors import readable
 from ..style import render
 from .answer import Answer, named, shares, signed
 from .charts import curves, gains
