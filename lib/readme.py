@@ -66,9 +66,9 @@ def refresh(root: Path, made: dict[str, str]) -> None:
         path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def outdated(root: Path = ROOT) -> Iterator[str]:
-    """A line for each page whose tables are not what the rows give."""
-    for path, _ in _fresh(root, contents(root)):
+def outdated(root: Path, made: dict[str, str]) -> Iterator[str]:
+    """A line for each page whose tables are not what the rows give; made: as `contents` does."""
+    for path, _ in _fresh(root, made):
         yield f"{path}: its tables are not what the rows give; make figures mends it"
 
 

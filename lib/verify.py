@@ -46,7 +46,7 @@ def verify(root: Path = ROOT) -> Iterator[str]:
         bench = read_bench(root / "results" / "bench.csv")
         problems = _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
         yield from _ours(problems, root, ours)
-    yield from readme.outdated(root)
+    yield from readme.outdated(root, readme.contents(root))
 
 
 def results_wrong(root: Path, ours: set[Path]) -> Iterator[str]:

@@ -9,6 +9,8 @@ from lib.ledger import read_results
 from lib.params import InputError, load_params
 from lib.results import Results
 
+SEEDS = 2
+
 
 @pytest.fixture(scope="module")
 def params(tmp_path_factory):
@@ -16,6 +18,7 @@ def params(tmp_path_factory):
     params = load_params("smoke", results=str(results), backbones=["VGG16"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(controls, "LONG", 2)
+        patch.setattr(controls, "SEEDS", SEEDS)
         controls.train_controls(params, ["epochs", "seeds", "blocks"])
     return params
 
@@ -23,14 +26,14 @@ def params(tmp_path_factory):
 def test_the_search_is_repeated_layer_by_layer(params):
     rows = read_results(params.results_dir)
     (table,) = audit.seeds(Results(rows)).values()
-    assert table.shape == (13, controls.SEEDS)
+    assert table.shape == (13, SEEDS)
     assert len(list(layers_against_seeds(Results(rows)))) == 1
 
 
 def test_the_long_search_has_every_seed_and_epoch(params):
     long = controls.read_controls(params)["epochs"]
     assert long.rows.groupby("method").size().to_dict() == {
-        method: n * controls.SEEDS
+        method: n * SEEDS
         for method, n in {"baseline_1": 1, "baseline_2": 1, "random": 1, "block_wise": 5}.items()
     }
     assert audit.stop_early(long)["epoch"].tolist() == [1, 2]

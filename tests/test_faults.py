@@ -153,6 +153,7 @@ def test_another_error_is_not_taken_for_lack_of_memory(params, monkeypatch):
         search(params, "block_wise")
 
 
+@pytest.mark.long
 def test_the_exact_mode_gives_the_same_bits_however_the_sweep_is_cut_up(tmp_path):
     """Half of the sweep first, and the methods in another order."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

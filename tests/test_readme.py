@@ -1,9 +1,9 @@
 """The tables in the README and in docs/ are what the committed rows give."""
 
 import re
-import shutil
 
 import pandas as pd
+import pytest
 from committed import PROJECT, RESULTS
 from rows import row
 
@@ -15,21 +15,28 @@ from lib.results import Results
 TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in readme.PAGES}
 
 
-def test_the_tables_are_made_from_the_committed_rows():
-    assert list(readme.outdated(PROJECT)) == []
-    for name in readme.contents(PROJECT):
+@pytest.fixture(scope="module")
+def made():
+    return readme.contents(PROJECT)
+
+
+def test_each_table_stands_in_one_page(made):
+    for name in made:
         pages = [t for t in TEXTS.values() if readme.replaced(t, name, "something else\n") != t]
         assert len(pages) == 1, name
 
 
-def test_a_table_that_was_altered_is_found_and_mended(tmp_path):
-    shutil.copytree(PROJECT, tmp_path / "project")
-    page = tmp_path / "project" / "docs" / "speed.md"
+def test_a_table_that_was_altered_is_found_and_mended(tmp_path, made):
+    for page, text in TEXTS.items():
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text(text, encoding="utf-8")
+    assert list(readme.outdated(tmp_path, made)) == []
+    page = tmp_path / "docs" / "speed.md"
     page.write_text(TEXTS["docs/speed.md"].replace("ratio", "ration"), encoding="utf-8")
-    (problem,) = readme.outdated(tmp_path / "project")
+    (problem,) = readme.outdated(tmp_path, made)
     assert problem.startswith(f"{page}: its tables are not what the rows give")
-    readme.refresh(tmp_path / "project", readme.contents(tmp_path / "project"))
-    assert list(readme.outdated(tmp_path / "project")) == []
+    readme.refresh(tmp_path, made)
+    assert list(readme.outdated(tmp_path, made)) == []
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere():

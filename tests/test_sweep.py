@@ -93,8 +93,8 @@ def test_both_engines_give_the_same_rows(params, tmp_path):
         np.testing.assert_allclose(ours["val_loss"], reference["val_loss"], rtol=1e-5)
 
 
-def test_windows_with_the_same_weights_are_one_run(params):
-    rows = search(params, "baseline_1", "layer_wise", "sliding_window")
+def test_windows_with_the_same_weights_are_one_run(whole):
+    rows = Results.of(whole[1], whole[0]).search
     windows = rows[rows["method"] == "sliding_window"]
     assert windows["layers"].is_unique
     single = windows[~windows["layers"].str.contains(";") & (windows["layers"] != "")]
@@ -242,14 +242,15 @@ def test_an_earlier_versions_rows_say_how_to_keep_them(params):
 def test_all_batch_norms_can_be_tuned_together(params):
     with pytest.raises(InputError, match="batch_norm: .* has no BatchNorm"):
         search(params, "batch_norm")  # VGG16 has none
-    mobile = replace(params, backbones=("MobileNet",))
-    (layers,) = search(mobile, "batch_norm")["layers"]
-    assert len(layers.split(";")) == 27
+    mobile = next(studies(replace(params, backbones=("MobileNet",))))
+    (run,) = mobile.search_runs("batch_norm")
+    assert len(run.block.layers) == 27
 
 
-def test_final_runs_repeat_the_winner_with_other_seeds(params):
-    rows = final(params, "baseline_1", "block_wise")
-    assert rows.groupby("method").size().to_dict() == {"baseline_1": 2, "block_wise": 2}
+def test_final_runs_repeat_the_winner_with_other_seeds(whole):
+    params, rows = whole
+    rows = rows[rows["split"] == params.final_split]
+    assert rows.groupby("method").size().to_dict() == dict.fromkeys(methods(params), 2)
     assert set(rows["split"]) == {"train[:70%]"} and set(rows["train_images"]) == {42}
     searched = ledger(params, "block_wise")
     searched = searched[searched["split"] == "train[:10%]"]
@@ -258,9 +259,9 @@ def test_final_runs_repeat_the_winner_with_other_seeds(params):
     assert sorted(rows[rows["method"] == "block_wise"]["seed"]) == [0, 1]
 
 
-def test_each_repeat_has_its_own_order_of_the_photos_and_all_methods_share_it(params):
+def test_each_repeat_has_its_own_order_of_the_photos_and_all_methods_share_it(whole):
+    params, _ = whole
     study = next(studies(params))
-    search(params, "layer_wise", "baseline_2")
     runs = [r for m in ("layer_wise", "baseline_2") for r in study.final_runs(m)]
     assert [(r.repeat, r.order_seed) for r in runs] == [(0, 0), (1, 1)] * 2
     groups = study.groups(runs, study.task(params.final_split, 1))
@@ -356,7 +357,7 @@ def test_halving_runs_of_any_depth_ends_with_the_rows_of_an_undisturbed_sweep(
     assert_same_rows(undisturbed, params)
 
 
-@pytest.mark.parametrize("deepest", [9, 0])
+@pytest.mark.parametrize("deepest", [9, pytest.param(0, marks=pytest.mark.long)])
 def test_a_trunk_that_does_not_fit_is_cut_lower(params, undisturbed, monkeypatch, capsys, deepest):
     """And the rows stay; with no trunk at all, too."""
     advance, cuts = Trunk.advance, []
@@ -375,6 +376,7 @@ def test_a_trunk_that_does_not_fit_is_cut_lower(params, undisturbed, monkeypatch
     assert_same_rows(undisturbed, params)
 
 
+@pytest.mark.long
 def test_a_budget_may_change_the_groups_and_never_the_rows(params, undisturbed):
     """Too small for anything: one lane at a time, above no trunk."""
     study = next(studies(replace(params, memory_gib=0.1)))
@@ -386,9 +388,9 @@ def test_a_budget_may_change_the_groups_and_never_the_rows(params, undisturbed):
 
 def test_lanes_do_not_change_results(params, tmp_path):
     few = replace(params, lanes=2, results=str(tmp_path / "few"))
-    together = search(params, "layer_wise").set_index("block")
-    apart = search(few, "layer_wise").set_index("block").loc[together.index]
-    assert set(apart["lanes"]) <= {1, 2} and set(together["lanes"]) == {13}
+    together = search(params, "block_wise").set_index("block")
+    apart = search(few, "block_wise").set_index("block").loc[together.index]
+    assert set(apart["lanes"]) <= {1, 2} and set(together["lanes"]) == {5}
     np.testing.assert_allclose(apart["val_loss"], together["val_loss"], rtol=1e-4)
 
 

@@ -10,8 +10,11 @@ from committed import RESULTS as COMMITTED
 from rows import make_rows, row
 
 from lib import readme
+from lib.audit_figures import write_all
+from lib.controls import read_controls
 from lib.ledger import append_row, pack_hits, read_results, run_key
 from lib.params import load_params
+from lib.results import Results, planned
 from lib.verify import (
     UNFINISHED,
     files_wrong,
@@ -57,14 +60,16 @@ def test_one_altered_digit_of_a_row_is_found(root):
 
 
 def test_one_altered_byte_of_a_figure_is_found(tmp_path):
-    folder = tmp_path / "cpu"
-    shutil.copytree(PROJECT / "figures" / "cpu", folder)
+    params, rows = load_params("smoke", results=str(tmp_path / "rows")), make_rows(["MobileNet"])
+    rows = rows[rows["repeat"] < params.repeats]
+    folder = tmp_path / "figures"
+    write_all(Results.of(planned(rows, params), params), read_controls(params), folder)
+    assert list(files_wrong(rows, folder, params)) == []
     svg = folder / "fig08_final.svg"
     svg.write_text(svg.read_text().replace("0.8", "0.9", 1))
     (folder / "table1.csv").unlink()
     (folder / "fig99.png").write_bytes(b"")
-    params = load_params("cpu", results=str(COMMITTED))
-    found = list(files_wrong(read_results(COMMITTED), folder, params))
+    found = list(files_wrong(rows, folder, params))
     assert len(found) == 3
     for name, words in (("fig08", "not what"), ("fig99", "nothing"), ("table1.csv", "missing")):
         assert any(name in problem and words in problem for problem in found)
