@@ -122,9 +122,9 @@ def split_words(text: str) -> list[str]:
 def check(params: Params) -> None:
     """Read the data and build every backbone, so that nothing that is wrong waits for its turn."""
     from .backend import check_keras
-    from .cost import check_room, estimate, report
-    from .data import describe_classes, load_data
+    from .photos.dataset import describe_classes, load_data
     from .sweep import studies
+    from .upkeep.cost import check_room, estimate, report
 
     check_keras()
     check_room(params)
@@ -175,7 +175,7 @@ def train(params: Params) -> None:
 
 def bundle(params: Params, python: str) -> None:
     """Pack the project for a machine without a network, whose Python may be another."""
-    from .bundle import bundle, download_wheels, folder_for
+    from .upkeep.bundle import bundle, download_wheels, folder_for
 
     parts = bundle(params, ROOT / "build" / "bundle", partial(download_wheels, python=python))
     print(*parts, sep="\n")
@@ -185,14 +185,14 @@ def bundle(params: Params, python: str) -> None:
 
 def bench(params: Params, cases: list[str]) -> None:
     """Measure plain against fused: these cases, or all."""
-    from .bench import bench
+    from .upkeep.bench import bench
 
     bench(params, cases)
 
 
 def memory(params: Params) -> None:
     """Measure the memory of each backbone's largest group of lanes against its estimate."""
-    from .bench import bench_memory
+    from .upkeep.bench import bench_memory
 
     bench_memory(params)
 
@@ -206,7 +206,7 @@ def audit(params: Params, controls: list[str]) -> None:
 
 def verify(params: Params) -> None:
     """Check everything that is committed, whatever the profile."""
-    from .verify import verify
+    from .upkeep.verify import verify
 
     problems = list(verify())
     for problem in problems:
@@ -219,7 +219,7 @@ def verify(params: Params) -> None:
 def site(params: Params) -> None:
     """Render README, docs and the executed notebooks as pages that any browser shows."""
     from .executed import folder
-    from .site import build
+    from .upkeep.site import build
 
     pages = build(folder(params), ROOT / "build" / "site")
     print(f"{len(pages)} pages; the first is {pages[0]}")
@@ -227,7 +227,7 @@ def site(params: Params) -> None:
 
 def migrate(params: Params) -> None:
     """Give rows that an earlier version wrote their new keys."""
-    from .migrate import migrate
+    from .upkeep.migrate import migrate
 
     ledgers = migrate(params.results_dir)
     if not ledgers:
@@ -268,10 +268,10 @@ OWN_PHOTOS = {"photos": photos, "predict": predict}  # their settings are no pro
 
 def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
-    from . import readme
-    from .audit_figures import write_all
+    from .audit.figures import write_all
     from .controls import read_controls
-    from .speed import read_bench, save_bench
+    from .upkeep import pages as readme
+    from .upkeep.speed import read_bench, save_bench
 
     results, controls = _results(params), read_controls(params)
     print(*write_all(results, controls, params.figures_dir), sep="\n")
@@ -283,7 +283,7 @@ def figures(params: Params) -> None:
 
 def claim(params: Params, name: str) -> None:
     """Print one claim of the paper, the verdict on it, and every comparison."""
-    from .claims import about_claim, find_claim
+    from .audit.claims import about_claim, find_claim
 
     find_claim(name)  # a misspelt name is said even where there are no rows
     print(*about_claim(name, _results(params), params), sep="\n")
@@ -291,7 +291,7 @@ def claim(params: Params, name: str) -> None:
 
 def layers(params: Params) -> None:
     """Write the table of layers anew from Keras, whatever the profile."""
-    from .layers import FILE, write_layers
+    from .report.layers import FILE, write_layers
 
     write_layers()
     print(shown_path(FILE))

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from .backbones.records import RECORDS
 from .params import ROOT, InputError, Params, shown_path
-from .records import RECORDS
 
 FILE = "parameters.yaml"
 _PLAIN = re.compile(r"\w[\w.]*(?:/\w[\w.]*)*", re.ASCII)

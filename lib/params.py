@@ -16,10 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from .cells import parameters_set
-from .errors import InputError
-from .methods import EXTRA
-from .records import (
+from .backbones.records import (
     ALPHA_BACKBONES,
     BACKBONE_NAMES,
     RECORDS,
@@ -28,6 +25,9 @@ from .records import (
     is_model_file,
     is_own_name,
 )
+from .cells import parameters_set
+from .errors import InputError
+from .methods import EXTRA
 
 ROOT = Path(__file__).resolve().parent.parent  # the one place that knows where the project lies
 
@@ -330,7 +330,7 @@ class Params:
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
-        """The names of the backbones in rows and files, see `lib.records.backbone_name`."""
+        """The names of the backbones in rows and files, see `backbone_name`."""
         return tuple(map(backbone_name, self.backbones))
 
     @property

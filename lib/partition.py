@@ -33,7 +33,7 @@ def weighted_layers(backbone):
 
 def has_weights(layer):
     """Whether training can move a weight of this layer, be it frozen now or not."""
-    from .pure import tunable_variables
+    from .backbones.pure import tunable_variables
 
     return bool(tunable_variables(layer))
 

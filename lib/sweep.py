@@ -20,9 +20,12 @@ import pandas as pd
 from tqdm import tqdm  # tqdm.auto warns in every notebook that ipywidgets is missing
 
 from . import partition
-from .backbones import backbone_of, scale_inputs, source_digest
+from .backbones.build import backbone_of, scale_inputs, source_digest
+from .backbones.records import backbone_name
 from .backend import check_keras, out_of_memory
-from .data import Dataset, check_splits, load_data
+from .lanes.memory import MOST_LANES, Estimate, budget
+from .lanes.steps import use_deterministic_operations
+from .lanes.trunk import Graph, Trunk, choose_cut, read_graph
 from .ledger import (
     append_row,
     ledger_lock,
@@ -32,15 +35,13 @@ from .ledger import (
     read_results,
     run_key,
 )
-from .memory import MOST_LANES, Estimate, budget
 from .methods import method, methods
 from .params import InputError, Params
 from .partition import Block
-from .photos import first_line
+from .photos.dataset import Dataset, check_splits, load_data
+from .photos.folder import first_line
 from .provenance import git_sha, versions
-from .records import backbone_name
 from .results import Results
-from .steps import use_deterministic_operations
 from .train import (
     History,
     Task,
@@ -51,7 +52,6 @@ from .train import (
     train_fused,
     train_plain,
 )
-from .trunk import Graph, Trunk, choose_cut, read_graph
 
 # Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
 # two cores. Fewer lanes than FEW_LANES share too little.
@@ -142,7 +142,7 @@ class Study:
     """All runs of one backbone under one profile.
 
     Args:
-        source: the backbone, as `lib.backbones.load_backbone` takes it.
+        source: the backbone, as `lib.backbones.build.load_backbone` takes it.
 
     Attributes:
         name: the backbone's name in rows and files.

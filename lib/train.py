@@ -14,14 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from .backbones import classifier
-from .fusion import FusedModel, Lane
-from .memory import EVAL_FLOATS
+from .backbones.build import classifier
+from .backbones.pure import prepare_backbone
+from .lanes.memory import EVAL_FLOATS
+from .lanes.model import FusedModel, Lane
+from .lanes.steps import make_steps
+from .lanes.trunk import Graph, Trunk
 from .params import Params
 from .partition import Block
-from .pure import prepare_backbone
-from .steps import make_steps
-from .trunk import Graph, Trunk
 
 EVAL_BATCH = 64  # images of an evaluation step at most; it changes speed, not results
 

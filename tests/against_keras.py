@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from lib.backbones import classifier
-from lib.fusion import lane_variables
+from lib.backbones.build import classifier
+from lib.backbones.pure import prepare_backbone
+from lib.lanes.model import lane_variables
+from lib.lanes.trunk import Trunk, read_graph
 from lib.partition import Block
-from lib.pure import prepare_backbone
 from lib.train import Task, batch_order, batches, freeze_except, fuse, fused_steps
-from lib.trunk import Trunk, read_graph
 
 # Largest distance of a lane from the run alone, in units of how far an array moved (most end within
 # 1e-5, those of all of ResNet50V2 within 0.02), and of the few arrays that rounding moves further.

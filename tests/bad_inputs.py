@@ -17,11 +17,11 @@ from PIL import Image
 from rows import row
 
 from lib.__main__ import main
-from lib.data import load_data, pack
 from lib.ledger import append_row
 from lib.params import ROOT, load_params
-from lib.readme import replaced
-from lib.tables import markdown
+from lib.photos.dataset import load_data, pack
+from lib.report.tables import markdown
+from lib.upkeep.pages import replaced
 
 
 def photo(path: Path, colour=(200, 30, 60)) -> None:
@@ -103,7 +103,7 @@ def other_kind(folder: Path) -> None:
 
 
 def other_weights(folder: Path) -> None:
-    from lib.backbones import load_backbone
+    from lib.backbones.build import load_backbone
 
     other = load_backbone("VGG16", image_size=32, weights="none", thin=True)
     other.save_weights(folder / "vgg.weights.h5")

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from lib.params import ROOT
-from lib.verify import tracked
+from lib.upkeep.verify import tracked
 
 
 def copied(source: Path) -> Path:

@@ -25,12 +25,12 @@ from against_keras import (
     worst,
 )
 
-from lib.backbones import BACKBONES, classifier, load_backbone, scale_inputs
+from lib.backbones.build import BACKBONES, classifier, load_backbone, scale_inputs
+from lib.backbones.pure import prepare_backbone
 from lib.params import ROOT, InputError, Params, load_params
 from lib.partition import Block, baseline_2, block_wise, weighted_layers
-from lib.procedural import procedural_flowers
-from lib.pure import prepare_backbone
-from lib.tables import markdown
+from lib.photos.drawn import procedural_flowers
+from lib.report.tables import markdown
 from lib.train import Task, fit_plain, train_fused
 
 PAGE = ROOT / "docs" / "other-networks.md"

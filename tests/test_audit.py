@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 from rows import BACKBONES, make_rows, row
 
-from lib import audit, claims
-from lib.claims import CLAIMS
-from lib.intervals import Estimate, Interval, Noise, Score
+from lib.audit import claims
+from lib.audit import doubts as audit
+from lib.audit.claims import CLAIMS
+from lib.audit.intervals import Estimate, Interval, Noise, Score
+from lib.audit.scores import noises, scores
 from lib.ledger import pack_hits, read_results, unpack_hits
 from lib.methods import SEARCHES
 from lib.params import ROOT
 from lib.results import NOTHING, SEARCH_SPLIT, Results
-from lib.scores import noises, scores
 
 
 @pytest.fixture(scope="module")

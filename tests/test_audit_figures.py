@@ -6,10 +6,9 @@ import pytest
 from committed import RESULTS as COMMITTED
 from rows import row
 
-from lib import audit
-from lib import audit_figures as figures
-from lib import audit_tables as tables
-from lib.claims import CLAIMS, STATUSES
+from lib.audit import doubts as audit
+from lib.audit import figures, tables
+from lib.audit.claims import CLAIMS, STATUSES
 from lib.controls import Controls, read_controls
 from lib.ledger import read_results
 from lib.methods import TABLE1, colour

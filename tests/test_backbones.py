@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
-from lib import backbones
-from lib.backbones import (
+from lib.backbones import build as backbones
+from lib.backbones.build import (
     BACKBONES,
     classifier,
     file_names,

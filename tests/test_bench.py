@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import bench
-from lib.cost import check_room, estimate
 from lib.params import InputError, load_params
-from lib.speed import bench_figure, read_bench, speed_table, speed_words
 from lib.sweep import studies
+from lib.upkeep import bench
+from lib.upkeep.cost import check_room, estimate
+from lib.upkeep.speed import bench_figure, read_bench, speed_table, speed_words
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from rows import row
 
-from lib import bundle
-from lib.data import load_data, pack
 from lib.ledger import append_row, read_results, run_key
 from lib.methods import methods
 from lib.params import InputError, Params, load_params
+from lib.photos.dataset import load_data, pack
 from lib.provenance import git_sha
 from lib.sweep import Study
+from lib.upkeep import bundle
 
 
 def params_of(tmp_path, **changes):

@@ -2,9 +2,10 @@
 
 import pytest
 
-from lib import audit, controls
-from lib.audit_figures import audit_epochs
-from lib.claims import layers_against_seeds
+from lib import controls
+from lib.audit import doubts as audit
+from lib.audit.claims import layers_against_seeds
+from lib.audit.figures import audit_epochs
 from lib.ledger import read_results
 from lib.params import InputError, load_params
 from lib.results import Results

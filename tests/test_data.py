@@ -1,4 +1,4 @@
-"""lib.data: every source, the slices, the cache, and what is refused."""
+"""lib.photos.dataset: every source, the slices, the cache, and what is refused."""
 
 import os
 import shutil
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib import data, room
-from lib.data import Dataset, check_splits, load_data, resolve_split
+from lib import room
 from lib.params import ROOT, InputError, Params
-from lib.photos import measure_depth, read_photo
+from lib.photos import dataset as data
+from lib.photos.dataset import Dataset, check_splits, load_data, resolve_split
+from lib.photos.folder import measure_depth, read_photo
 
 SLICES = ("train[:10%]", "train[:70%]", "train[70%:]")
 
@@ -241,8 +242,8 @@ def test_images_that_do_not_fit_in_memory_are_refused_before_they_are_read(
     for source, needed in bytes_of.items():
         with monkeypatch.context() as small:
             small.setattr("lib.room.free_memory", lambda room=needed: 5 * room - 1)
-            small.setattr("lib.data.read_photos", None)  # would fail if it were called
-            small.setattr("lib.procedural.procedural_flowers", None)
+            small.setattr("lib.photos.dataset.read_photos", None)  # would fail if it were called
+            small.setattr("lib.photos.drawn.procedural_flowers", None)
             for _ in range(2):  # the second time with what is cached
                 line = refusal(load_data, make(data=source))
                 assert "GiB of memory" in line and line.startswith(("data: ", "n_images: "))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from rows import make_rows
 
-from lib import explore
-from lib.claims import findings, in_a_sentence, status
+from lib.audit.claims import findings, in_a_sentence, status
 from lib.ledger import unpack_hits
 from lib.params import InputError, load_params
+from lib.report import explore
 from lib.results import Results
 
 

@@ -7,11 +7,11 @@ import pytest
 from matplotlib.colors import to_hex
 from rows import BACKBONES, make_rows, row
 
-from lib import figures
 from lib.methods import colour
+from lib.report import figures
+from lib.report.schemes import photo_grid
+from lib.report.style import render, save
 from lib.results import Results
-from lib.schemes import photo_grid
-from lib.style import render, save
 
 FIGURES = (
     "fig01_schemes",

@@ -22,9 +22,11 @@ from against_keras import (
 )
 from keras import ops
 
-from lib import fusion, train
-from lib import steps as steps_module
-from lib.backbones import BACKBONES, load_backbone, scale_inputs, weights_digest
+from lib import train
+from lib.backbones.build import BACKBONES, load_backbone, scale_inputs, weights_digest
+from lib.lanes import model as fusion
+from lib.lanes import steps as steps_module
+from lib.lanes.trunk import read_graph
 from lib.params import InputError, Params
 from lib.partition import (
     Block,
@@ -35,9 +37,8 @@ from lib.partition import (
     sliding_window,
     weighted_layers,
 )
-from lib.procedural import procedural_flowers
+from lib.photos.drawn import procedural_flowers
 from lib.train import Task, train_fused, train_plain
-from lib.trunk import read_graph
 
 EVAL, CLASSES, SIZE = 12, 3, 32
 
@@ -384,7 +385,7 @@ def test_a_lane_below_the_cut_is_refused():
 
 
 def test_other_classifiers_are_refused():
-    from lib.fusion import LaneClassifier
+    from lib.lanes.model import LaneClassifier
 
     def build(seed):
         return keras.Sequential([keras.Input((4,)), keras.layers.UnitNormalization(name="odd")])

@@ -12,11 +12,11 @@ import pytest
 from rows import row
 from scipy.stats import norm
 
-from lib import intervals
-from lib.claims import decisions, finding, status
-from lib.intervals import Estimate, Noise, Score, choices, difference, scatter
+from lib.audit import intervals
+from lib.audit.claims import decisions, finding, status
+from lib.audit.intervals import Estimate, Noise, Score, choices, difference, scatter
+from lib.audit.scores import Search, _unlucky
 from lib.ledger import pack_hits
-from lib.scores import Search, _unlucky
 
 PHOTOS, SEED, CHANCE, OWN = 400, 0.05, 0.06, 0.55  # sds, beside the 1 of chance in both
 STUDIES = 300

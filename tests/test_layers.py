@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from lib.layers import layer_counts, layer_kinds, made_layers, read_layers
-from lib.records import BACKBONE_NAMES, LAYER_KINDS, NORM, OTHER_KIND
+from lib.backbones.records import BACKBONE_NAMES, LAYER_KINDS, NORM, OTHER_KIND
+from lib.report.layers import layer_counts, layer_kinds, made_layers, read_layers
 
 
 def test_the_table_is_what_keras_builds():

@@ -10,8 +10,8 @@ from bad_inputs import BAD, photo, refusal
 from committed import SHIPPED
 
 from lib.__main__ import main, read_settings, split_words
-from lib.data import load_data
 from lib.params import ROOT, Params, described, load_params, parse_yaml
+from lib.photos.dataset import load_data
 
 
 @pytest.mark.parametrize(("prepare", "settings", "words"), [b[1:] for b in BAD],
@@ -79,7 +79,7 @@ def test_letters_of_any_script_work_in_a_locale_without_them(tmp_path, monkeypat
 def test_every_text_is_read_and_written_in_a_named_encoding():
     """Each call in `lib` that would take the locale's encoding names one."""
     silent = []
-    for path in (ROOT / "lib").glob("*.py"):
+    for path in (ROOT / "lib").rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and takes_the_locale(call):
                 silent.append(f"{path.name}:{call.lineno}")

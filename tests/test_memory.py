@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-from lib import memory
-from lib.backbones import load_backbone
-from lib.memory import MOST_LANES, Estimate, budget, plan_lanes
+from lib.backbones.build import load_backbone
+from lib.lanes import memory
+from lib.lanes.memory import MOST_LANES, Estimate, budget, plan_lanes
+from lib.lanes.trunk import read_graph
 from lib.params import ROOT
 from lib.partition import layer_wise
 from lib.train import eval_batch
-from lib.trunk import read_graph
 
 GIB = 2**30
 

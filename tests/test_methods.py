@@ -4,10 +4,10 @@ import pytest
 from rows import make_rows
 
 from lib import methods
-from lib.figures import fig07_search_summary, fig08_final
 from lib.ledger import read_results
 from lib.methods import RECORDS, in_figure, is_method, label, method
 from lib.params import InputError, load_params
+from lib.report.figures import fig07_search_summary, fig08_final
 from lib.results import Results
 from lib.sweep import final, search, studies
 

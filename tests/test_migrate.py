@@ -5,8 +5,8 @@ import rows
 
 from lib.__main__ import main
 from lib.ledger import COLUMNS, append_row, read_ledger, rewrite_ledger, run_key
-from lib.migrate import EARLIER, migrate
 from lib.params import InputError
+from lib.upkeep.migrate import EARLIER, migrate
 
 
 def write(path, **changes):

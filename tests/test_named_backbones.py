@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from lib.backbones import _rebuild, load_backbone, scale_inputs, weights_digest
+from lib.backbones.build import _rebuild, load_backbone, scale_inputs, weights_digest
 from lib.executed import prepare, resolved
 from lib.params import InputError, Params, from_notebook, load_params
 from lib.partition import weighted_layers

@@ -6,7 +6,7 @@ import pandas as pd
 from against_keras import distances, known, moved, train_alone, worst
 from networks import NETWORKS, PAGE, ROUNDING, SIZES, blocks_of, flowers, page, randomise
 
-from lib.backbones import BACKBONES, load_backbone
+from lib.backbones.build import BACKBONES, load_backbone
 from lib.partition import baseline_2
 
 

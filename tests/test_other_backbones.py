@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from lib.backbones.pure import prepare_backbone
+from lib.lanes.trunk import Trunk, read_graph
 from lib.params import InputError, Params
 from lib.partition import Block, baseline_2, batch_norm, block_wise, sliding_window, weighted_layers
-from lib.pure import prepare_backbone
 from lib.train import Task, fit_plain, freeze_except, fuse, fused_steps, train_fused
-from lib.trunk import Trunk, read_graph
 
 SIZE, CLASSES = 8, 3
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from rows import COLUMNS, make_rows, row
 
-from lib import paper
-from lib.claims import CLAIMS
+from lib.audit.claims import CLAIMS
 from lib.methods import PAPER
 from lib.params import ROOT, InputError
+from lib.report import paper
 from lib.results import Results
 
 
@@ -132,7 +132,7 @@ def test_two_claims_against_the_papers_own_table():
 
 
 def test_the_table_names_the_projects_backbones():
-    from lib.backbones import BACKBONES
+    from lib.backbones.build import BACKBONES
 
     assert tuple(paper.accuracies().index) == BACKBONES
     assert ROOT in paper.FILE.parents

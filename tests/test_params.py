@@ -9,9 +9,9 @@ import pytest
 from committed import SHIPPED
 
 from lib import params
-from lib.backbones import find_weights
-from lib.data import load_data
+from lib.backbones.build import find_weights
 from lib.params import BACKBONE_NAMES, ROOT, InputError, Params, from_notebook, load_params
+from lib.photos.dataset import load_data
 
 
 def refusal(action, *args, **kwargs):

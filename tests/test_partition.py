@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from lib import partition
-from lib.backbones import BACKBONES, load_backbone
+from lib.backbones.build import BACKBONES, load_backbone
 from lib.params import InputError
 from lib.partition import Block
 

@@ -1,4 +1,4 @@
-"""lib.photos: files of 12 and 16 bits, what counts as a change, links, names and rights."""
+"""lib.photos.folder: files of 12 and 16 bits, what counts as a change, links, names and rights."""
 
 import io
 import os
@@ -11,9 +11,9 @@ import PIL
 import pytest
 from PIL import Image
 
-from lib import photos
-from lib.data import Dataset, describe_classes, load_data
 from lib.params import InputError, Params
+from lib.photos import folder as photos
+from lib.photos.dataset import Dataset, describe_classes, load_data
 
 WHITE = 4095  # of twelve bits
 

@@ -1,10 +1,10 @@
-"""lib.procedural: the drawn sets are reproducible, balanced, and hard enough."""
+"""lib.photos.drawn: the drawn sets are reproducible, balanced, and hard enough."""
 
 import numpy as np
 import pytest
 
-from lib import procedural
-from lib.procedural import CLASS_NAMES, SOURCE_NAMES, procedural_flowers, source_task
+from lib.photos import drawn as procedural
+from lib.photos.drawn import CLASS_NAMES, SOURCE_NAMES, procedural_flowers, source_task
 
 DRAW = [procedural_flowers, source_task]
 

@@ -8,7 +8,7 @@ import pytest
 
 from lib.params import ROOT
 from lib.provenance import COMMIT, git_sha, pack_commit
-from lib.verify import tracked
+from lib.upkeep.verify import tracked
 
 
 def git(folder, *arguments):

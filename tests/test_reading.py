@@ -11,13 +11,13 @@ import pytest
 from committed import PROJECT, RESULTS
 from rows import make_rows
 
-from lib import figures
-from lib.claims import CLAIMS, findings, status, verdicts
+from lib.audit.claims import CLAIMS, findings, status, verdicts
+from lib.audit.scores import all_searches, scores
 from lib.ledger import append_row
 from lib.methods import APPROACHES, SEARCHES
 from lib.params import ROOT, load_params
+from lib.report import figures
 from lib.results import Results
-from lib.scores import all_searches, scores
 
 SLICES = {"search_split": "train[:20%]", "final_split": "train[:60%]"}
 PAPERS = {"train[:10%]": "train[:20%]", "train[:70%]": "train[:60%]"}

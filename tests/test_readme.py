@@ -7,10 +7,10 @@ import pytest
 from committed import PROJECT, RESULTS
 from rows import row
 
-from lib import readme
 from lib.ledger import read_results
 from lib.params import ROOT
 from lib.results import Results
+from lib.upkeep import pages as readme
 
 TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in readme.PAGES}
 

@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from lib.backbones import file_names, load_backbone, scale_inputs
-from lib.params import ROOT, InputError, load_params
-from lib.records import (
+from lib.backbones.build import file_names, load_backbone, scale_inputs
+from lib.backbones.records import (
     ALPHA_BACKBONES,
     BACKBONE_NAMES,
     CENTRED,
@@ -22,6 +21,7 @@ from lib.records import (
     backbone_name,
     is_own_name,
 )
+from lib.params import ROOT, InputError, load_params
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 BGR_MEAN = np.array([103.939, 116.779, 123.68])

@@ -11,8 +11,8 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from lib import site
 from lib.params import ROOT, InputError
+from lib.upkeep import site
 
 NAMES = ("01_baselines", "02_layer_wise")
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import lib.sweep
+from lib.lanes.memory import MOST_LANES
+from lib.lanes.trunk import Trunk
 from lib.ledger import COLUMNS, read_ledger, read_results, rewrite_ledger, run_key, unpack_hits
-from lib.memory import MOST_LANES
 from lib.methods import BASELINES, methods
-from lib.migrate import EARLIER, migrate
 from lib.params import InputError, load_params
 from lib.results import Results, planned
 from lib.sweep import (
@@ -21,7 +21,7 @@ from lib.sweep import (
     search,
     studies,
 )
-from lib.trunk import Trunk
+from lib.upkeep.migrate import EARLIER, migrate
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from rows import COLUMNS, make_rows, row
 
-from lib.captions import caption
+from lib.report.captions import caption
+from lib.report.tables import save_comparison, save_table1, table1
 from lib.results import Results, backbones_of
-from lib.tables import save_comparison, save_table1, table1
 
 # Final accuracies: two backbones, three methods, two repeats; top_3 lacks a backbone.
 FINALS = {

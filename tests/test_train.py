@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib import train
-from lib.backbones import load_backbone, weights_digest
+from lib.backbones.build import load_backbone, weights_digest
 from lib.params import Params
 from lib.partition import Block
 from lib.train import (

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lib import trunk as trunk_module
-from lib.backbones import BACKBONES, load_backbone
+from lib.backbones.build import BACKBONES, load_backbone
+from lib.lanes import trunk as trunk_module
+from lib.lanes.trunk import Trunk, choose_cut, read_graph, run_calls
 from lib.params import InputError
-from lib.trunk import Trunk, choose_cut, read_graph, run_calls
 
 SIZE = 32
 
@@ -170,7 +170,7 @@ def test_private_attributes_of_keras():
 
 
 def test_private_attributes_of_keras_layers():
-    """What `lib.pure` needs: sub-layers, seeds, masks, and weights that are tuned if not frozen."""
+    """What `pure` needs: sub-layers, seeds, masks, and weights that are tuned if not frozen."""
     drop = keras.layers.Dropout(0.5)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense"), drop])
     model.trainable = False

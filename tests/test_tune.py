@@ -17,10 +17,10 @@ from PIL import Image
 
 from lib import tune
 from lib.__main__ import main
-from lib.intervals import Interval
+from lib.audit.intervals import Interval
 from lib.params import ROOT, InputError
 from lib.partition import Block
-from lib.procedural import procedural_flowers
+from lib.photos.drawn import procedural_flowers
 from lib.tune import strategies
 from lib.tune.candidates import BASELINES, Candidate, candidates, fixed, stages
 from lib.tune.card import model_card

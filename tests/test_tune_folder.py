@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lib.params import InputError
-from lib.procedural import procedural_flowers
+from lib.photos.drawn import procedural_flowers
 from lib.tune.folder import find_twins, list_folder, read_photos
 from lib.tune.settings import load_settings
 from lib.tune.split import LEAST_UNITS, read_groups, split_photos

@@ -9,13 +9,13 @@ from committed import PROJECT, copied
 from committed import RESULTS as COMMITTED
 from rows import make_rows, row
 
-from lib import readme
-from lib.audit_figures import write_all
+from lib.audit.figures import write_all
 from lib.controls import read_controls
 from lib.ledger import append_row, pack_hits, read_results, run_key
 from lib.params import load_params
 from lib.results import Results, planned
-from lib.verify import (
+from lib.upkeep import pages as readme
+from lib.upkeep.verify import (
     UNFINISHED,
     files_wrong,
     results_wrong,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from ..intervals import Estimate, Interval
+from ..audit.intervals import Estimate, Interval
 from ..ledger import read_results, unpack_hits
 from .candidates import Candidate
 from .confirm import curve

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..methods import colour
-from ..style import GREY, Drawing, new_figure, styled
+from ..report.style import GREY, Drawing, new_figure, styled
 from .answer import Answer
 
 LOOKS = {

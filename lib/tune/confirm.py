@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data import Dataset
-from ..intervals import Interval, Noise, Score, difference, scatter
+from ..audit.intervals import Interval, Noise, Score, difference, scatter
 from ..ledger import unpack_hits
+from ..photos.dataset import Dataset
 from .candidates import Candidate
 from .lanes import PhotoStudy
 from .settings import Settings
@@ -37,7 +37,7 @@ class Confirmed:
     def gain(self) -> Interval:
         """What the last candidate adds to the first, with its paired 95 % interval.
 
-        For other photos and other runs, see `lib.intervals`.
+        For other photos and other runs, see `lib.audit.intervals`.
         """
         noise = scatter(self.hits.astype(float), shared=False)
         first, last = (_score(self.hits[i], str(i), noise) for i in (0, -1))

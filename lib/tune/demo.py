@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..cells import parameters_set
 from ..params import ROOT, InputError
-from ..procedural import CLASS_NAMES, procedural_flowers
+from ..photos.drawn import CLASS_NAMES, procedural_flowers
 from .settings import RULES, Settings, load_settings
 
 # Seconds instead of minutes: the network with the fewest layers, pre-trained on drawn pictures.

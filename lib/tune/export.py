@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from ..params import InputError
-from ..photos import first_line
+from ..photos.folder import first_line
 from ..quiet import silence
 from .fit import RESIZE
 

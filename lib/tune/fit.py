@@ -11,11 +11,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from ..backbones import classifier, load_backbone, scale_inputs
+from ..backbones.build import classifier, load_backbone, scale_inputs
+from ..backbones.pure import prepare_backbone
+from ..lanes.trunk import Trunk, read_graph
 from ..partition import Block
-from ..pure import prepare_backbone
 from ..train import batch_order, freeze_except
-from ..trunk import Trunk, read_graph
 from .lanes import pooled
 from .settings import Settings
 
@@ -147,7 +147,7 @@ def whole(
 
 
 def _scaling(name: str) -> layers.Layer:
-    """`lib.backbones.scale_inputs` with native scaling, as a layer."""
+    """`lib.backbones.build.scale_inputs` with native scaling, as a layer."""
     if name == "MobileNetV3Small":
         return layers.Rescaling(1.0, name="scale")  # it rescales by itself
     if name != "VGG16":

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import readable
 from ..params import InputError, resolve_path
-from ..photos import EXTENSIONS, dead_link, measure_depth, reading, shrunk, upright
+from ..photos.folder import EXTENSIONS, dead_link, measure_depth, reading, shrunk, upright
 from ..room import require_memory
 
 NO_PHOTOS = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; in lower case
@@ -256,7 +256,7 @@ def _has_header(listing: Listing, i: int, left_out: list[LeftOut]) -> bool:
 
 
 def _unread(listing: Listing, i: int, error: InputError) -> LeftOut:
-    """The line of `lib.photos` without its path and what is allowed."""
+    """The line of `lib.photos.folder` without its path and what is allowed."""
     path = readable(str(listing.folder / listing.paths[i]))
     reason = str(error).removeprefix(f"data: {path} ").rsplit("; allowed", 1)[0]
     return LeftOut(_text(listing.paths[i]), reason)

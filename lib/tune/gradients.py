@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from ..backbones import classifier
+from ..backbones.build import classifier
+from ..backbones.pure import tunable_variables
 from ..partition import weighted_layers
-from ..pure import tunable_variables
 from ..train import Task
 
 BATCH, BATCHES = 16, 20  # photos of a batch; batches at most

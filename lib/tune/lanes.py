@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..data import Dataset
-from ..fusion import FusedModel, Pool
+from ..lanes.model import FusedModel, Pool
+from ..lanes.trunk import Trunk
 from ..params import Params
 from ..partition import Block
+from ..photos.dataset import Dataset
 from ..sweep import Run, Study
 from ..train import History, LanePlateau, Task, fuse, fused_epoch, fused_steps
-from ..trunk import Trunk
 
 POOL = "pool"  # the last layer of a pooled backbone
 

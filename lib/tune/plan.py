@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from ..memory import plan_lanes
-from ..trunk import Graph, read_graph
+from ..lanes.memory import plan_lanes
+from ..lanes.trunk import Graph, read_graph
 from .candidates import Candidate, candidates
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors

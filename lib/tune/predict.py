@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import readable
 from ..params import InputError, resolve_path
-from ..photos import EXTENSIONS, measure_depth, read_photo
+from ..photos.folder import EXTENSIONS, measure_depth, read_photo
 from .export import load
 from .fit import RESIZE
 from .folder import NO_PHOTOS

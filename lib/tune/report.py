@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..errors import readable
-from ..style import render
+from ..report.style import render
 from .answer import Answer, named, shares, signed
 from .charts import curves, gains
 from .strategies import STRATEGIES

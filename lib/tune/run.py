@@ -12,14 +12,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ..backbones import file_names, load_backbone, weights_digest
+from ..audit.intervals import Interval
+from ..backbones.build import file_names, load_backbone, weights_digest
 from ..backend import check_keras
-from ..data import Dataset, describe_classes
 from ..errors import readable
-from ..intervals import Interval
 from ..ledger import read_results
 from ..params import InputError
 from ..partition import weighted_layers
+from ..photos.dataset import Dataset, describe_classes
 from ..provenance import versions
 from .answer import Answer, Tested, tried
 from .candidates import Candidate

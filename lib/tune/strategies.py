@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..lanes.trunk import Trunk
 from ..train import LanePlateau, accuracy, fuse, fused_steps
-from ..trunk import Trunk
-from . import gradients
+from ..tune import gradients
 from .candidates import Candidate, candidates, fixed, ranked, unlike
 from .lanes import LaneState, PhotoStudy, put_states
 from .settings import Settings

@@ -1,0 +1,1 @@
+"""The paper's claims and the doubts about them, from rows alone. Starts no Keras."""

@@ -1,0 +1,316 @@
+"""Doubts about the paper's method, measured on our rows: what luck, seeds, epochs and size add."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, permutations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap, spearmanr
+
+from ..backbones.records import OTHER_KIND
+from ..methods import PAPER, SEARCHES, TABLE1
+from ..results import Results
+from .claims import components, findings, status
+from .intervals import Interval, Score, choices, difference, estimate, hits, pooled, scatter
+from .scores import all_searches, scores
+
+# -------------------------------------------------------------------------------- gains and luck
+
+
+def optimism(results: Results) -> pd.DataFrame:
+    """What selecting and scoring by the same run on the same photos adds to a winner's accuracy.
+
+    Columns: backbone, method, blocks, reported (the winner's accuracy, as the paper scores it),
+    honest (by what did not choose it, see `Search.winner`), optimism (their difference), gain
+    (honest minus Baseline I), low, high, by (what scores it: "another seed" or "the same run").
+    """
+    honest, searches, records = scores(results).winners, all_searches(results), []
+    for (method, name), winner in honest.items():
+        base = honest.get(("baseline_1", name))
+        if method in SEARCHES and base:
+            search = searches[method, name]
+            reported = search.right[search.best_place].mean()
+            gain = difference(winner, base)
+            by = "another seed" if search.again.shape[1] else "the same run"
+            numbers = (reported, winner.value, reported - winner.value, gain.value)
+            ends = _ends(gain.interval())
+            records.append((name, method, len(search.keys), *numbers, *ends, by))
+    columns = ["backbone", "method", "blocks", "reported", "honest", "optimism", "gain"]
+    return pd.DataFrame(records, columns=[*columns, "low", "high", "by"])
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def final_gains(results: Results) -> pd.DataFrame:
+    """What each method adds to Baseline I in the final runs.
+
+    Columns: backbone, method, gain, low, high, paper (the gain on the photos that chose the block,
+    as the paper scores it; in the others that luck is taken off, see `Search.carried`).
+    """
+    final, plain = scores(results).final, scores(results, honest=False).final
+    records = []
+    for method, name in final:
+        ours, base = (method, name), ("baseline_1", name)
+        if ours != base and base in final:
+            gain = difference(final[ours], final[base])
+            paper = plain[ours].value - plain[base].value
+            records.append((name, method, gain.value, *_ends(gain.interval()), paper))
+    return pd.DataFrame(records, columns=["backbone", "method", "gain", "low", "high", "paper"])
+
+
+def layer_gains(results: Results, kinds: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+    """What each layer's tuning adds to Baseline I in the search, with what kind of layer it is.
+
+    kinds: kind of layer by backbone and name, such as "BatchNorm".
+
+    Columns: backbone, block, kind, weights (tuned, the classifier's not counted), gain, low, high,
+    depth (0 at the input, 1 at the output; nan where Baseline II was not run).
+    """
+    blocks, rows = scores(results, honest=False).blocks, results.search
+    records, order = [], _depths(rows)
+    head = rows[rows["method"] == "baseline_1"].set_index("backbone")["n_trainable"]
+    layers = rows[(rows["method"] == "layer_wise") & rows["backbone"].isin(head.index)]
+    for name, block, trainable in zip(
+        layers["backbone"], layers["block"], layers["n_trainable"], strict=True
+    ):
+        base = blocks["baseline_1", name, "baseline_1"]
+        gain = difference(blocks["layer_wise", name, block], base).interval()
+        kind, depth = kinds.get((name, block), OTHER_KIND), order.get((name, block), np.nan)
+        weights = trainable - head[name]
+        records.append((name, block, kind, weights, gain.value, *_ends(gain), depth))
+    columns = ["backbone", "block", "kind", "weights", "gain", "low", "high", "depth"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _depths(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """How deep each layer lies, 0 to 1, by backbone and name; Baseline II tunes them in order."""
+    depths = {}
+    for name, text in rows[rows["method"] == "baseline_2"].set_index("backbone")["layers"].items():
+        layers = text.split(";")
+        last = max(1, len(layers) - 1)
+        depths |= {(name, layer): place / last for place, layer in enumerate(layers)}
+    return depths
+
+
+# ---------------------------------------------------------------------------- the search's choice
+
+
+def rank_correlation(results: Results, long: Results, method: str = "block_wise") -> pd.DataFrame:
+    """Does the 10 % search predict which block wins on 70 %?
+
+    long: all blocks of `method` trained on the final slice, as a search of its own.
+
+    Returns a frame: backbone, blocks, rho (Spearman), low, high (of a bootstrap of the photos, the
+    same ones on both sides), place (of the search's winner among the blocks trained on 70 %, 1 is
+    best), lost (accuracy given up by the search's choice), luck (what the photos that choose in the
+    search add to the chosen block's accuracy on 70 %, cross-fitted).
+    """
+    records = []
+    for name in long.backbones:
+        short, full = (_by_block(source, method, name) for source in (results, long))
+        blocks = [block for block in short if block in full]
+        if len(blocks) > 2 and (winner := results.winner(method, name)["block"]) in blocks:
+            right = [np.concatenate([side[block] for block in blocks]) for side in (short, full)]
+            numbers = _chosen(blocks.index(winner), *right)
+            x, y = (side.mean(axis=1) for side in right)
+            records.append((name, len(blocks), _spearman(x, y), *_rank_ends(*right), *numbers))
+    columns = ["backbone", "blocks", "rho", "low", "high", "place", "lost", "luck"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _chosen(winner: int, short: np.ndarray, full: np.ndarray) -> tuple[int, float, float]:
+    """Place, loss and luck of the search's winner after long training, see `rank_correlation`."""
+    accuracy = full.mean(axis=1)
+    chosen = accuracy[winner]
+    share = choices(short)[0]
+    luck = share.mean(axis=1) @ accuracy - (share * full).sum(axis=0).mean()
+    return 1 + (accuracy > chosen).sum(), accuracy.max() - chosen, luck
+
+
+def _rank_ends(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the rank correlation of two tables ``(blocks, photos)``."""
+
+    def rho(photos: np.ndarray) -> float:
+        return _spearman(one[:, photos].mean(axis=1), other[:, photos].mean(axis=1))
+
+    sample = (np.arange(one.shape[1]),)
+    ends = {"n_resamples": 1000, "method": "percentile", "vectorized": False, "rng": 0}
+    return tuple(bootstrap(sample, rho, **ends).confidence_interval)
+
+
+def _by_block(results: Results, method: str, name: str) -> dict[str, np.ndarray]:
+    rows = results.search
+    rows = rows[(rows["method"] == method) & (rows["backbone"] == name)]
+    return {block: hits(run) for block, run in rows.groupby("block", sort=False)}
+
+
+def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Rank correlation; nan where one side is constant, as one class predicted for all is."""
+    return float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else np.nan
+
+
+# ------------------------------------------------------------------------------- other settings
+
+
+def setting_gains(first: Results, second: Results) -> pd.DataFrame:
+    """Final accuracy by method and backbone under two settings, and what the second one adds.
+
+    Runs are paired by repeat, which has the same seed under both.
+
+    Columns: backbone, method, first, second, gain (second minus first), low, high.
+    """
+    columns = ["backbone", "method", "repeat", "hits", "eval_images"]
+    pairs = first.final[columns].merge(second.final[columns], on=columns[:3])
+    records = []
+    for name, runs in pairs[pairs["method"].isin(TABLE1)].groupby("backbone"):
+        tables = {method: _paired(pair) for method, pair in runs.groupby("method")}
+        noise = pooled(scatter(table[None, 1] - table[None, 0]) for table in tables.values())
+        for method, table in tables.items():
+            gain = (table[1] - table[0]).mean(axis=0)
+            weights = dict.fromkeys(range(table.shape[1]), 1 / table.shape[1])
+            number = estimate((1.0, Score(gain, weights, noise)))
+            means = table.mean(axis=(1, 2))
+            records.append((name, method, *means, number.value, *_ends(number.interval())))
+    columns = ["backbone", "method", "first", "second", "gain", "low", "high"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _paired(runs: pd.DataFrame) -> np.ndarray:
+    """Which photos the runs of two settings got right, ``(2, repeats, photos)``."""
+    sides = [
+        runs[[f"hits_{side}", f"eval_images_{side}"]].set_axis(["hits", "eval_images"], axis=1)
+        for side in "xy"
+    ]
+    return np.array([hits(side) for side in sides])
+
+
+def same_verdicts(first: Results, second: Results) -> tuple[int, int]:
+    """How many claims get the same verdict from two settings, and how many both can test."""
+    verdicts = [
+        {name: status(found) for name, found in findings(results).items()}
+        for results in (first, second)
+    ]
+    pairs = [(verdict, verdicts[1][name]) for name, verdict in verdicts[0].items()]
+    tested = [pair for pair in pairs if "not tested" not in pair]
+    return sum(one == other for one, other in tested), len(tested)
+
+
+def same_ranks(first: Results, second: Results) -> dict[str, float]:
+    """Spearman correlation of one backbone's blocks between two searches, by method."""
+    sides = []
+    for results in (first, second):
+        rows = results.search[results.search["method"].isin(SEARCHES)]
+        sides.append(rows.set_index(["method", "block"])["val_accuracy"])
+    both = pd.concat(sides, axis=1, join="inner", keys=["first", "second"])
+    groups = both.groupby("method", sort=False)
+    return {method: _spearman(pair["first"], pair["second"]) for method, pair in groups}
+
+
+def with_sizes(results: Results, sizes: Sequence[Results]) -> list[Results]:
+    """Results of one photo size and backbone each: the profile's and those of larger photos."""
+    names = [name for name in results.backbones if any(name in s.backbones for s in sizes)]
+    sources = [source.only(name) for name in names for source in (results, *sizes)]
+    return sorted(filter(len, sources), key=_name_and_size)
+
+
+def _name_and_size(results: Results) -> tuple[str, int]:
+    """Of results of one backbone and photo size."""
+    return results.rows["backbone"].iloc[0], int(results.rows["image_size"].iloc[0])
+
+
+def by_size(results: Results, sizes: Sequence[Results]) -> pd.DataFrame:
+    """Both baselines' final accuracy by image size, where there are rows of larger photos.
+
+    Columns: backbone, image_size (pixels), values (that a BatchNorm of the last layers sees of a
+    channel in one training step: batch size x height x width, at a 32nd of the image's),
+    baseline_1, baseline_2 (means over repeats), gap (Baseline II minus Baseline I), low, high.
+    """
+    records = []
+    for source in with_sizes(results, sizes):
+        name, pixels = _name_and_size(source)
+        final = scores(source, honest=False).final
+        if {("baseline_1", name), ("baseline_2", name)} <= final.keys():
+            base, tuned = (final[method, name] for method in ("baseline_1", "baseline_2"))
+            gap = difference(tuned, base)
+            values = source.rows["batch_size"].iloc[0] * (pixels // 32) ** 2
+            means = (base.value, tuned.value, gap.value)
+            records.append((name, pixels, values, *means, *_ends(gap.interval())))
+    columns = ["backbone", "image_size", "values", "baseline_1", "baseline_2", "gap", "low", "high"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def variances(results: Results) -> pd.DataFrame:
+    """Table I's Variance row, and without each backbone in turn: method by what is left out."""
+    rows = results.final
+    means = rows.pivot_table(index="backbone", columns="method", values="val_accuracy")
+    means = means.reindex(columns=[method for method in TABLE1 if method in means])
+    if len(means) < 2:
+        return pd.DataFrame(columns=means.columns)
+    table = {"all": means.var(ddof=1)}
+    if len(means) > 2:
+        for kept in combinations(means.index, len(means) - 1):
+            (left,) = set(means.index) - set(kept)
+            table[f"without {left}"] = means.loc[list(kept)].var(ddof=1)
+    return pd.DataFrame(table).T
+
+
+# ------------------------------------------------------------------------------ epochs and seeds
+
+
+def last_against_best(results: Results) -> pd.DataFrame:
+    """Accuracy of the best epoch minus that of the last: mean and largest, by slice and method."""
+    rows = results.valid[results.valid["method"].isin(PAPER)]
+    gap = rows["best_val_accuracy"] - rows["val_accuracy"]
+    table = gap.groupby([rows["split"], rows["method"]]).agg(["mean", "max", "count"])
+    return table.reset_index()
+
+
+def seeds(results: Results) -> dict[str, pd.DataFrame]:
+    """Layer-wise accuracies by backbone, layer x repeat, where the search was repeated."""
+    rows = results.searched[results.searched["method"] == "layer_wise"]
+    tables = {
+        name: runs.pivot(index="block", columns="repeat", values="val_accuracy").dropna()
+        for name, runs in rows.groupby("backbone", sort=False)
+    }
+    return {name: table for name, table in tables.items() if table.shape[1] > 1 and len(table) > 1}
+
+
+def stop_early(results: Results, method: str = "block_wise") -> pd.DataFrame:
+    """How far a search that stops after an epoch can be trusted, where it was repeated.
+
+    Ranks are compared between different seeds only, so that chance is on neither side twice.
+
+    Columns: backbone, epoch, accuracy (mean over blocks and seeds), again (Spearman correlation
+    of the blocks' accuracies with those of another seed at the same epoch, mean over pairs of
+    seeds), end (the same with those of another seed at the last epoch), between (standard
+    deviation over blocks without chance, see `components`), chance.
+    """
+    records = []
+    for name, curves in _curves(results, method).items():
+        for epoch in range(1, curves.shape[2] + 1):
+            now = curves[:, :, epoch - 1]
+            again, end = (_between_seeds(now, other) for other in (now, curves[:, :, -1]))
+            between, chance = components(now)
+            records.append((name, epoch, now.mean(), again, end, between, chance))
+    columns = ["backbone", "epoch", "accuracy", "again", "end", "between", "chance"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _curves(results: Results, method: str) -> dict[str, np.ndarray]:
+    """Accuracies ``(blocks, seeds, epochs)`` of a repeated search, by backbone."""
+    rows, curves = results.searched[results.searched["method"] == method], {}
+    for name, runs in rows.groupby("backbone", sort=False):
+        table = runs.pivot(index="block", columns="repeat", values="curve").dropna()
+        if table.shape[1] > 1 and len(table) > 2:
+            texts = table.to_numpy()
+            counts = [[[int(n) for n in text.split(";")] for text in row] for row in texts]
+            curves[name] = np.array(counts) / runs["eval_images"].iloc[0]
+    return curves
+
+
+def _between_seeds(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean Spearman correlation of a column of one table with another column of the other one."""
+    pairs = permutations(range(one.shape[1]), 2)
+    return float(np.mean([_spearman(one[:, a], other[:, b]) for a, b in pairs]))

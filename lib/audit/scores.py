@@ -1,0 +1,210 @@
+"""How blocks, winners and final runs scored: as in the paper, or by what did not choose them.
+
+The paper's winner is the best of many blocks on the very photos, and in the very run, that score
+it, and final runs are scored on these photos again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import pandas as pd
+from scipy.stats import median_abs_deviation
+
+from ..methods import EXTRA, SEARCHES, method
+from ..results import Results
+from .intervals import Noise, Score, choices, hits, layout, pooled, scatter, score
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How every block, every method's winner and every final block of some results scored.
+
+    Attributes:
+        results: what was scored.
+        blocks: of the search, by (method, backbone, block).
+        winners: of the search, by (method, backbone).
+        final: of the final runs, by (method, backbone).
+    """
+
+    results: Results
+    blocks: dict[tuple[str, str, str], Score]
+    winners: dict[tuple[str, str], Score]
+    final: dict[tuple[str, str], Score]
+
+
+KEPT = 64  # so many results have their scores kept: claims, gains and winners ask for the same
+
+
+@lru_cache(maxsize=KEPT)
+def scores(results: Results, honest: bool = True) -> Scores:
+    """All scores of some results, by the photos that were right after the last epoch.
+
+    honest: a winner is scored by what did not choose it; otherwise as the paper does, by the run
+        and the photos that did. Either way `select_on` chooses, as in the figures.
+    """
+    noise, searches = noises(results), all_searches(results)
+    blocks, final = _runs(results)
+    single = {key[:2]: found for key, found in blocks.items() if key[0] not in SEARCHES}
+    if not honest:
+        best = {pair: found.best(noise["search", pair[1]]) for pair, found in searches.items()}
+        return Scores(results, blocks, single | best, final)
+    best = {pair: found.winner(noise["search", pair[1]]) for pair, found in searches.items()}
+    winners = _unlucky(single, searches) | best
+    return Scores(results, blocks, winners, _unlucky(final, searches))
+
+
+@lru_cache(maxsize=KEPT)
+def _runs(results: Results) -> tuple[dict[tuple, Score], dict[tuple, Score]]:
+    """The scores of blocks and of final runs as they are, see `Scores`."""
+    noise = noises(results)
+    rows = results.search.groupby(["method", "backbone", "block"], sort=False)
+    blocks = {key: score(runs, noise["search", key[1]]) for key, runs in rows}
+    rows = results.final.groupby(["method", "backbone"], sort=False)
+    return blocks, {key: score(runs, noise["final", key[1]]) for key, runs in rows}
+
+
+@lru_cache(maxsize=KEPT)
+def noises(results: Results) -> dict[tuple[str, str], Noise]:
+    """The noise of one run, by stage ("search" or "final") and backbone.
+
+    From repeated runs on the same slice with the same backbone. A search with one seed takes that
+    of the other backbones' repeated searches and of its own final runs, pooled, and final runs
+    without repeats that of the searches.
+    """
+    names = list(dict.fromkeys(results.valid["backbone"]))
+    final = results.final[~results.final["method"].isin(EXTRA)]
+    searched = {name: _of_search(_only(results.searched, name)) for name in names}
+    trained = {name: scatter(layout(_only(final, name), "method")[1]) for name in names}
+    found = {}
+    for name in names:
+        elsewhere = pooled([*searched.values(), trained[name]])
+        for stage, own in (("search", searched[name]), ("final", trained[name])):
+            found[stage, name] = own if own.freedom else elsewhere
+    return found
+
+
+def _only(rows: pd.DataFrame, backbone: str) -> pd.DataFrame:
+    return rows[rows["backbone"] == backbone]
+
+
+def _of_search(rows: pd.DataFrame) -> Noise:
+    """The noise of one backbone's repeated searches."""
+    return pooled(scatter(layout(runs)[1]) for _, runs in rows.groupby("method", sort=False))
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A method's search on one backbone, from input to output; runs with two names count once.
+
+    Attributes:
+        keys: of the first seed's runs.
+        accuracy: of them, by the score that chooses, `Results.select_on`, ``(blocks,)``.
+        right: which photos they got right after the last epoch, ``(blocks, photos)``.
+        again: the same for the other seeds, if any, ``(blocks, seeds, photos)``.
+    """
+
+    keys: tuple[str, ...]
+    accuracy: np.ndarray
+    right: np.ndarray
+    again: np.ndarray
+
+    @classmethod
+    def read(cls, results: Results, method: str, backbone: str) -> "Search":
+        """The search of some results."""
+        first = results.in_order(method, backbone).drop_duplicates("key")
+        rows = results.searched
+        rows = rows[(rows["method"] == method) & (rows["backbone"] == backbone)]
+        rows = rows.set_index("block", drop=False)
+        blocks, table = layout(rows.loc[first["block"]].reset_index(drop=True))
+        whole = blocks == first["block"].tolist()  # every block has every repeat
+        right, accuracy = hits(first), first[results.select_on].to_numpy()
+        again = table[:, 1:] if whole else right[:, None][:, 1:]
+        return cls(tuple(first["key"]), accuracy, right, again)
+
+    @property
+    def best_place(self) -> int:
+        """Where the winner stands; of equal ones the one nearest the input."""
+        return int(self.accuracy.argmax())
+
+    @property
+    def ahead(self) -> np.ndarray:
+        """By how much the score that chooses lies above the last epoch's, ``(blocks,)``.
+
+        Rows say of the last epoch alone which photos were right; where the best epoch chooses,
+        this is added to what other photos say. Zero, exactly, where the last epoch chooses.
+        """
+        photos = self.right.shape[1]
+        return (np.round(self.accuracy * photos) - self.right.sum(axis=1)) / photos
+
+    def best(self, noise: Noise) -> Score:
+        """The winner as the paper scores it."""
+        best = self.best_place
+        return Score(self.right[best], {self.keys[best]: 1.0}, noise)
+
+    def winner(self, noise: Noise) -> Score:
+        """The winner, chosen on some photos and scored on others, and by other runs.
+
+        Scored by the other seeds, brought to the first one's level; where there are none, by the
+        run that chose it, with the luck of one run taken off (see `choices`).
+        """
+        alone, accuracy = self.again.shape[1] == 0, self.right.mean(axis=1)
+        # Noise from elsewhere may be too large: chance spreads blocks no further than they lie.
+        sd = min(noise.sd, median_abs_deviation(accuracy, scale="normal")) if alone else 0.0
+        share, luck = choices(self.right, sd=sd, ahead=self.ahead)
+        weights = share.mean(axis=1)
+        if alone:
+            runs = dict(zip(self.keys, weights, strict=True))
+            rest = np.sqrt(max(0.0, 1 - (weights**2).sum()))  # no less than one run's noise
+            return Score((share * self.right).sum(axis=0) - luck, runs | {self.keys: rest}, noise)
+        level = (self.again - self.right[:, None]).mean(axis=0)
+        photos = (share[:, None] * (self.again - level)).sum(axis=0).mean(axis=0)
+        seeds = range(self.again.shape[1])
+        pairs = zip(self.keys, weights / len(seeds), strict=True)
+        return Score(photos, {(key, s): w for key, w in pairs for s in seeds}, noise)
+
+    def _elsewhere(self, count: int) -> np.ndarray:
+        """How often other photos choose each block among the `count` best, see `choices`."""
+        if count not in self._shares:
+            self._shares[count] = choices(self.right, count, ahead=self.ahead)[0]
+        return self._shares[count]
+
+    @cached_property
+    def _shares(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def carried(self, gain: np.ndarray, count: int) -> np.ndarray:
+        """What the luck that chose the `count` best blocks adds to later runs of them, by photo.
+
+        The chosen blocks are too good on the photos that chose them, by what they lose when other
+        photos choose. Of that luck later runs keep the share that their gain keeps of the chosen
+        blocks' gain over all blocks, photo by photo: its regression on it.
+
+        gain: of the later runs over those that nothing was chosen for, ``(photos,)``.
+        """
+        best = np.argsort(-self.accuracy, kind="stable")[:count]
+        chosen = self.right[best].mean(axis=0)
+        lucky = chosen - (self._elsewhere(count) * self.right).sum(axis=0)
+        covariance = np.cov(chosen - self.right.mean(axis=0), gain)
+        return lucky * covariance[0, 1] / covariance[0, 0] if covariance[0, 0] else 0 * lucky
+
+
+@lru_cache(maxsize=KEPT)
+def all_searches(results: Results) -> dict[tuple[str, str], Search]:
+    """The searches of some results by (method, backbone)."""
+    pairs = results.search[["method", "backbone"]].drop_duplicates().itertuples(index=False)
+    return {tuple(pair): Search.read(results, *pair) for pair in pairs if pair[0] in SEARCHES}
+
+
+def _unlucky(found: Mapping[tuple, Score], searches: Mapping[tuple, Search]) -> dict[tuple, Score]:
+    """Scores of blocks that a search chose, without its luck; others as they are."""
+    table = dict(found)
+    for (tuned, name), scored in found.items():
+        ranked = method(tuned).ranked
+        source = searches.get(("layer_wise" if ranked else tuned, name))
+        base = found.get(("baseline_1", name))
+        if source and base:
+            luck = source.carried(scored.photos - base.photos, ranked or 1)
+            table[tuned, name] = Score(scored.photos - luck, scored.runs, scored.noise)
+    return table

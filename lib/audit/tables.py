@@ -1,0 +1,267 @@
+"""The tables and remarks of the audit, as Markdown: for README, docs/ and the two notebooks 8."""
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from ..backbones.records import NORM
+from ..controls import Controls
+from ..methods import APPROACHES, EXTRA, TABLE1, label
+from ..report.captions import caption
+from ..report.layers import layer_kinds
+from ..report.tables import markdown
+from ..results import NOTHING, Results, backbones_of
+from . import doubts as audit
+from .claims import DECIDED, STATUSES, layers_against_seeds, verdicts
+
+
+def layer_gains(results: Results) -> pd.DataFrame:
+    """`lib.audit.doubts.layer_gains` with the kinds of layer that the table of layers knows."""
+    kinds = {
+        (name, layer): kind
+        for name in results.backbones
+        for layer, kind in layer_kinds(name).items()
+    }
+    return audit.layer_gains(results, kinds)
+
+
+def verdict_table(results: Results, native: Results = NOTHING) -> str:
+    """The verdicts as a Markdown table, with what the words mean.
+
+    native: with the backbones' own input scaling, which get a column of their own.
+    """
+    sources = {"ours, inputs in [0, 1]": results, "ours, native inputs": native}
+    if not len(native):
+        sources = {"ours": results}
+    tables = [verdicts(source) for source in sources.values()]
+    lines = []
+    for place, first in tables[0].iterrows():
+        texts = [f"“{first['claim']}”", first["where"], first["printed"]]
+        texts += [_verdict(table.loc[place]) for table in tables]
+        lines.append(texts)
+    meanings = "; ".join(f"*{name}*: {text}" for name, text in STATUSES.items())
+    settings = " ".join(_setting(source) for source in sources.values())
+    note = (
+        f"{settings} {meanings}. {DECIDED}. Winners are scored by what did not choose them."
+        " In brackets: how many comparisons are as claimed, whatever their intervals, as under"
+        " *Table I*, and how many are decided; the paper prints no numbers for its other figures."
+    )
+    header = ["claim of the paper", "where", "Table I", *sources]
+    return markdown(header, lines, note).replace("---:", "---")
+
+
+def _verdict(claim: pd.Series) -> str:
+    """A cell of `verdict_table`."""
+    counts = f" ({claim['as claimed']}; {claim['decided']})"
+    return f"**{claim['status']}**" + ("" if claim["as claimed"] == "–" else counts)
+
+
+def gain_table(sources: Iterable[Results], batch_norms: Results) -> str:
+    """What tuning adds to Baseline I, by network and setting, as a Markdown table.
+
+    With 95 % intervals, bold where they leave zero out.
+
+    Args:
+        sources: results, each of one setting.
+        batch_norms: of BatchNorms alone, shown beside those of the same setting.
+    """
+    columns, found = {}, [(source, _gains_of(source, batch_norms)) for source in sources]
+    for name in backbones_of(pd.concat([source.rows for source, _ in found], ignore_index=True)):
+        for source, tables in found:
+            mine = source.only(name)
+            if len(mine):
+                gains = (table[table["backbone"] == name] for table in tables)
+                columns[f"{name}<br>{mine.label}"] = _column(mine, *gains)
+    lines = list(dict.fromkeys(line for column in columns.values() for line in column))
+    table = [[line, *(column.get(line, "–") for column in columns.values())] for line in lines]
+    note = (
+        "Accuracy minus that of Baseline I. *Final*: trained on 70 %, without the luck of the"
+        " photos that chose the block, and in brackets, where it differs, with it, as the paper"
+        " scores. *Search*: trained on 10 %; of one layer, mean over layers (their number); of the"
+        " best one, scored by what did not choose it, and in brackets how much better it seems as"
+        " the paper scores."
+    )
+    return markdown(["", *columns], table, note)
+
+
+def _gains_of(results: Results, batch_norms: Results) -> tuple[pd.DataFrame, ...]:
+    """Gains of final runs, of single layers, and of winners; batch_norms: as in `gain_table`."""
+    same = ["backbone", "image_size", "input_scaling", "epochs"]
+    more = batch_norms.rows.merge(results.rows[same].drop_duplicates(), on=same)
+    both = pd.concat([results.rows, more], ignore_index=True)
+    final = audit.final_gains(results.with_rows(both) if len(more) else results)
+    return final, layer_gains(results), audit.optimism(results)
+
+
+def _column(
+    results: Results, final: pd.DataFrame, layers: pd.DataFrame, winners: pd.DataFrame
+) -> dict[str, str]:
+    """`gain_table` for one network and setting: text by name of the line."""
+    base = results.final.query("method == 'baseline_1'")["val_accuracy"]
+    cells = {"final: Baseline I, accuracy": f"{base.mean():.3f}" if len(base) else "–"}
+    shown = [m for m in (*TABLE1[1:], *EXTRA) if m in set(final["method"])]
+    for gain in final.set_index("method").loc[shown].itertuples():
+        number, paper = f"{gain.gain:+.3f}", f"{gain.paper:+.3f}"
+        cells[f"final: {label(gain.Index)}"] = _bold(gain) + (
+            f" ({paper})" if paper != number else ""
+        )
+    for kind, gain in layers.groupby("kind")["gain"].agg(["mean", "count"]).iterrows():
+        cells[f"search: one {kind}"] = f"{gain['mean']:+.3f} ({gain['count']:.0f})"
+    for best in winners.itertuples():
+        cells[f"search: best, {label(best.method)}"] = f"{_bold(best)} ({best.optimism:+.3f})"
+    return cells
+
+
+def _bold(gain: tuple) -> str:
+    text = f"{gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"**{text}**" if gain.low > 0 or gain.high < 0 else text
+
+
+def remarks(results: Results, controls: Controls, *topics: str) -> str:
+    """What the results and the controls say, as a Markdown list; empty where nothing was run.
+
+    topics: some of `REMARKS`; none for all of them.
+    """
+    parts = [about for topic, about in REMARKS.items() if topic in topics or not topics]
+    return "".join(f"{line}\n" for part in parts for line in part(results, controls))
+
+
+def _about_winners(results: Results, controls: Controls) -> Iterator[str]:
+    for source in (results, controls["native"]):
+        found, final = audit.optimism(source), audit.final_gains(source)
+        luck = (final["paper"] - final["gain"])[final["method"].isin(APPROACHES)]
+        if len(found) and len(luck):
+            again = (found["by"] == "another seed").sum()
+            yield (
+                f"- **Winners, {source.inputs} inputs.** Scored as the paper does, the"
+                f" {len(found)} winners of the search seem better by {found['optimism'].min():.3f}"
+                f" to {found['optimism'].max():.3f} than by what did not choose them ({again} of"
+                f" them by another seed): {(found['optimism'] > found['gain']).sum()} owe more to"
+                f" that than to tuning, and {(found['low'] > 0).sum()} beat Baseline I by more than"
+                " their interval. The final runs of what they chose seem better by"
+                f" {luck.min():+.4f} to {luck.max():+.4f}."
+            )
+
+
+def _about_inputs(results: Results, controls: Controls) -> Iterator[str]:
+    table = audit.setting_gains(results, controls["native"])
+    for name, gains in table.groupby("backbone", sort=False):
+        yield (
+            f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
+            f"{_gains(gains)}."
+        )
+
+
+def _gains(table: pd.DataFrame) -> str:
+    """The gains of one backbone's methods, with their intervals."""
+    cells = table.set_index("method").reindex([m for m in TABLE1 if m in set(table["method"])])
+    return ", ".join(
+        f"{label(m)} {r['gain']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
+        for m, r in cells.iterrows()
+    )
+
+
+def _about_ranks(results: Results, controls: Controls) -> Iterator[str]:
+    for _, ranks in audit.rank_correlation(results, controls["blocks"]).iterrows():
+        yield (
+            f"- **{ranks['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
+            f"{ranks['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
+            f"{ranks['rho']:.2f} [{ranks['low']:.2f}, {ranks['high']:.2f}]; the search's winner is"
+            f" number {ranks['place']} of them on 70 %, {ranks['lost']:.3f} below the best. The"
+            f" photos that choose a block add {ranks['luck']:.4f} to its accuracy on 70 %, by all"
+            " blocks' runs."
+        )
+
+
+def _about_seeds(results: Results, controls: Controls) -> Iterator[str]:
+    for source in (results, controls["native"]):
+        for finding in layers_against_seeds(source):
+            name, _, numbers = finding.text.partition(": ")
+            mine, kinds = source.only(name), layer_kinds(name)
+            norms = mine.rows["block"].map(kinds.get) == NORM
+            parts = [
+                f"among {what}, {f.text.partition(': ')[2]}: {f.interval}"
+                for what, some in (("BatchNorms", norms), ("the other layers", ~norms))
+                for f in layers_against_seeds(mine.with_rows(mine.rows[some]))
+            ]
+            yield (
+                f"- **{name}, chance against layers, {source.inputs} inputs.** Of Figure 4's"
+                f" scatter, {numbers}: {finding.interval}; {'; '.join(parts)}."
+            )
+
+
+def _about_epochs(results: Results, controls: Controls) -> Iterator[str]:
+    gap = audit.last_against_best(results).groupby("split")["mean"].mean()
+    parts = [f"{mean:.3f} after {split}" for split, mean in gap.items()]
+    if parts:
+        yield (
+            "- **Last epoch or best epoch.** The best epoch's accuracy is higher than the last's by"
+            f" {', '.join(parts)}, on average over methods."
+        )
+
+
+def _about_stopping(results: Results, controls: Controls) -> Iterator[str]:
+    long = controls["epochs"]
+    if not (len(results) and len(long)):
+        return
+    chosen, last = results.search["epochs"].iloc[0], long.rows["epochs"].iloc[0]
+    table = audit.stop_early(long).set_index(["backbone", "epoch"])
+    for name in table.index.unique("backbone"):
+        now, end = table.loc[name, chosen], table.loc[name, last]
+        yield (
+            f"- **{name}, stopping the search early.** After {chosen} epochs, where the profile"
+            f" stops, the blocks' ranks correlate {now['again']:.2f} with those of another seed and"
+            f" {now['end']:.2f} with those of another seed after {last}; after {last} epochs two"
+            f" seeds' ranks correlate {end['again']:.2f}. Sd over blocks, and by chance:"
+            f" {now['between']:.3f} and {now['chance']:.3f} after {chosen},"
+            f" {end['between']:.3f} and {end['chance']:.3f} after {last}; accuracy, mean over"
+            f" blocks, {now['accuracy']:.3f} and {end['accuracy']:.3f}."
+        )
+
+
+def _about_reruns(results: Results, controls: Controls) -> Iterator[str]:
+    for long in controls.reruns:
+        native = "native" in set(long.rows["input_scaling"])
+        short = controls["native"] if native else results
+        for name in long.backbones:
+            one, other = short.only(name), long.only(name)
+            if len(one):
+                same, tested = audit.same_verdicts(one, other)
+                ranks = audit.same_ranks(one, other).items()
+                yield (
+                    f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
+                    f" {same} of {tested} claims get the same verdict; the blocks' accuracies in"
+                    " the search correlate in rank"
+                    f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}."
+                )
+
+
+def _about_sizes(results: Results, controls: Controls) -> Iterator[str]:
+    table = audit.by_size(results, controls.each("sizes"))
+    for name, sizes in table.groupby("backbone", sort=False):
+        parts = [
+            f"{r['gap']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] at {r['image_size']} px"
+            f" ({r['values']} values)"
+            for _, r in sizes.iterrows()
+        ]
+        yield (
+            f"- **{name}, Baseline II and the size of the photos.** Baseline II minus Baseline I in"
+            f" the final runs: {', '.join(parts)}; in brackets, what a BatchNorm of the last layers"
+            " sees of a channel in one step."
+        )
+
+
+def _setting(results: Results) -> str:
+    return f"Rows: {', '.join(results.backbones)}; {caption(results.search)}."
+
+
+REMARKS = {
+    "winners": _about_winners,
+    "inputs": _about_inputs,
+    "ranks": _about_ranks,
+    "seeds": _about_seeds,
+    "stopping": _about_stopping,
+    "epochs": _about_epochs,
+    "reruns": _about_reruns,
+    "sizes": _about_sizes,
+}

@@ -1,0 +1,1 @@
+"""The engine: many runs of one backbone trained as lanes of one model (docs/speed.md)."""

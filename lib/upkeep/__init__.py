@@ -1,0 +1,1 @@
+"""What keeps the project whole: checks, pages, costs, bundles, benchmarks."""

@@ -1,0 +1,122 @@
+"""What a profile will cost, told before it starts."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+
+from ..lanes.trunk import Graph
+from ..methods import method, methods
+from ..params import InputError, Params
+from ..room import existing, require_disk, require_memory
+from ..sweep import Study
+
+BACKWARD = 2  # a backward pass costs about two forward passes
+ROWS_BYTES = 2**26  # of rows, figures and executed notebooks: 64 MiB
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The work of one backbone, nothing of it done yet.
+
+    Attributes:
+        runs: of the searches (equal ones merged) and of the final runs.
+        macs: multiply-adds of all runs, each trained above its first tuned layer only.
+        hours: wall time at the speed of the backbone's forward pass on this machine. A figure
+            for planning: small networks take longer, for tracing and starting notebooks.
+    """
+
+    backbone: str
+    runs: int
+    macs: float
+    hours: float
+
+
+def estimate(study: Study) -> Cost:
+    """The cost of all methods of a profile for one backbone."""
+    p, graph = study.params, study.graph
+    searched = {b.layers for m in methods(p) if not method(m).ranked for b in study.blocks(m)}
+    n_search, n_final, n_eval = (
+        len(study.dataset.split(s)) for s in (p.search_split, p.final_split, p.eval_split)
+    )
+    finals = p.repeats * len(methods(p))
+    search = sum(_above(graph, layers) for layers in searched) + len(p.top_k) * _above(graph)
+    per_epoch_search = (1 + BACKWARD) * n_search + n_eval
+    per_epoch_final = (1 + BACKWARD) * n_final + n_eval
+    macs = search * per_epoch_search * p.epochs
+    macs += finals * _above(graph) * per_epoch_final * (p.final_epochs or p.epochs)
+    runs = len(searched) + len(p.top_k) + finals
+    return Cost(study.name, runs, macs, macs / _speed(study) / 3600)
+
+
+def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
+    """Multiply-adds for one image above the first of `layers`; of the whole backbone for None."""
+    first = 0 if layers is None else graph.span(layers)[0]
+    return sum(call.macs for call in graph.calls[first:])
+
+
+def _speed(study: Study) -> float:
+    """Multiply-adds a second of the backbone's forward pass, the best of three.
+
+    On about a million pixels at once, the size of the engine's stacked lanes.
+    """
+    size = study.params.image_size
+    images = keras.ops.zeros((max(8, 2**23 // (8 * size**2)), size, size, 3))
+    study.backbone.predict_on_batch(images)  # the first call compiles
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        study.backbone.predict_on_batch(images)
+        seconds.append(time.perf_counter() - start)
+    return len(images) * _above(study.graph) / min(seconds)
+
+
+def check_room(params: Params) -> None:
+    """Refuse what this machine has no room for, and folders that cannot be written.
+
+    Raises InputError.
+    """
+    for key in ("results_dir", "figures_dir", "cache_dir"):
+        there = existing(getattr(params, key))
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(
+                f"{key}: {getattr(params, key)} cannot be written; allowed: a folder that can"
+            )
+    if params.data != "procedural_flowers":
+        return  # the number of photos is not known yet: see lib.photos.dataset
+    pixels = 3 * params.n_images * params.image_size**2
+    subject = f"n_images: {params.n_images} of {params.image_size} px"
+    require_disk(subject, pixels + ROWS_BYTES, params.cache_dir)
+    require_memory(subject, pixels)
+
+
+def has_gpu() -> bool:
+    """Whether the Keras backend sees a GPU."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return any(d.platform == "gpu" for d in jax.devices())
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def report(params: Params, costs: list[Cost]) -> Iterator[str]:
+    """The lines that `make paper` prints before it starts."""
+    for cost in costs:
+        yield (
+            f"  {cost.backbone:<17} {cost.runs:4} runs  {cost.macs / 1e12:10.1f} T multiply-adds"
+            f"  about {_duration(cost.hours)} here"
+        )
+    hours = sum(cost.hours for cost in costs)
+    yield f"  together about {_duration(hours)} on this machine, if no row is there yet"
+    if not has_gpu() and hours > 24:
+        yield f"warning: no GPU is visible, and profile {params.profile} needs one"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{max(1, round(hours * 60))} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"

@@ -1,0 +1,130 @@
+"""What `make bench` measured, from results/bench.csv: a table in docs/ and a figure."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ..methods import colour
+from ..params import ROOT
+from ..report.style import GREY, WIDTH, Drawing, new_figure, save, styled
+from ..report.tables import markdown
+
+FILE = ROOT / "results" / "bench.csv"
+PEAKS = ROOT / "results" / "memory.csv"
+PLAIN, FUSED = colour("baseline_2"), colour("block_wise")
+
+
+def read_bench(path: str | Path = FILE) -> pd.DataFrame:
+    """The rows of `make bench`, see `lib.upkeep.bench.Result`."""
+    return pd.read_csv(path)
+
+
+def speed_table(df: pd.DataFrame) -> str:
+    """All cases as a Markdown table."""
+    header = [
+        "case", "size", "runs", "plain, s a run", "fused, s a run", "ratio", "ratio an epoch",
+        "largest difference", "accuracies that differ", "memory, GiB", "of the bound",
+    ]  # fmt: skip
+    lines = [
+        [
+            row["case"],
+            f"{row['image_size']} px",
+            f"{row['runs']}",
+            f"{row['plain_seconds']:.1f}",
+            f"{row['fused_seconds']:.2f}",
+            f"{row['speedup']:.1f}",
+            f"{row['epoch_speedup']:.1f}",
+            f"{row['max_difference']:.2g}",
+            f"{row['differ']} of {row['plain_runs']}",
+            f"{row['peak_gib']:.1f}",
+            f"{row['bound']:.0%}",
+        ]
+        for _, row in df.iterrows()
+    ]
+    return markdown(header, lines, _note(df)).replace("| ---:", "| ---", 1)
+
+
+def _note(df: pd.DataFrame) -> str:
+    plain, fused = ((df[side] * df["runs"]).sum() for side in ("plain_seconds", "fused_seconds"))
+    machines = " and ".join(dict.fromkeys(df["machine"] + ", " + df["versions"]))
+    return f"All {len(df)} cases together: {plain / fused:.1f} times. Measured on {machines}."
+
+
+def speed_words(df: pd.DataFrame) -> str:
+    """Where the advantage grows and where it ends, in words; only of cases that were measured."""
+    by_runs, by_size = (
+        df[df["case"].str.fullmatch(rf"\w+/\d+ {unit}")].sort_values(column)
+        for unit, column in (("runs", "runs"), ("px", "image_size"))
+    )
+    final = df[df["case"].str.endswith("/final")]["speedup"]
+    sentences = []
+    if len(by_runs):
+        sentences.append(
+            f"With {_listed(by_runs['runs'])} runs it is {_listed(by_runs['speedup'], '.1f')} times"
+            " faster, because the graph is traced once; one run alone has nothing to share."
+        )
+    if len(by_size):
+        sentences.append(
+            f"At {_listed(by_size['image_size'])} px it is {_listed(by_size['speedup'], '.1f')}"
+            " times, because the arithmetic, which both must do, takes over."
+        )
+    if len(final):
+        sentences.append(
+            "Final runs are few and have little in common:"
+            f" {final.min():.1f} to {final.max():.1f} times."
+        )
+    return " ".join(sentences) + "\n"
+
+
+def _listed(values: pd.Series, form: str = "") -> str:
+    """'1, 4 and 16'"""
+    texts = [format(value, form) for value in values]
+    return " and ".join(part for part in (", ".join(texts[:-1]), texts[-1]) if part)
+
+
+@styled
+def bench_figure(df: pd.DataFrame) -> Drawing:
+    """How many times faster each case is; time against the number of runs and the image size."""
+    scaling = df["case"].str.fullmatch(r"\w+/\d+ (runs|px)")
+    cases = df[~scaling].iloc[::-1]
+    fig = new_figure("The plain loop against the engine, on the same runs", _note(df), WIDTH, 6.2)
+    left, right = fig.subfigures(1, 2, width_ratios=[1.25, 1])
+    bars = left.subplots()
+    bars.barh(cases["case"], cases["speedup"], color=FUSED, label="whole runs")
+    bars.plot(
+        cases["epoch_speedup"], cases["case"], "|", ms=9, mew=2, color=PLAIN, label="an epoch"
+    )
+    bars.axvline(1, color=GREY, lw=1)
+    bars.set_xlabel("times faster")
+    bars.legend(frameon=False, loc="upper right")
+    bars.grid(False, axis="y")
+    above, below = right.subplots(2, 1)
+    runs = df[scaling & df["case"].str.endswith("runs")].sort_values("runs")
+    sizes = df[scaling & df["case"].str.endswith("px")].sort_values("image_size")
+    _both_ways(above, runs["runs"], runs, runs["runs"], "runs trained (thin MobileNetV2, 32 px)")
+    _both_ways(
+        below, sizes["image_size"], sizes, 1, "image size, pixels (thin MobileNetV2, 16 runs)"
+    )
+    above.set_ylabel("seconds in all")
+    below.set_ylabel("seconds a run")
+    return fig
+
+
+def _both_ways(ax: Axes, x: pd.Series, df: pd.DataFrame, times: pd.Series | int, name: str) -> None:
+    ax.set_xlabel(name)
+    if df.empty:
+        ax.text(0.5, 0.5, "not run", ha="center", color=GREY, transform=ax.transAxes)
+        return
+    ax.plot(x, df["plain_seconds"] * times, "o-", color=PLAIN, label="plain")
+    ax.plot(x, df["fused_seconds"] * times, "o-", color=FUSED, label="fused")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(list(x), [str(value) for value in x])
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+
+
+def save_bench(folder: str | Path, df: pd.DataFrame) -> list[Path]:
+    """Write figures/bench.png and .svg; their paths."""
+    return save(bench_figure(df), folder, "bench")

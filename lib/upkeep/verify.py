@@ -1,0 +1,195 @@
+"""Is everything that is committed what it says it is? ``make verify``.
+
+Every ledger of ``results/``: schema, ranges and checksums (which reading checks), keys, accuracies
+that agree with the images counted right, and every block of every partition present. Every figure
+and table: byte for byte what its rows give.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..audit.figures import write_all
+from ..backbones.build import BACKBONES, load_backbone
+from ..controls import read_controls
+from ..ledger import read_results, run_key, unpack_hits
+from ..methods import method, methods
+from ..params import ROOT, InputError, Params, load_params
+from ..provenance import own_git
+from ..results import Results, planned
+from . import pages as readme
+from .speed import read_bench, save_bench
+
+UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
+_FOREIGN = " is made by nothing"
+
+
+def verify(root: Path = ROOT) -> Iterator[str]:
+    """One line for each thing that is wrong in results/, figures/, docs/ and README.md.
+
+    What a user has added to them is not looked at, see `tracked`.
+    """
+    ours = tracked(root)
+    yield from results_wrong(root, ours)
+    for name in sorted({p.parts[1] for p in ours if p.parts[0] == "figures" and len(p.parts) > 2}):
+        try:
+            rows = read_results(root / "results" / name)
+        except InputError:
+            continue  # said above
+        problems = files_wrong(rows, root / "figures" / name, _profile(root, name, ours))
+        yield from _ours(problems, root, ours)
+    if (root / "results" / "bench.csv").exists():
+        bench = read_bench(root / "results" / "bench.csv")
+        problems = _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
+        yield from _ours(problems, root, ours)
+    yield from readme.outdated(root, readme.contents(root))
+
+
+def results_wrong(root: Path, ours: set[Path]) -> Iterator[str]:
+    """One line for each thing that is wrong with the rows of ``results/``.
+
+    ours: as `tracked` gives it.
+    """
+    for name in sorted({p.parts[1] for p in ours if p.parts[0] == "results" and len(p.parts) > 2}):
+        folder = root / "results" / name
+        try:
+            rows = read_results(folder)
+        except InputError as error:
+            yield str(error)
+            continue
+        lacking = list(rows_lacking(rows, _profile(root, name, ours)))
+        if (folder / UNFINISHED).exists():
+            lacking = [] if lacking else [f"lacks nothing; remove the file {UNFINISHED}"]
+        for problem in (*rows_wrong(rows), *lacking):
+            yield f"{folder.relative_to(root)}: {problem}"
+
+
+def tracked(root: Path = ROOT) -> set[Path]:
+    """What git tracks of params, results, figures, docs and the README, as paths from the root.
+
+    Without a repository of its own, and in one that knows nothing of them, it is all that is there.
+    """
+    names = ("params", "results", "figures", "docs", "README.md")
+    found = own_git(root, "ls-files", "-z", "--", *names)
+    if found:
+        return {Path(name) for name in found.split("\0") if name and (root / name).is_file()}
+    there = [path for name in names for path in (root / name, *(root / name).rglob("*"))]
+    return {path.relative_to(root) for path in there if path.is_file()}
+
+
+def _ours(problems: Iterator[str], root: Path, ours: set[Path]) -> Iterator[str]:
+    """Those problems that are not about a file which somebody has put beside the figures."""
+    for problem in problems:
+        file, made_by_nothing, _ = problem.partition(_FOREIGN)
+        if not made_by_nothing or Path(file).relative_to(root) in ours:
+            yield problem
+
+
+def rows_wrong(rows: pd.DataFrame) -> Iterator[str]:
+    """What single rows say that cannot be: keys, counts, accuracies."""
+    for _, row in rows.iterrows():
+        where = f"{row['method']}-{row['backbone']}, {row['block']}, repeat {row['repeat']}"
+        yield from (f"{where}: {problem}" for problem in _row_wrong(row))
+    results = rows.drop_duplicates(["key", "val_accuracy", "hits"])
+    for key in results["key"][results["key"].duplicated()].unique():
+        yield f"key {key} has two results"
+
+
+def _row_wrong(row: pd.Series) -> Iterator[str]:
+    if row["key"] != run_key(row):
+        yield f"key is {row['key']}, its settings give {run_key(row)}"
+    for name, images in (
+        ("val_accuracy", "eval_images"),
+        ("best_val_accuracy", "eval_images"),
+        ("train_accuracy", "train_images"),
+    ):
+        if not np.isclose(row[name] * row[images], round(row[name] * row[images]), atol=1e-6):
+            yield f"{name} is {row[name]}, no multiple of 1/{row[images]}"
+    try:
+        curve = [int(count) for count in row["curve"].split(";")]
+        right = int(unpack_hits(row["hits"], row["eval_images"]).sum())
+    except ValueError as error:
+        yield str(error)
+        return
+    n = row["eval_images"]
+    counts = (round(row["val_accuracy"] * n), round(row["best_val_accuracy"] * n))
+    if (curve[-1], max(curve)) != counts or right != curve[-1]:
+        yield f"curve, hits and accuracies disagree: {curve[-1]}, {max(curve)}, {right}, {counts}"
+    if np.isnan(row["val_loss"]) == (row["failed"] == ""):
+        yield f"val_loss is {row['val_loss']}, failed is {row['failed']!r}"
+
+
+def rows_lacking(rows: pd.DataFrame, params: Params | None) -> Iterator[str]:
+    """Blocks that a method proposes and that have no row, and repeats that are missing.
+
+    params: of the folder's profile, all of whose methods are then wanted; None wants only that
+    methods which were begun are whole.
+    """
+    for name, runs in rows.groupby("backbone"):
+        wanted = methods(params) if params else tuple(runs["method"].unique())
+        for tuned in wanted:
+            mine = runs[runs["method"] == tuned]
+            search = mine[mine["split"] == params.search_split] if params else mine
+            lacking = _partition(name, tuned) - set(search["layers"])
+            if lacking:
+                yield f"{tuned}-{name}: {len(lacking)} blocks lack a run, such as {min(lacking)!r}"
+            elif search.empty:
+                yield f"{tuned}-{name}: the search lacks its run"
+            if params:
+                finals = mine[mine["split"] == params.final_split]
+                yield from (f"{tuned}-{name}: {w}" for w in _repeats_wrong(finals, params))
+
+
+def _repeats_wrong(finals: pd.DataFrame, params: Params) -> Iterator[str]:
+    """What is wrong with the repeats of one method's final runs on one backbone."""
+    repeats = sorted(finals["repeat"])
+    if repeats != list(range(params.repeats)):
+        yield f"final repeats are {repeats}, wanted {params.repeats}"
+    own = params.repeat_order == "own"
+    if (finals["order_seed"] != params.seed + finals["repeat"] * own).any():
+        yield f"orders are {list(finals['order_seed'])}, wanted {params.repeat_order}"
+
+
+@cache
+def _partition(name: str, tuned: str) -> set[str]:
+    """The tuned layers of every block of a method; none where rows decide (ranks, random draws)."""
+    record = method(tuned)
+    if record.ranked or record.role == "start" or name not in BACKBONES:
+        return set()
+    backbone = load_backbone(name, image_size=32, weights="none")
+    return {";".join(block.layers) for block in record.propose(backbone, Params("any"), {})}
+
+
+def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iterator[str]:
+    """Figures and tables that are missing, too many, or not what the rows give."""
+    if params is None:
+        yield f"{folder}: no profile has this name"
+        return
+    results = Results.of(planned(rows, params), params)
+    yield from _unlike(lambda fresh: write_all(results, read_controls(params), fresh), folder)
+
+
+def _unlike(write: Callable[[str], list[Path]], folder: Path) -> Iterator[str]:
+    """In what the files of a folder differ from those that `write` puts into another one."""
+    with tempfile.TemporaryDirectory() as fresh:
+        made = write(fresh)
+        expected = {path.name: path.read_bytes() for path in made}
+    there = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for name in sorted(expected.keys() | there.keys()):
+        if name not in there:
+            yield f"{folder / name} is missing"
+        elif name not in expected:
+            yield f"{folder / name}{_FOREIGN}"
+        elif there[name] != expected[name]:
+            yield f"{folder / name} is not what its rows give"
+
+
+def _profile(root: Path, name: str, ours: set[Path]) -> Params | None:
+    """The profile of a folder of rows; None where the project has none of this name."""
+    if Path("params", f"{name}.yaml") not in ours:
+        return None
+    return load_params(str(root / "params" / f"{name}.yaml"), results=str(root / "results" / name))
