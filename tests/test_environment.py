@@ -85,6 +85,9 @@ def test_what_is_needed_is_locked_with_hashes_at_the_versions_that_are_tested():
     assert {name: locked[name] for name in wanted} == {n: f"=={version(n)}" for n in wanted}
 
 
+OPTIONAL = {"jax", "onnxruntime"}  # the other backend; an export that is tried where it can be
+
+
 def test_everything_that_the_library_imports_is_named_as_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     named = set(project["project"]["dependencies"])
@@ -96,6 +99,6 @@ def test_everything_that_the_library_imports_is_named_as_a_dependency():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.partition(".")[0])
     packages = packages_distributions()
-    foreign = imported - set(sys.stdlib_module_names) - {"lib", "jax"}  # jax: of the other backend
+    foreign = imported - set(sys.stdlib_module_names) - {"lib"} - OPTIONAL
     for name in foreign:
         assert named & {re.sub("[-_.]+", "-", d).lower() for d in packages[name]}, name

@@ -197,8 +197,8 @@ def test_a_backend_named_in_keras_own_file_is_seen(tmp_path):
         "config = types.SimpleNamespace(set_visible_devices=lambda *a: hidden.append(a))\n"
         "import keras\n"
         "sys.modules['tensorflow'] = types.SimpleNamespace(config=config)\n"
-        "from lib import data\n"
-        "data._keep_tensorflow_off_the_gpu()\n"
+        "from lib.photos import dataset\n"
+        "dataset._keep_tensorflow_off_the_gpu()\n"
         "print(keras.backend.backend(), hidden)\n"
     )
     ran = subprocess.run(

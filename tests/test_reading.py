@@ -86,8 +86,10 @@ def test_claims_compare_the_methods_that_they_name(rows):
 READING = """
 import sys
 from lib.__main__ import main
-from lib import audit, audit_figures, audit_tables, captions, claims, controls, figures, intervals
-from lib import layers, ledger, methods, paper, readme, results, schemes, scores, style, tables
+from lib import controls, ledger, methods, results
+from lib.audit import claims, doubts, figures, intervals, scores, tables
+from lib.report import captions, explore, figures, layers, paper, schemes, style, tables
+from lib.upkeep import pages
 code = main(sys.argv[1:])
 print(*sorted({"keras", "tensorflow", "jax"} & set(sys.modules)), file=sys.stderr)
 sys.exit(code)
