@@ -241,7 +241,12 @@ def photos(words: list[str]) -> None:
     from .tune import tune_photos
     from .tune.settings import TEXTS as texts
 
-    tune_photos(**read_values(words, texts))
+    try:
+        tune_photos(**read_values(words, texts))
+    except KeyboardInterrupt:
+        raise InputError(
+            "stopped: finished runs are kept; the same command goes on from there"
+        ) from None
 
 
 def predict(words: list[str]) -> None:

@@ -155,13 +155,38 @@ def test_a_graft_of_everything_scores_as_everything_with_the_other_classifier(jo
 # --------------------------------------------------------------------------------------- the answer
 
 
+def confirmed(first, second):
+    """Two candidates on the same photos, two folds of them; hits of their runs."""
+    hits = np.array([first, second], bool)
+    return Confirmed((), hits, np.arange(hits.shape[2]) % 2, np.zeros((2, 3)))
+
+
 def test_the_gain_is_paired_and_over_all_folds():
-    right = np.zeros((2, 2, 40), bool)
-    right[0, :, :20], right[1, :, :30] = True, True
-    gain = Confirmed((), right, np.zeros((2, 3))).gain()
+    few, more = [1] * 20 + [0] * 20, [1] * 30 + [0] * 10
+    gain = confirmed([few, few], [more, more]).gain()
+    error = np.sqrt(0.25 * 0.75 / 39)  # of 40 differences of which a quarter is 1
     assert gain.value == pytest.approx(0.25)
-    assert 0 < gain.low < 0.25 < gain.high
-    assert Confirmed((), right[[0, 0]], np.zeros((2, 3))).gain().low == 0
+    assert (gain.high - gain.low) / 2 == pytest.approx(2.02 * error, rel=0.01)
+    same = confirmed([few, few], [few, few]).gain()
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_runs_that_differ_widen_the_interval():
+    rng = np.random.default_rng(0)
+    good, bad = rng.random((2, 300)) < [[0.9], [0.6]]
+    steady = confirmed([bad, bad], [good, good]).gain()
+    shaky = confirmed([bad, bad], [good, bad]).gain()
+    assert steady.low > 0 and shaky.low < 0 < shaky.value < shaky.high < 1
+
+
+def test_intervals_of_no_gain_hold_it_about_as_often_as_they_say():
+    rng, missed = np.random.default_rng(1), 0
+    for _ in range(400):  # folds of 45 photos; no gain; runs scatter by 0.02, photos by theirs
+        ease = rng.normal(0, 1, 90)
+        runs = rng.normal(0.8, 0.1, (2, 2, 2))[..., np.arange(90) % 2]
+        gain = confirmed(*(ease + runs + rng.normal(0, 0.7, (2, 2, 90)) > 0)).gain()
+        missed += not gain.low <= 0 <= gain.high
+    assert 0.01 < missed / 400 < 0.08
 
 
 def test_the_numbers_of_the_answer_agree(found, job):

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from ..methods import colour
-from ..report.style import GREY, Drawing, new_figure, styled
+from ..report.style import GREY, Drawing, add_legend, new_figure, styled
 from .answer import Answer
 
 LOOKS = {
@@ -34,22 +36,23 @@ def gains(answer: Answer) -> Drawing:
     for kind, rows in tried.groupby("kind", sort=False):
         _points(ax, kind, rows, most)
     ax.set(xlabel="place of the tuned layers among all with weights", ylabel="gain in accuracy")
-    if len(tried):
-        ax.legend(loc="best", frameon=False, ncols=3)
+    kinds = [kind for kind in LOOKS if kind in set(tried["kind"])]
+    add_legend(fig, [_handle(kind) for kind in kinds])
     return fig
 
 
-def _points(ax, kind: str, rows: pd.DataFrame, most: int) -> None:
+def _handle(kind: str) -> Line2D:
     colour, marker = LOOKS[kind]
-    for last in (False, True):
-        some = rows[(rows["epochs"] == most) == last]
-        if not len(some):
-            continue
+    return Line2D([], [], color=colour, marker=marker, ms=5, lw=0, label=kind)
+
+
+def _points(ax: Axes, kind: str, rows: pd.DataFrame, most: int) -> None:
+    """The candidates of one kind; those that left early are pale."""
+    colour, marker = LOOKS[kind]
+    look = {"color": colour, "marker": marker, "ms": 5, "lw": 0, "elinewidth": 0.9}
+    for last, some in rows.groupby(rows["epochs"] == most):
         spread = np.array([some["gain"] - some["low"], some["high"] - some["gain"]])
-        look = {"color": colour, "marker": marker, "ms": 5, "lw": 0, "elinewidth": 0.9}
-        label = kind if last or (rows["epochs"] != most).all() else None
-        ax.errorbar(some["depth"], some["gain"], spread, alpha=1 if last else 0.3, label=label,
-                    **look)  # fmt: skip
+        ax.errorbar(some["depth"], some["gain"], spread, alpha=1 if last else 0.35, **look)
 
 
 @styled
@@ -71,7 +74,7 @@ def curves(answer: Answer) -> Drawing:
     return fig
 
 
-def _lines(ax, found: Mapping[str, np.ndarray], dots: bool = False) -> None:
+def _lines(ax: Axes, found: Mapping[str, np.ndarray], dots: bool = False) -> None:
     for (name, values), ink in zip(found.items(), (GREY, colour("block_wise")), strict=False):
         epochs = np.arange(1, len(values) + 1)
         ax.plot(epochs, values, color=ink, marker="." if len(values) == 1 else "",
@@ -95,7 +98,7 @@ def mistakes(answer: Answer, most: int = 8) -> Drawing:
     return fig
 
 
-def _mistake(ax, answer: Answer, place: int) -> None:
+def _mistake(ax: Axes, answer: Answer, place: int) -> None:
     photo, names = answer.split.test[place], answer.photos.names
     said = answer.tested.probabilities[place]
     ax.imshow(answer.photos.images[photo], interpolation="nearest")

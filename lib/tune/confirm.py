@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..audit.intervals import Interval, Noise, Score, difference, scatter
+from ..audit.intervals import Estimate, Interval, pooled, scatter
 from ..ledger import unpack_hits
 from ..photos.dataset import Dataset
 from .candidates import Candidate
@@ -27,30 +27,33 @@ class Confirmed:
 
     Attributes:
         hits: which photos each run got right, bool ``(candidates, repeats, photos)``.
+        folds: the fold of each photo, int ``(photos,)``; the runs of a fold scored its photos.
         curves: accuracy after each epoch, mean over the runs, ``(candidates, epochs)``.
     """
 
     candidates: tuple[Candidate, ...]
     hits: np.ndarray
+    folds: np.ndarray
     curves: np.ndarray
 
     def gain(self) -> Interval:
         """What the last candidate adds to the first, with its paired 95 % interval.
 
-        For other photos and other runs, see `lib.audit.intervals`.
+        from ..audit.intervals import Estimate, Interval, pooled, scatter
+        from ..ledger import unpack_hits
+        from ..photos.dataset import Dataset
         """
-        noise = scatter(self.hits.astype(float), shared=False)
-        first, last = (_score(self.hits[i], str(i), noise) for i in (0, -1))
-        return difference(last, first).interval()
-
-    def epochs(self, which: int) -> int:
-        """The first epoch at which a candidate's mean accuracy is highest, counted from 1."""
-        return int(self.curves[which].argmax()) + 1
-
-
-def _score(hits: np.ndarray, name: str, noise: Noise) -> Score:
-    runs = {(name, repeat): 1 / len(hits) for repeat in range(len(hits))}
-    return Score(hits.mean(axis=0), runs, noise)
+        hits = self.hits[[0, -1]].astype(float)
+        each, folds = hits.mean(axis=1), np.unique(self.folds)
+        gains = each[1] - each[0]
+        photos = gains.var(ddof=1) / len(gains)
+        noise = pooled(scatter(hits[:, :, self.folds == f], shared=False) for f in folds)
+        share = 2 / (hits.shape[1] * len(folds))  # two candidates, each a mean of so many runs
+        variance = photos + share * noise.variance
+        doubt = photos**2 / (len(gains) - 1) + (share * noise.mean_square) ** 2 / noise.freedom
+        freedom = variance**2 / doubt if doubt else np.inf
+        error = float(np.sqrt(variance))
+        return Estimate(float(gains.mean()), error, freedom if error else np.inf).interval()
 
 
 def confirm(
@@ -74,7 +77,8 @@ def confirm(
     hits = np.concatenate([h for h, _ in tables], axis=2)
     weights = [h.shape[2] for h, _ in tables]
     curves = np.average([c for _, c in tables], axis=0, weights=weights)
-    return Confirmed(tuple(of), hits, curves)
+    folds = np.repeat(np.arange(len(weights)), weights)
+    return Confirmed(tuple(of), hits, folds, curves)
 
 
 def _fold(
@@ -99,6 +103,11 @@ def _fold(
     hits = [[unpack_hits(row["hits"], len(scored)) for row in one] for one in found]
     curves = [np.mean([curve(row) for row in one], axis=0) for one in found]
     return np.array(hits), np.array(curves)
+
+
+def best_epoch(curve: np.ndarray) -> int:
+    """The first epoch at which an accuracy is highest, counted from 1."""
+    return int(curve.argmax()) + 1
 
 
 def curve(row: pd.Series) -> np.ndarray:

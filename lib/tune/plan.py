@@ -21,10 +21,10 @@ from .strategies import SHORT, halvings, survivors
 SIZES = (224, 192, 160, 128, 96, 64)  # what image_size: auto may become
 NATIVE = 224  # what all five networks were trained with
 BACKWARD = 2.0  # a backward pass costs about two forward passes
-# Seconds of one core for each call of a layer that a fused model executes, traced and compiled;
-# measured with MobileNetV3Small, 3 to 30 lanes.
-TRACE = 0.035
-FIXED = 30.0  # seconds: starting, reading the graph, saving and loading what was saved again
+# Seconds of one core to trace and compile a fused model, and each call of a layer in it.
+# Measured with MobileNetV3Small, MobileNet and VGG16, 1 to 30 lanes, 64 px.
+MODEL, TRACE = 3.3, 0.018
+FIXED = 20.0  # seconds: starting, saving, and loading what was saved again
 READ = 0.015  # seconds to decode a photo of a megapixel or less
 
 
@@ -139,5 +139,5 @@ def _seconds(graph: Graph, works: Sequence[Work], photos: int, speed: float) -> 
         images = work.epochs * ((1 + BACKWARD) * work.train + work.evaluated)
         executed = plan_lanes(graph, work.blocks, min(firsts), frontiers).executed
         trunk = (work.train + work.evaluated) * sum(c.macs for c in graph.calls[: min(firsts)])
-        seconds += speed * (above * images + trunk / total) + TRACE * executed
+        seconds += speed * (above * images + trunk / total) + MODEL + TRACE * executed
     return float(np.round(seconds, 1))

@@ -23,7 +23,7 @@ from ..photos.dataset import Dataset, describe_classes
 from ..provenance import versions
 from .answer import Answer, Tested, tried
 from .candidates import Candidate
-from .confirm import arranged, confirm, curve, slices
+from .confirm import arranged, best_epoch, confirm, curve, slices
 from .export import export, load, save
 from .fit import fit
 from .folder import Listing, Photos, Twins, find_twins, list_folder, read_photos
@@ -240,7 +240,7 @@ def _confirmed(
         rows = read_results(job.folder / f"epochs_{job.settings.epochs:03}")
         row = rows[rows["layers"] == ""].iloc[0]
         pair, gain, curves = [alone], None, [curve(row)]
-    epochs = {c.layers: int(np.argmax(x)) + 1 for c, x in zip(pair, curves, strict=True)}
+    epochs = {c.layers: best_epoch(x) for c, x in zip(pair, curves, strict=True)}
     return gain, epochs, {c.label: x for c, x in zip(pair, curves, strict=True)}
 
 
