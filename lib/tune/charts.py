@@ -42,14 +42,14 @@ def gains(answer: Answer) -> Drawing:
 
 
 def _handle(kind: str) -> Line2D:
-    colour, marker = LOOKS[kind]
-    return Line2D([], [], color=colour, marker=marker, ms=5, lw=0, label=kind)
+    ink, marker = LOOKS[kind]
+    return Line2D([], [], color=ink, marker=marker, ms=5, lw=0, label=kind)
 
 
 def _points(ax: Axes, kind: str, rows: pd.DataFrame, most: int) -> None:
     """The candidates of one kind; those that left early are pale."""
-    colour, marker = LOOKS[kind]
-    look = {"color": colour, "marker": marker, "ms": 5, "lw": 0, "elinewidth": 0.9}
+    ink, marker = LOOKS[kind]
+    look = {"color": ink, "marker": marker, "ms": 5, "lw": 0, "elinewidth": 0.9}
     for last, some in rows.groupby(rows["epochs"] == most):
         spread = np.array([some["gain"] - some["low"], some["high"] - some["gain"]])
         ax.errorbar(some["depth"], some["gain"], spread, alpha=1 if last else 0.35, **look)
