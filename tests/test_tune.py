@@ -369,6 +369,15 @@ photos-options:
 """
 
 
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def stopped(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "tune_photos", stopped)
+    assert main(["photos", "dir=x"]) == 2
+    assert capsys.readouterr().err.startswith("error: stopped: finished runs are kept")
+
+
 def test_options_arrive_as_they_were_typed(tmp_path):
     (tmp_path / "show.mk").write_text(MAKE)
     given = {"DIR": "my $photos/a=b 'c'", "BACKBONE": "VGG16", "OUT": "$(shell x)", "MODEL": "é #1"}

@@ -52,6 +52,7 @@ class Confirmed:
         variance = photos + share * noise.variance
         doubt = photos**2 / (len(gains) - 1) + (share * noise.mean_square) ** 2 / noise.freedom
         freedom = variance**2 / doubt if doubt else np.inf
+        freedom = max(freedom, noise.freedom)  # it is lower where noise was found to be none
         error = float(np.sqrt(variance))
         return Estimate(float(gains.mean()), error, freedom if error else np.inf).interval()
 
