@@ -18,10 +18,11 @@ from PIL import Image
 from lib import tune
 from lib.__main__ import main
 from lib.audit.intervals import Interval
+from lib.backbones.build import scale_inputs
 from lib.params import ROOT, InputError
 from lib.partition import Block
 from lib.photos.drawn import procedural_flowers
-from lib.tune import strategies
+from lib.tune import fit, strategies
 from lib.tune.candidates import BASELINES, Candidate, candidates, fixed, stages
 from lib.tune.card import model_card
 from lib.tune.confirm import Confirmed
@@ -385,3 +386,10 @@ def test_options_arrive_as_they_were_typed(tmp_path):
     words += ["photos-options", *(f"{k}={v}" for k, v in given.items())]
     made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert made.stdout.strip() == str(list(given.values()))
+
+
+@pytest.mark.parametrize("name", ["VGG16", "MobileNet", "MobileNetV3Small", "DenseNet121"])
+def test_preprocessing_inside_the_network_is_what_it_was_pre_trained_with(name):
+    photos = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    inside = keras.ops.convert_to_numpy(fit._scaling(name)(photos.astype("float32")))
+    np.testing.assert_allclose(inside, scale_inputs(photos, name, "native"), rtol=1e-5, atol=1e-4)

@@ -13,6 +13,7 @@ from keras import layers
 
 from ..backbones.build import classifier, load_backbone, scale_inputs
 from ..backbones.pure import prepare_backbone
+from ..backbones.records import NORMALISED, PIXELS, RECORDS, UNIT_RANGE
 from ..lanes.trunk import Trunk, read_graph
 from ..partition import Block
 from ..train import batch_order, freeze_except
@@ -20,6 +21,8 @@ from .lanes import pooled
 from .settings import Settings
 
 RESIZE = "resize"  # name of the layer that resizes photos
+TORCH_MEANS = (0.485, 0.456, 0.406)  # of red, green and blue from 0 to 1, as DenseNet was trained
+TORCH_DEVIATIONS = (0.229, 0.224, 0.225)
 CAFFE_MEANS = (103.939, 116.779, 123.68)  # of blue, green and red: what VGG16 was trained with
 
 
@@ -148,10 +151,14 @@ def whole(
 
 def _scaling(name: str) -> layers.Layer:
     """`lib.backbones.build.scale_inputs` with native scaling, as a layer."""
-    if name == "MobileNetV3Small":
-        return layers.Rescaling(1.0, name="scale")  # it rescales by itself
-    if name != "VGG16":
+    native = RECORDS[name].native
+    if native == PIXELS:
+        return layers.Rescaling(1.0, name="scale")
+    if native == UNIT_RANGE:
         return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")
+    if native == NORMALISED:
+        mean, deviation = (255 * np.array(x) for x in (TORCH_MEANS, TORCH_DEVIATIONS))
+        return layers.Normalization(mean=mean, variance=deviation**2, name="scale")
     layer = layers.Conv2D(3, 1, trainable=False, name="scale")  # RGB to BGR, less the means
     layer.build((None, None, None, 3))
     layer.set_weights([np.eye(3, dtype="float32")[::-1][None, None], -np.array(CAFFE_MEANS)])

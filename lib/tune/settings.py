@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..backbones.records import RECORDS
 from ..params import (
     ALPHA_BACKBONES,
-    BACKBONE_NAMES,
     WEIGHTS,
     InputError,
     Params,
@@ -42,6 +42,11 @@ _LAYERS = Rule(
     "a share of the layers from the top, above 0 and up to 1",
     lambda v: is_path(v) or _SHARE.accepts(v),
 )
+_NETWORK = Rule(
+    "a network of keras.applications, such as MobileNetV3Small or EfficientNetB0",
+    lambda v: isinstance(v, str) and v in RECORDS,
+    tuple(RECORDS),
+)
 _EPOCHS = list_of(whole(1, 1000))
 
 
@@ -62,7 +67,7 @@ class Settings:
     out: str | None = _setting(or_null(_TEXT), default=None)
 
     # The pre-trained network.
-    backbone: str = _setting(one_of(*BACKBONE_NAMES), default="MobileNetV3Small")
+    backbone: str = _setting(_NETWORK, default="MobileNetV3Small")
     # Its width multiplier, 0.05 to 4; other than 1 for the MobileNets only.
     alpha: float = _setting(number(0.05, 4), default=1.0)
     # imagenet (downloaded by Keras); the path of a weights file or of a folder of them; embedded or
