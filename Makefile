@@ -10,7 +10,7 @@ RESULTS ?=
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=
-# of `make audit`: some of seeds batch_norms blocks epochs larger sizes longer; empty: all
+# of `make controls`: some of seeds batch_norms blocks epochs larger sizes longer; empty: all
 CONTROL ?=
 # of `make claim`: a name of verdicts.csv, such as random_beats_baseline_1; others: make claim
 CLAIM ?=
@@ -57,7 +57,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env lock check params paper bundle photos predict audit claim figures layers site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env lock check params paper bundle photos predict controls claim figures layers site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -161,8 +161,8 @@ photos: env ## your photos: which layers to tune, and the tuned network: make ph
 predict: env ## the classes of photos by a tuned network, as a CSV: make predict MODEL=... DIR=...
 	@$(PY) -m lib predict model="$$MODEL" dir="$$DIR" out="$$OUT"
 
-audit: env ## train the runs that the notebook of doubts needs beyond the paper's, such as more seeds
-	@$(PY) -m lib audit $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
+controls: env ## train the runs that the doubts need beyond the paper's, such as more seeds
+	@$(PY) -m lib controls $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
 
 claim: env ## doubt one claim of the paper: its words, our verdict, every comparison; trains nothing
 	@$(PY) -m lib claim $(SETTINGS) --only="$$CLAIM"

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     parser.add_argument("--set", default="", help="more of them in one text, quoted as in a shell")
-    parser.add_argument("--only", default="", help="cases of bench, controls of audit, a claim")
+    parser.add_argument("--only", default="", help="cases of bench, controls, a claim")
     parser.add_argument("--python", default="", help="of the machine that a bundle is for: 3.12")
     # As UTF-8, whatever the locale: what is no text then, is refused as no YAML.
     decoded = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments]
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
             command(words)
             return 0
         given = read_settings(words)
-        more = {bench: [options.only.split()], audit: [options.only.split()]}
+        more = {bench: [options.only.split()], controls: [options.only.split()]}
         more |= {bundle: [options.python], claim: [options.only]}
         command(load_params(**given) if command in ON_PARAMS else given, *more.get(command, []))
     except InputError as error:
@@ -197,11 +197,11 @@ def memory(params: Params) -> None:
     bench_memory(params)
 
 
-def audit(params: Params, controls: list[str]) -> None:
-    """Train the runs that the audit needs beyond the paper's: these controls, or all."""
+def controls(params: Params, names: list[str]) -> None:
+    """Train the runs that the doubts need beyond the paper's: these controls, or all."""
     from .controls import train_controls
 
-    train_controls(params, controls)
+    train_controls(params, names)
 
 
 def verify(params: Params) -> None:
@@ -312,7 +312,7 @@ def _results(params: Params) -> "Results":
     return results
 
 
-ON_PARAMS = (check, plan, train, audit, claim, figures, layers, site)
+ON_PARAMS = (check, plan, train, controls, claim, figures, layers, site)
 ON_PARAMS += (bench, memory, bundle, verify, migrate)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The runs that the audit needs and the paper did not make: ``make audit``.
+"""The runs that the audit needs and the paper did not make: ``make controls``.
 
 One record a control: a name, what it is for, and the jobs that make its rows, each with a folder of
 rows of its own beside those of the profile, so that no figure of the paper mixes them in. Reading
@@ -41,9 +41,9 @@ class Control:
     """Runs for one doubt.
 
     Attributes:
-        name: for ``make audit CONTROL=...``.
+        name: for ``make controls CONTROL=...``.
         jobs: what makes its rows under a profile; none where the profile does not need it.
-        trained: by ``make audit``; otherwise its rows are those of a profile of its own.
+        trained: by ``make controls``; otherwise its rows are those of a profile of its own.
     """
 
     name: str
@@ -175,7 +175,7 @@ def _read(control: Control, params: Params) -> list[Results]:
 def train_controls(params: Params, names: Sequence[str] = ()) -> None:
     """Train what is missing of the rows that `read_controls` reads.
 
-    names: some of the controls that ``make audit`` trains; none for all of them.
+    names: some of the controls that ``make controls`` trains; none for all of them.
 
     Raises InputError for another name.
     """
