@@ -98,10 +98,13 @@ def network(settings: Settings, size: int) -> keras.Model:
         if s.weights != "imagenet" or "could not be had" not in str(error):
             raise
         files = " or ".join(file_names(s.backbone, s.alpha))
+        there = (
+            f', or SET="weights=<folder>" with a folder that holds {files}, which any machine that '
+            "has loaded them with Keras keeps in ~/.keras/models"
+        )
         raise InputError(
-            f"weights: those of {s.backbone} could not be downloaded; allowed: a network, or "
-            f'SET="weights=<folder>" with a folder that holds {files}, which any machine that has '
-            "loaded them with Keras keeps in ~/.keras/models"
+            f"weights: those of {s.backbone} could not be downloaded; allowed: a network"
+            f"{there if files else ''}"
         ) from error
 
 
