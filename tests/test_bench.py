@@ -1,6 +1,5 @@
 """The measurement: its cases, its rows, and what it says about them."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -94,10 +93,6 @@ def test_table_and_figure_say_what_the_rows_say():
 
 def test_there_is_room_for_what_fits(params):
     check_room(params)
-
-
-def test_a_convolution_takes_time():
-    assert np.isfinite(bench.conv_throughput(0.2)) and bench.conv_throughput(0.2) > 1e8
 
 
 def test_the_words_name_the_cases_that_were_measured():
