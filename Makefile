@@ -67,7 +67,8 @@ help: ## this list
 	@echo "Options, with their defaults:"
 	@grep -hB1 -E '^[A-Z_]+ \?=' Makefile | sed -nE 's/^# (.*)/\1/;h;n;s/ *\?= */=/;G;s/\n/\t/p' | expand -t 22
 
-env: .venv/.ready ## make .venv from requirements.txt; once, and again when that file changes
+# PY=python on the command line: that Python has the packages of requirements.txt already.
+env: $(if $(filter command line,$(origin PY)),,.venv/.ready) ## make .venv from requirements.txt; once, and again when that file changes
 
 .venv/.ready: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11, 5) <= v < (3, 14) else f"error: \
@@ -156,6 +157,8 @@ bundle: env ## pack everything for a machine without a network, and say how to r
 	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES" --python="$$NODE_PYTHON"
 
 photos: env ## your photos: which layers to tune, and the tuned network: make photos DIR=my/photos
+	@test -z "$$BACKBONES" || { echo "error: BACKBONES: make photos takes one network; allowed:" \
+	  "BACKBONE=<its name>" >&2; exit 2; }
 	@$(PY) -m lib photos dir="$$DIR" backbone="$$BACKBONE" out="$$OUT" --set="$$SET"
 
 predict: env ## the classes of photos by a tuned network, as a CSV: make predict MODEL=... DIR=...
@@ -173,7 +176,7 @@ figures: env ## redraw all figures and tables from the rows; trains nothing
 site: paper ## README, docs, executed notebooks and figures as pages: build/site/index.html
 	@$(PY) -m lib site $(SETTINGS)
 
-layers: env ## write params/layers.csv, the layers of the five backbones, anew from Keras
+layers: env ## write params/layers.csv, the layers of the paper's backbones, anew from Keras
 	@$(PY) -m lib layers
 
 torture: env ## kill a sweep 200 times at random moments and compare its rows with a whole one

@@ -49,8 +49,7 @@ def main(arguments: list[str]) -> int:
             import_quietly()
         words = [*options.settings, *split_words(options.set)]
         if options.command in OWN_PHOTOS:
-            command(words)
-            return 0
+            return command(words)
         given = read_settings(words)
         more = {bench: [options.only.split()], controls: [options.only.split()]}
         more |= {bundle: [options.python], claim: [options.only]}
@@ -58,12 +57,9 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # such as of `make params | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def parse_settings(words: list[str]) -> Params:
-    """Parameters from words such as ``profile=quick`` and ``epochs=3``, see `read_settings`."""
-    return load_params(**read_settings(words))
 
 
 def read_settings(words: list[str]) -> dict[str, Any]:
@@ -221,7 +217,7 @@ def site(params: Params) -> None:
     from .executed import folder
     from .upkeep.site import build
 
-    pages = build(folder(params), ROOT / "build" / "site")
+    pages = build(folder(params), params.backbone_names, ROOT / "build" / "site")
     print(f"{len(pages)} pages; the first is {pages[0]}")
 
 
@@ -236,7 +232,7 @@ def migrate(params: Params) -> None:
         print(f"{path}: {changed} rows have new keys")
 
 
-def photos(words: list[str]) -> None:
+def photos(words: list[str]) -> int:
     """Find the layers to tune for a folder of photos, and write the tuned network."""
     from .tune import tune_photos
     from .tune.settings import TEXTS as texts
@@ -247,9 +243,10 @@ def photos(words: list[str]) -> None:
         raise InputError(
             "stopped: finished runs are kept; the same command goes on from there"
         ) from None
+    return 0
 
 
-def predict(words: list[str]) -> None:
+def predict(words: list[str]) -> int:
     """Write the classes of photos by a tuned network; 1 where some could not be read."""
     from .tune import predict as classes_of
 
@@ -266,6 +263,7 @@ def predict(words: list[str]) -> None:
     for line in unread:
         print(f"not read: {line}", file=sys.stderr)
     print(path)
+    return int(bool(unread))
 
 
 OWN_PHOTOS = {"photos": photos, "predict": predict}  # their settings are no profile's
@@ -275,15 +273,15 @@ def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
     from .audit.figures import write_all
     from .controls import read_controls
-    from .upkeep import pages as readme
+    from .upkeep import pages
     from .upkeep.speed import read_bench, save_bench
 
     results, controls = _results(params), read_controls(params)
     print(*write_all(results, controls, params.figures_dir), sep="\n")
-    if params.profile == readme.PROFILE and params.results is None:
+    if params.profile == pages.PROFILE and params.results is None:
         bench = read_bench()
         print(*save_bench(ROOT / "figures", bench), sep="\n")
-        readme.refresh(ROOT, readme.sections(results, controls, bench))
+        pages.refresh(ROOT, pages.sections(results, controls, bench))
 
 
 def claim(params: Params, name: str) -> None:

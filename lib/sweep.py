@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from tqdm import tqdm  # tqdm.auto warns in every notebook that ipywidgets is missing
+from tqdm import tqdm  # not tqdm.auto: a widget is lost where a notebook is executed headless
 
 from . import partition
 from .backbones.build import backbone_of, scale_inputs, source_digest

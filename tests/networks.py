@@ -25,8 +25,9 @@ from against_keras import (
     worst,
 )
 
-from lib.backbones.build import BACKBONES, classifier, load_backbone, scale_inputs
+from lib.backbones.build import classifier, load_backbone, scale_inputs
 from lib.backbones.pure import prepare_backbone
+from lib.backbones.records import BACKBONE_NAMES
 from lib.params import ROOT, InputError, Params, load_params
 from lib.partition import Block, baseline_2, block_wise, weighted_layers
 from lib.photos.drawn import procedural_flowers
@@ -195,7 +196,7 @@ def keep(rows: pd.DataFrame, path: Path) -> None:
     if path.exists():
         old = pd.read_csv(path)
         rows = pd.concat([old[~old["network"].isin(rows["network"])], rows], ignore_index=True)
-    order = [*SIZES, *BACKBONES]
+    order = [*SIZES, *BACKBONE_NAMES]
     rows = rows.sort_values("network", key=lambda x: x.map(order.index), kind="stable")
     rows.to_csv(path, index=False, lineterminator="\n", float_format="%.2g")
 
@@ -295,13 +296,13 @@ def write_page() -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or [*SIZES, *BACKBONES]:
+    for name in sys.argv[1:] or [*SIZES, *BACKBONE_NAMES]:
         if name in SIZES:
             keep(measure(name), NETWORKS)
-        elif name in BACKBONES:
+        elif name in BACKBONE_NAMES:
             keep(measure_rounding(name), ROUNDING)
         elif name != "page":
-            sys.exit(f"{name} is unknown; allowed: page, {', '.join([*SIZES, *BACKBONES])}")
+            sys.exit(f"{name} is unknown; allowed: page, {', '.join([*SIZES, *BACKBONE_NAMES])}")
         keras.utils.clear_session()
         print(name, flush=True)
     if NETWORKS.exists() and ROUNDING.exists():

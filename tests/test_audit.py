@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from rows import BACKBONES, make_rows, row
 
-from lib.audit import claims
-from lib.audit import doubts as audit
+from lib.audit import claims, doubts
 from lib.audit.claims import CLAIMS
 from lib.audit.intervals import Estimate, Interval, Noise, Score
 from lib.audit.scores import noises, scores
@@ -103,8 +102,8 @@ def test_without_rows_nothing_is_tested():
 
 
 def test_an_interval_does_not_depend_on_the_groups_beside_it(df):
-    alone = audit.final_gains(Results(df[df["backbone"] == "MobileNet"]))
-    beside = audit.final_gains(Results(df))
+    alone = doubts.final_gains(Results(df[df["backbone"] == "MobileNet"]))
+    beside = doubts.final_gains(Results(df))
     beside = beside[beside["backbone"] == "MobileNet"].set_index("method").loc[alone["method"]]
     bounds = ["low", "high"]
     np.testing.assert_allclose(alone[bounds].to_numpy(), beside[bounds].to_numpy(), atol=1e-12)
@@ -183,7 +182,7 @@ def _hits(rng, p, images):
 @pytest.mark.parametrize(("seeds", "by"), [((0, 1, 2), "another seed"), ((0,), "the same run")])
 def test_selecting_among_equal_blocks_is_optimistic(seeds, by):
     """Thirty equal blocks: the best of them on 1000 images is too good by two standard errors."""
-    table = audit.optimism(Results(_blocks(np.random.default_rng(0), 30, 0.6, seeds=seeds)))
+    table = doubts.optimism(Results(_blocks(np.random.default_rng(0), 30, 0.6, seeds=seeds)))
     (one,) = table.to_dict("records")
     assert one["blocks"] == 30 and one["optimism"] == pytest.approx(one["reported"] - one["honest"])
     standard_error = np.sqrt(0.6 * 0.4 / 1000)
@@ -222,31 +221,31 @@ def test_the_rank_correlation_of_a_search_with_itself_is_one():
     ]
     short = pd.concat(search)
     long = Results(short.assign(split="train[:70%]"), search_split="train[:70%]")
-    (one,) = audit.rank_correlation(Results(short), long).to_dict("records")
+    (one,) = doubts.rank_correlation(Results(short), long).to_dict("records")
     assert one["rho"] == one["low"] == one["high"] == pytest.approx(1)
     assert one["place"] == 1 and one["lost"] == 0
 
 
 def test_two_settings_are_compared_cell_by_cell(df):
     better = df.assign(hits=pack_hits(np.ones(300, bool)))
-    table = audit.setting_gains(Results(df), Results(better))
+    table = doubts.setting_gains(Results(df), Results(better))
     assert (table["second"] == 1).all() and (table["low"] > 0).all()
     assert np.allclose(table["second"] - table["first"], table["gain"])
     assert len(table) == 3 * 7
-    assert audit.setting_gains(Results(df), NOTHING).empty
+    assert doubts.setting_gains(Results(df), NOTHING).empty
 
 
 def test_the_same_rows_give_the_same_verdicts(df):
     tested = (claims.verdicts(Results(df))["status"] != "not tested").sum()
-    assert audit.same_verdicts(Results(df), Results(df)) == (tested, tested)
-    assert audit.same_verdicts(Results(df), NOTHING) == (0, 0)
+    assert doubts.same_verdicts(Results(df), Results(df)) == (tested, tested)
+    assert doubts.same_verdicts(Results(df), NOTHING) == (0, 0)
     flipped = df.assign(hits=df["hits"].map(lambda text: pack_hits(~unpack_hits(text, 300))))
-    same, of = audit.same_verdicts(Results(df), Results(flipped))
+    same, of = doubts.same_verdicts(Results(df), Results(flipped))
     assert same < of == tested
 
 
 def test_gains_name_depth_kind_and_weights(df):
-    table = audit.layer_gains(Results(df), {})
+    table = doubts.layer_gains(Results(df), {})
     vgg = table[table["backbone"] == "VGG16"]
     assert len(vgg) == 13 and vgg["depth"].iloc[0] == 0 and vgg["depth"].iloc[-1] == 1
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
@@ -256,12 +255,12 @@ def test_ranks_of_two_searches_are_compared_block_by_block(df):
     vgg = Results(df).only("VGG16")
     flipped = vgg.rows.assign(val_accuracy=1 - vgg.rows["val_accuracy"])
     upside_down = Results(flipped.iloc[::-1])
-    assert audit.same_ranks(vgg, vgg) == dict.fromkeys(SEARCHES[:3], pytest.approx(1))
-    assert audit.same_ranks(vgg, upside_down) == dict.fromkeys(SEARCHES[:3], pytest.approx(-1))
+    assert doubts.same_ranks(vgg, vgg) == dict.fromkeys(SEARCHES[:3], pytest.approx(1))
+    assert doubts.same_ranks(vgg, upside_down) == dict.fromkeys(SEARCHES[:3], pytest.approx(-1))
 
 
 def test_a_method_gains_what_it_is_above_baseline_1(df):
-    table = audit.final_gains(Results(df)).set_index(["backbone", "method"])
+    table = doubts.final_gains(Results(df)).set_index(["backbone", "method"])
     assert len(table) == 3 * 7  # the paper's other methods, and random
     means = df[df["split"] == "train[:70%]"].groupby(["backbone", "method"])["val_accuracy"].mean()
     expected = means["VGG16", "top_3"] - means["VGG16", "baseline_1"]
@@ -270,13 +269,13 @@ def test_a_method_gains_what_it_is_above_baseline_1(df):
     unchosen = table.xs("random", level="method")
     np.testing.assert_allclose(unchosen["gain"], unchosen["paper"])
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
-    assert audit.final_gains(Results(df[df["method"] != "baseline_1"])).empty
+    assert doubts.final_gains(Results(df[df["method"] != "baseline_1"])).empty
 
 
 def test_variances_leave_each_backbone_out_in_turn(df):
-    table = audit.variances(Results(df))
+    table = doubts.variances(Results(df))
     assert table.index.tolist()[0] == "all" and len(table) == 4
-    assert len(audit.variances(Results(make_rows(["VGG16"])))) == 0
+    assert len(doubts.variances(Results(make_rows(["VGG16"])))) == 0
 
 
 def _repeated(counts):
@@ -290,7 +289,7 @@ def _repeated(counts):
 
 
 def test_early_epochs_rank_as_the_last_does_when_nothing_crosses():
-    table = audit.stop_early(_repeated([[[i, 2 * i, 3 * i]] * 2 for i in (10, 20, 30, 40)]))
+    table = doubts.stop_early(_repeated([[[i, 2 * i, 3 * i]] * 2 for i in (10, 20, 30, 40)]))
     assert table["epoch"].tolist() == [1, 2, 3]
     np.testing.assert_allclose(table[["again", "end"]], 1)
     np.testing.assert_allclose(table["accuracy"], np.array([25, 50, 75]) / 300)
@@ -300,15 +299,17 @@ def test_early_epochs_rank_as_the_last_does_when_nothing_crosses():
 def test_ranks_are_compared_between_seeds_and_never_within_one():
     """Two seeds that rank the blocks the other way round, each the same way in both epochs."""
     up, down = [10, 20, 30], [30, 20, 10]
-    table = audit.stop_early(_repeated([[[a] * 2, [b] * 2] for a, b in zip(up, down, strict=True)]))
+    table = doubts.stop_early(
+        _repeated([[[a] * 2, [b] * 2] for a, b in zip(up, down, strict=True)])
+    )
     np.testing.assert_allclose(table[["again", "end"]], -1)
     np.testing.assert_allclose(table["between"], 0)
 
 
 def test_a_search_with_one_seed_says_nothing_about_stopping(df):
-    assert audit.stop_early(Results(df)).empty
+    assert doubts.stop_early(Results(df)).empty
 
 
 def test_the_last_epoch_is_compared_with_the_best(df):
-    table = audit.last_against_best(Results(df))
+    table = doubts.last_against_best(Results(df))
     assert (table["mean"] >= 0).all() and set(BACKBONES) >= set(df["backbone"])

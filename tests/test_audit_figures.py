@@ -6,8 +6,7 @@ import pytest
 from committed import RESULTS as COMMITTED
 from rows import row
 
-from lib.audit import doubts as audit
-from lib.audit import figures, tables
+from lib.audit import doubts, figures, tables
 from lib.audit.claims import CLAIMS, STATUSES
 from lib.controls import Controls, read_controls
 from lib.ledger import read_results
@@ -59,7 +58,7 @@ def test_gains_are_drawn_beside_the_papers(results, controls):
     paper, *ours = (np.asarray(x, float) for x in shown)
     assert paper[0] == pytest.approx(0.875568 - 0.828338)  # Table I, MobileNet, Baseline II
     for x, source in zip(ours, (results, native), strict=True):
-        gains = audit.final_gains(source).set_index("method")["gain"]
+        gains = doubts.final_gains(source).set_index("method")["gain"]
         np.testing.assert_allclose(x, gains[list(TABLE1[1:])])
 
 
@@ -75,7 +74,7 @@ def test_the_table_of_gains_has_a_column_a_network_and_scaling(results, controls
     epochs = "64 px, 8 / 3 epochs"
     assert header[1:] == [f"MobileNet<br>[0, 1], {epochs}", f"MobileNet<br>native, {epochs} |"]
     (best,) = [line for line in lines if line[0] == "| final: Top 3"]
-    gain = audit.final_gains(results).set_index("method").loc["top_3"]
+    gain = doubts.final_gains(results).set_index("method").loc["top_3"]
     ours = f"**{gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]**"
     assert best[1] == f"{ours} ({gain['paper']:+.3f})" and gain["paper"] != gain["gain"]
     (norm,) = [line for line in lines if line[0] == "| search: one BatchNorm"]
@@ -101,7 +100,7 @@ def test_a_long_search_with_one_seed_says_nothing_about_stopping(results, contro
 
 def test_a_point_for_each_size_and_baseline(results, controls):
     sizes = controls.each("sizes")
-    table = audit.by_size(results, sizes)
+    table = doubts.by_size(results, sizes)
     expected = [64, *(source.rows["image_size"].iloc[0] for source in sizes)]
     assert table["image_size"].tolist() == sorted(expected) and len(expected) > 1
     assert dict(zip(table["image_size"], table["values"], strict=True))[96] == 4 * 3 * 3

@@ -10,7 +10,6 @@ from keras.src.legacy.saving import legacy_h5_format
 
 from lib.backbones import build as backbones
 from lib.backbones.build import (
-    BACKBONES,
     classifier,
     file_names,
     find_weights,
@@ -18,9 +17,10 @@ from lib.backbones.build import (
     scale_inputs,
     weights_digest,
 )
+from lib.backbones.records import BACKBONE_NAMES
 from lib.params import InputError
 
-WITH_WEIGHTS = dict(zip(BACKBONES, (13, 54, 104, 86, 102), strict=True))
+WITH_WEIGHTS = dict(zip(BACKBONE_NAMES, (13, 54, 104, 86, 102), strict=True))
 
 
 def thin(name, **options):
@@ -31,7 +31,7 @@ def weighted(model):
     return [layer.name for layer in model.layers if layer.weights]
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BACKBONE_NAMES)
 def test_backbone_computes_what_keras_computes_and_its_twin_has_its_layers(name):
     """The renaming copy keeps order, wiring and non-layer operations of Keras' model."""
     options = {"include_top": False, "weights": None, "input_shape": (32, 32, 3)}
@@ -198,7 +198,7 @@ def test_bad_arguments_are_named(change, message, monkeypatch, tmp_path):
 
 def test_scale_inputs():
     images = np.array([0, 51, 255], dtype="uint8").reshape(1, 1, 1, 3)
-    flat = {n: scale_inputs(images, n, "native").ravel() for n in BACKBONES}
+    flat = {n: scale_inputs(images, n, "native").ravel() for n in BACKBONE_NAMES}
     np.testing.assert_allclose(scale_inputs(images, "VGG16", "unit").ravel(), [0, 0.2, 1])
     np.testing.assert_allclose(flat["MobileNetV3Small"], [0, 51, 255])
     np.testing.assert_allclose(flat["MobileNet"], [-1, -0.6, 1], rtol=1e-6)

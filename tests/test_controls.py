@@ -3,7 +3,7 @@
 import pytest
 
 from lib import controls
-from lib.audit import doubts as audit
+from lib.audit import doubts
 from lib.audit.claims import layers_against_seeds
 from lib.audit.figures import audit_epochs
 from lib.ledger import read_results
@@ -26,7 +26,7 @@ def params(tmp_path_factory):
 
 def test_the_search_is_repeated_layer_by_layer(params):
     rows = read_results(params.results_dir)
-    (table,) = audit.seeds(Results(rows)).values()
+    (table,) = doubts.seeds(Results(rows)).values()
     assert table.shape == (13, SEEDS)
     assert len(list(layers_against_seeds(Results(rows)))) == 1
 
@@ -37,7 +37,7 @@ def test_the_long_search_has_every_seed_and_epoch(params):
         method: n * SEEDS
         for method, n in {"baseline_1": 1, "baseline_2": 1, "random": 1, "block_wise": 5}.items()
     }
-    assert audit.stop_early(long)["epoch"].tolist() == [1, 2]
+    assert doubts.stop_early(long)["epoch"].tolist() == [1, 2]
     assert len(audit_epochs(long, 1).axes) == 3
 
 

@@ -23,7 +23,8 @@ from against_keras import (
 from keras import ops
 
 from lib import train
-from lib.backbones.build import BACKBONES, load_backbone, scale_inputs, weights_digest
+from lib.backbones.build import load_backbone, scale_inputs, weights_digest
+from lib.backbones.records import BACKBONE_NAMES
 from lib.lanes import model as fusion
 from lib.lanes import steps as steps_module
 from lib.lanes.trunk import read_graph
@@ -123,7 +124,7 @@ def network_of(backbone: keras.Model, blocks: list[Block], task: Task) -> Networ
 
 # XLA compiles each reference run for up to a minute on two cores: on JAX, the plainest alone and
 # the branching backbone below, unless ALL_BACKBONES is set.
-NAMES = BACKBONES if not JAX or os.environ.get("ALL_BACKBONES") else ("VGG16",)
+NAMES = BACKBONE_NAMES if not JAX or os.environ.get("ALL_BACKBONES") else ("VGG16",)
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -6,14 +6,15 @@ import keras
 import pytest
 
 from lib import partition
-from lib.backbones.build import BACKBONES, load_backbone
+from lib.backbones.build import load_backbone
+from lib.backbones.records import BACKBONE_NAMES
 from lib.params import InputError
 from lib.partition import Block
 
-WITH_WEIGHTS = dict(zip(BACKBONES, (13, 54, 104, 86, 102), strict=True))
+WITH_WEIGHTS = dict(zip(BACKBONE_NAMES, (13, 54, 104, 86, 102), strict=True))
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+@pytest.fixture(scope="module", params=BACKBONE_NAMES)
 def named_twin(request):
     twin = load_backbone(request.param, image_size=32, weights="none", thin=True)
     return request.param, twin

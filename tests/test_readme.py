@@ -10,33 +10,33 @@ from rows import row
 from lib.ledger import read_results
 from lib.params import ROOT
 from lib.results import Results
-from lib.upkeep import pages as readme
+from lib.upkeep import pages
 
-TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in readme.PAGES}
+TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in pages.PAGES}
 
 
 @pytest.fixture(scope="module")
 def made():
-    return readme.contents(PROJECT)
+    return pages.contents(PROJECT)
 
 
 def test_each_table_stands_in_one_page(made):
     for name in made:
-        pages = [t for t in TEXTS.values() if readme.replaced(t, name, "something else\n") != t]
-        assert len(pages) == 1, name
+        there = [t for t in TEXTS.values() if pages.replaced(t, name, "something else\n") != t]
+        assert len(there) == 1, name
 
 
 def test_a_table_that_was_altered_is_found_and_mended(tmp_path, made):
     for page, text in TEXTS.items():
         (tmp_path / page).parent.mkdir(exist_ok=True)
         (tmp_path / page).write_text(text, encoding="utf-8")
-    assert list(readme.outdated(tmp_path, made)) == []
+    assert list(pages.outdated(tmp_path, made)) == []
     page = tmp_path / "docs" / "speed.md"
     page.write_text(TEXTS["docs/speed.md"].replace("ratio", "ration"), encoding="utf-8")
-    (problem,) = readme.outdated(tmp_path, made)
+    (problem,) = pages.outdated(tmp_path, made)
     assert problem.startswith(f"{page}: its tables are not what the rows give")
-    readme.refresh(tmp_path, made)
-    assert list(readme.outdated(tmp_path, made)) == []
+    pages.refresh(tmp_path, made)
+    assert list(pages.outdated(tmp_path, made)) == []
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere():
@@ -50,14 +50,14 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
 def test_other_rows_give_another_table():
     folders = RESULTS, RESULTS.with_name("cpu_native")
     results = [Results(read_results(folder)) for folder in folders]
-    assert readme.comparison(*results) in TEXTS["README.md"]
+    assert pages.comparison(*results) in TEXTS["README.md"]
     for which, source in enumerate(results):
         better = source.rows.assign(val_accuracy=source.rows["val_accuracy"] + 0.01)
         other = [*results[:which], source.with_rows(better), *results[which + 1 :]]
-        assert readme.comparison(*other) not in TEXTS["README.md"]
+        assert pages.comparison(*other) not in TEXTS["README.md"]
 
 
 def test_a_run_of_two_methods_costs_once():
     rows = pd.DataFrame([row(seconds=1800.0), row(method="top_3", seconds=1800.0)])
     rows = pd.concat([rows, pd.DataFrame([row(seconds=3600.0, key="another key")])])
-    assert readme.costs({"cpu": rows}) == "The committed rows of `cpu`: VGG16 2 runs in 1.5 h.\n"
+    assert pages.costs({"cpu": rows}) == "The committed rows of `cpu`: VGG16 2 runs in 1.5 h.\n"

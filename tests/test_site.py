@@ -15,6 +15,7 @@ from lib.params import ROOT, InputError
 from lib.upkeep import site
 
 NAMES = ("01_baselines", "02_layer_wise")
+ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def dot() -> str:
@@ -40,13 +41,15 @@ def pages(tmp_path_factory) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(new_notebook(cells=cells), path)
     (folder / "executed/07_figures.failed.ipynb").write_text("{}")
-    return site.build(folder / "executed", folder / "site")
+    shutil.copytree(folder / "executed/VGG16", folder / "executed/build-mine")  # another run
+    return site.build(folder / "executed", ["VGG16"], folder / "site")
 
 
 def test_every_source_has_a_page(pages):
     names = {path.relative_to(pages[0].parent).as_posix() for path in pages}
     docs = {f"docs/{path.stem}.html" for path in (ROOT / "docs").glob("*.md")}
-    ours = {f"notebooks/{n}.html" for n in ("07_figures", *map("VGG16/{}".format, NAMES))}
+    ours = {f"notebooks/VGG16/{name}.html" for name in NAMES}
+    ours |= {f"notebooks/{p.stem}.html" for p in ALL if p.stem not in NAMES}
     assert names == {"index.html"} | docs | ours
 
 
@@ -60,6 +63,7 @@ def test_links_stay_inside_and_nothing_is_loaded_from_elsewhere(pages):
             link = tag["href"].partition("#")[0]
             if link and not link.startswith(("http://", "https://")):
                 assert (page.parent / link).is_file(), (page, link)
+                assert not link.endswith(".ipynb"), (page, link)
         assert not body.find("script")
 
 
@@ -81,7 +85,7 @@ def test_links_of_all_networks_lead_to_the_first_network(pages):
 
 def test_without_executed_notebooks_there_is_no_site(tmp_path):
     with pytest.raises(InputError, match="holds no executed notebooks; allowed: after make paper"):
-        site.build(tmp_path, tmp_path / "site")
+        site.build(tmp_path, ["VGG16"], tmp_path / "site")
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from lib import tune
 from lib.__main__ import main
 from lib.audit.intervals import Interval
 from lib.backbones.build import scale_inputs
+from lib.backbones.records import RECORDS
 from lib.params import ROOT, InputError
 from lib.partition import Block
 from lib.photos.drawn import procedural_flowers
@@ -388,7 +389,7 @@ def test_options_arrive_as_they_were_typed(tmp_path):
     assert made.stdout.strip() == str(list(given.values()))
 
 
-@pytest.mark.parametrize("name", ["VGG16", "MobileNet", "MobileNetV3Small", "DenseNet121"])
+@pytest.mark.parametrize("name", {r.native: name for name, r in RECORDS.items()}.values())
 def test_preprocessing_inside_the_network_is_what_it_was_pre_trained_with(name):
     photos = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     inside = keras.ops.convert_to_numpy(fit._scaling(name)(photos.astype("float32")))

@@ -14,7 +14,6 @@ from lib.controls import read_controls
 from lib.ledger import append_row, pack_hits, read_results, run_key
 from lib.params import load_params
 from lib.results import Results, planned
-from lib.upkeep import pages as readme
 from lib.upkeep.verify import (
     UNFINISHED,
     files_wrong,
@@ -161,7 +160,8 @@ def repository(tmp_path, monkeypatch):
         target.parent.mkdir(exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
     shutil.copy(PROJECT / "figures" / "bench.svg", tmp_path / "figures")
-    monkeypatch.setattr(readme, "outdated", lambda root: [])  # there is none
+    monkeypatch.setattr(pages, "contents", lambda root: {})
+    monkeypatch.setattr(pages, "outdated", lambda root, made: [])  # there is none
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "-A")
     for name in ADDED:

@@ -15,7 +15,7 @@ from ..report.figures import draw_all
 from ..report.paper import accuracies
 from ..report.style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 from ..results import NOTHING, Results, backbones_of
-from . import doubts as audit
+from . import doubts
 from .claims import verdicts
 from .tables import layer_gains, verdict_table
 
@@ -54,7 +54,7 @@ def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
             paper = printed.loc[name, list(shown)] - printed.loc[name, "baseline_1"]
             ax.plot(paper, places, "D", ms=5, mfc="none", color=GREY)
         for source, ink, shift in ours:
-            some = audit.final_gains(source.only(name)).set_index("method").reindex(shown)
+            some = doubts.final_gains(source.only(name)).set_index("method").reindex(shown)
             bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
             y = places + shift
             ax.errorbar(some["gain"], y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour(ink))
@@ -79,7 +79,7 @@ def audit_epochs(long: Results, chosen: int) -> Drawing:
         thin = method == "block_wise"
         style = {"lw": 0.7, "alpha": 0.5} if thin else {"lw": 2}
         left.plot(range(1, len(curve) + 1), curve, color=colour(method), **style)
-    for _, table in audit.stop_early(long).groupby("backbone"):
+    for _, table in doubts.stop_early(long).groupby("backbone"):
         for ax, column, ink, text in (
             (middle, "again", "block_wise", "same epoch"),
             (middle, "end", "sliding_window", "last epoch"),
@@ -112,7 +112,7 @@ def audit_seeds(*sources: Results) -> Drawing:
     sources: each of one setting; those of repeated searches are shown. What a seed adds to all
     layers alike is taken off first, as in `lib.audit.claims.layers_against_seeds`.
     """
-    tables = [(source, *pair) for source in sources for pair in audit.seeds(source).items()]
+    tables = [(source, *pair) for source in sources for pair in doubts.seeds(source).items()]
     searches = [source.only(name).searched for source, name, _ in tables]
     shown = pd.concat([runs[runs["method"] == "layer_wise"] for runs in searches])
     shown["block"] += shown["input_scaling"]  # repeats are counted by block
@@ -136,7 +136,7 @@ def audit_seeds(*sources: Results) -> Drawing:
 @styled
 def audit_sizes(results: Results, sizes: Sequence[Results]) -> Drawing:
     """Both baselines' final accuracy against the size of the photos."""
-    shown = pd.concat([source.final for source in audit.with_sizes(results, sizes)])
+    shown = pd.concat([source.final for source in doubts.with_sizes(results, sizes)])
     shown = shown[shown["method"].isin(BASELINES)]
     title = "Audit · Do small photos fail Baseline II?"
     by_pixels = shown.assign(block=shown["image_size"].astype(str))  # repeats are counted by block
@@ -148,7 +148,7 @@ def audit_sizes(results: Results, sizes: Sequence[Results]) -> Drawing:
             points.index, points["mean"], points["std"], fmt="o-", ms=4, capsize=3,
             color=colour(method), label=label(method),
         )  # fmt: skip
-    table = audit.by_size(results, sizes)
+    table = doubts.by_size(results, sizes)
     ticks = [f"{n}\n({v})" for n, v in zip(table["image_size"], table["values"], strict=True)]
     ax.set_xticks(table["image_size"], ticks)
     ax.set_xlabel("pixels (values of a channel that the last BatchNorms see in a step)")
@@ -194,7 +194,7 @@ def save_audit(results: Results, controls: Controls, folder: str | Path) -> list
     folder.mkdir(parents=True, exist_ok=True)
     native, long, sizes = controls["native"], controls["epochs"], controls.each("sizes")
     figures = {"audit_gains": audit_gains(results, native), "audit_depth": audit_depth(results)}
-    if audit.seeds(results):
+    if doubts.seeds(results):
         figures["audit_seeds"] = audit_seeds(results, native)
     if len(long):
         chosen = int(results.search["epochs"].iloc[0])

@@ -11,7 +11,7 @@ from ..report.captions import caption
 from ..report.layers import layer_kinds
 from ..report.tables import markdown
 from ..results import NOTHING, Results, backbones_of
-from . import doubts as audit
+from . import doubts
 from .claims import DECIDED, STATUSES, layers_against_seeds, verdicts
 
 
@@ -22,7 +22,7 @@ def layer_gains(results: Results) -> pd.DataFrame:
         for name in results.backbones
         for layer, kind in layer_kinds(name).items()
     }
-    return audit.layer_gains(results, kinds)
+    return doubts.layer_gains(results, kinds)
 
 
 def verdict_table(results: Results, native: Results = NOTHING) -> str:
@@ -89,8 +89,8 @@ def _gains_of(results: Results, batch_norms: Results) -> tuple[pd.DataFrame, ...
     same = ["backbone", "image_size", "input_scaling", "epochs"]
     more = batch_norms.rows.merge(results.rows[same].drop_duplicates(), on=same)
     both = pd.concat([results.rows, more], ignore_index=True)
-    final = audit.final_gains(results.with_rows(both) if len(more) else results)
-    return final, layer_gains(results), audit.optimism(results)
+    final = doubts.final_gains(results.with_rows(both) if len(more) else results)
+    return final, layer_gains(results), doubts.optimism(results)
 
 
 def _column(
@@ -128,7 +128,7 @@ def remarks(results: Results, controls: Controls, *topics: str) -> str:
 
 def _about_winners(results: Results, controls: Controls) -> Iterator[str]:
     for source in (results, controls["native"]):
-        found, final = audit.optimism(source), audit.final_gains(source)
+        found, final = doubts.optimism(source), doubts.final_gains(source)
         luck = (final["paper"] - final["gain"])[final["method"].isin(APPROACHES)]
         if len(found) and len(luck):
             again = (found["by"] == "another seed").sum()
@@ -144,7 +144,7 @@ def _about_winners(results: Results, controls: Controls) -> Iterator[str]:
 
 
 def _about_inputs(results: Results, controls: Controls) -> Iterator[str]:
-    table = audit.setting_gains(results, controls["native"])
+    table = doubts.setting_gains(results, controls["native"])
     for name, gains in table.groupby("backbone", sort=False):
         yield (
             f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
@@ -162,7 +162,7 @@ def _gains(table: pd.DataFrame) -> str:
 
 
 def _about_ranks(results: Results, controls: Controls) -> Iterator[str]:
-    for _, ranks in audit.rank_correlation(results, controls["blocks"]).iterrows():
+    for _, ranks in doubts.rank_correlation(results, controls["blocks"]).iterrows():
         yield (
             f"- **{ranks['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
             f"{ranks['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
@@ -191,7 +191,7 @@ def _about_seeds(results: Results, controls: Controls) -> Iterator[str]:
 
 
 def _about_epochs(results: Results, controls: Controls) -> Iterator[str]:
-    gap = audit.last_against_best(results).groupby("split")["mean"].mean()
+    gap = doubts.last_against_best(results).groupby("split")["mean"].mean()
     parts = [f"{mean:.3f} after {split}" for split, mean in gap.items()]
     if parts:
         yield (
@@ -205,7 +205,7 @@ def _about_stopping(results: Results, controls: Controls) -> Iterator[str]:
     if not (len(results) and len(long)):
         return
     chosen, last = results.search["epochs"].iloc[0], long.rows["epochs"].iloc[0]
-    table = audit.stop_early(long).set_index(["backbone", "epoch"])
+    table = doubts.stop_early(long).set_index(["backbone", "epoch"])
     for name in table.index.unique("backbone"):
         now, end = table.loc[name, chosen], table.loc[name, last]
         yield (
@@ -226,8 +226,8 @@ def _about_reruns(results: Results, controls: Controls) -> Iterator[str]:
         for name in long.backbones:
             one, other = short.only(name), long.only(name)
             if len(one):
-                same, tested = audit.same_verdicts(one, other)
-                ranks = audit.same_ranks(one, other).items()
+                same, tested = doubts.same_verdicts(one, other)
+                ranks = doubts.same_ranks(one, other).items()
                 yield (
                     f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
                     f" {same} of {tested} claims get the same verdict; the blocks' accuracies in"
@@ -237,7 +237,7 @@ def _about_reruns(results: Results, controls: Controls) -> Iterator[str]:
 
 
 def _about_sizes(results: Results, controls: Controls) -> Iterator[str]:
-    table = audit.by_size(results, controls.each("sizes"))
+    table = doubts.by_size(results, controls.each("sizes"))
     for name, sizes in table.groupby("backbone", sort=False):
         parts = [
             f"{r['gap']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] at {r['image_size']} px"

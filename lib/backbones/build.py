@@ -21,9 +21,8 @@ import keras
 import numpy as np
 
 from ..params import ROOT, InputError, resolve_path
-from .records import ALPHA_BACKBONES, BACKBONE_NAMES, RECORDS, backbone_name, is_model_file
+from .records import ALPHA_BACKBONES, RECORDS, backbone_name, is_model_file
 
-BACKBONES = BACKBONE_NAMES  # the paper's, in the order of its Table I
 EMBEDDED = ROOT / "lib" / "weights"
 
 # Keras' MobileNets remember BatchNorm statistics over 1000 steps (momentum 0.999), longer than a
@@ -211,7 +210,7 @@ def check_takes_files(name):
     if not RECORDS[name].weight_files:
         raise InputError(
             f"weights: a file cannot be given to {name}, which Keras builds with a layer more for "
-            "its ImageNet weights; allowed: imagenet, none, or a .keras file in backbones"
+            "its ImageNet weights; allowed: imagenet, none, or (not in make photos) a .keras file"
         )
 
 

@@ -38,6 +38,7 @@ def gains(results: Results, backbone: str, method: str) -> pd.DataFrame:
     alone = results.winner("baseline_1", backbone)[results.select_on]
     results.winner(method, backbone)  # says so where there are none
     rows = results.in_order(method, backbone)
+    rows = rows[rows["layers"] != ""]  # a window without weights is Baseline I
     place = {name: i for i, name in enumerate(results.layer_order(backbone), start=1)}
     places = [[place[name] for name in text.split(";")] for text in rows["layers"]]
     ends = {"first": [min(p) for p in places], "last": [max(p) for p in places]}

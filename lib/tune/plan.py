@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from ..backbones.records import RECORDS
 from ..lanes.memory import plan_lanes
 from ..lanes.trunk import Graph, read_graph
 from .candidates import Candidate, candidates
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors
 
-SIZES = (224, 192, 160, 128, 96, 64)  # what image_size: auto may become
-NATIVE = 224  # what all five networks were trained with
+SIZES = (192, 160, 128, 96, 64)  # what image_size: auto may become, below the network's own
 BACKWARD = 2.0  # a backward pass costs about two forward passes
 # Seconds of one core to trace and compile a fused model, and each call of a layer in it.
 # Measured with MobileNetV3Small, MobileNet and VGG16, 1 to 30 lanes, 64 px.
@@ -50,19 +50,27 @@ def make_plan(settings: Settings, backbone: keras.Model, photos: int) -> Plan:
     """The largest size that the minutes allow, or the one that is asked for.
 
     Args:
-        backbone: of 224 pixels or of any other size; its graph tells the others' work by area.
+        backbone: of any size of photos; its graph tells the others' work by area.
         photos: how many there are.
     """
     graph, speed = read_graph(backbone), measured_speed(backbone)
     found = candidates(backbone, settings.candidates, settings.window)
-    work = works(settings, graph, found, photos)
+    work = works(settings, found, photos)
     area = backbone.input_shape[1] ** 2
-    asked = SIZES if settings.image_size == "auto" else (settings.image_size,)
+    asked = sizes(settings.backbone)
+    if settings.image_size != "auto":
+        asked = (settings.image_size,)
     for size in asked:
         minutes = _seconds(graph, work, photos, speed * size**2 / area) / 60
         if minutes <= settings.minutes or size == asked[-1]:
             break
     return Plan(size, minutes)
+
+
+def sizes(name: str) -> tuple[int, ...]:
+    """What image_size: auto may become: the size that a network was pre-trained with, or less."""
+    record = RECORDS[name]
+    return record.imagenet_size, *(size for size in SIZES if size >= record.least_size)
 
 
 def measured_speed(backbone: keras.Model, images: int = 16) -> float:
@@ -77,7 +85,7 @@ def measured_speed(backbone: keras.Model, images: int = 16) -> float:
     return min(seconds) / images
 
 
-def works(settings: Settings, graph: Graph, found: Sequence[Candidate], photos: int) -> list[Work]:
+def works(settings: Settings, found: Sequence[Candidate], photos: int) -> list[Work]:
     """What the strategy, the confirmation and the final training will train, as far as is known.
 
     Which candidates survive is not known: those in the middle of the list stand for them.

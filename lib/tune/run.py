@@ -28,7 +28,7 @@ from .export import export, load, save
 from .fit import fit
 from .folder import Listing, Photos, Twins, find_twins, list_folder, read_photos
 from .lanes import PhotoStudy, pooled
-from .plan import NATIVE, Plan, make_plan
+from .plan import Plan, make_plan, sizes
 from .settings import Settings
 from .split import Split, check_counts, read_groups, split_photos
 from .strategies import STRATEGIES, Search
@@ -143,14 +143,15 @@ def _plan(settings: Settings, listing: Listing) -> Plan:
     The size depends on how fast this machine is just now, and rows of another size are of no use.
     """
     path = settings.out_dir / "plan.json"
-    values = {k: v for k, v in asdict(settings).items() if k not in ("dir", "out", "exports")}
+    values = {k: v for k, v in asdict(settings).items() if k not in FREE or k == "minutes"}
     text = json.dumps([values, listing.digests, listing.labels])
     key = hashlib.sha256(text.encode()).hexdigest()
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.pop("of") == key:
             return Plan(**kept)
-    size = NATIVE if settings.image_size == "auto" else settings.image_size
+    auto = settings.image_size == "auto"
+    size = sizes(settings.backbone)[0] if auto else settings.image_size
     plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
     write_whole(path, json.dumps(asdict(plan) | {"of": key}))
     return plan
@@ -196,7 +197,7 @@ def _found(job: Job) -> Iterator[str]:
 # --------------------------------------------------------------------------------------- the answer
 
 
-def answer(job: Job, say: Callable[[str], None] = print) -> Answer:
+def answer(job: Job) -> Answer:
     """Choose, confirm, train again, test and save; what is done already is read from its rows."""
     start = time.perf_counter()
     winner = STRATEGIES[job.settings.strategy].choose(job.search)
@@ -204,7 +205,7 @@ def answer(job: Job, say: Callable[[str], None] = print) -> Answer:
     gain, epochs, curves = _confirmed(job, alone, winner)
     kept = winner if gain is not None and gain.low > 0 else alone
     final = {c.layers: _tested(job, c, epochs[c.layers]) for c in (alone, kept)}
-    model = _model(job, kept, epochs[kept.layers])
+    model = _model(job, kept)
     test = job.photos.images[job.split.test]
     classes = final[kept.layers].probabilities.argmax(axis=1)
     exports = export(model, job.settings.out_dir, job.settings.exports, test, classes)
@@ -274,7 +275,7 @@ def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
     return Tested(np.array(kept.pop("probabilities"), "float32"), **kept)
 
 
-def _model(job: Job, candidate: Candidate, epochs: int) -> keras.Model:
+def _model(job: Job, candidate: Candidate) -> keras.Model:
     """The network to take home, put where it is looked for, and loaded from there."""
     model, names = load(_place(job, candidate) / MODEL)
     save(model, names, job.settings.out_dir / MODEL)

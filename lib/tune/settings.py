@@ -175,15 +175,25 @@ class Settings:
 
 
 RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Settings)}
-TEXTS = frozenset(("dir", "out", "backbone", "weights", "strategy", "groups", "gradient"))
+TEXTS = frozenset(("dir", "out", "backbone", "weights", "strategy", "groups", "gradient", "layers"))
+LISTS = frozenset(("candidates", "exports"))  # words between blanks will do
 
 
 def load_settings(values: Mapping[str, Any]) -> Settings:
     """The settings of these values by name. Raises InputError."""
-    given = accepted(values, "photos", RULES)
+    given = accepted({k: _as_list(k, v) for k, v in values.items()}, "photos", RULES)
     if "dir" not in given:
         raise InputError("photos: DIR is missing; allowed: DIR=<folder with one folder per class>")
     return Settings(**given)
+
+
+def _as_list(name: str, value: Any) -> Any:
+    """What a command line gives as words: names between blanks, and a share of the layers."""
+    if name in LISTS and isinstance(value, str):
+        return value.split()
+    if name == "layers" and isinstance(value, str) and re.fullmatch(r"[01]?\.?\d+", value.strip()):
+        return float(value)
+    return value
 
 
 def _check_together(settings: Settings) -> None:

@@ -14,14 +14,15 @@ import numpy as np
 import pandas as pd
 
 from ..audit.figures import write_all
-from ..backbones.build import BACKBONES, load_backbone
+from ..backbones.build import load_backbone
+from ..backbones.records import BACKBONE_NAMES
 from ..controls import read_controls
 from ..ledger import read_results, run_key, unpack_hits
 from ..methods import method, methods
 from ..params import ROOT, InputError, Params, load_params
 from ..provenance import own_git
 from ..results import Results, planned
-from . import pages as readme
+from . import pages
 from .speed import read_bench, save_bench
 
 UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
@@ -46,7 +47,7 @@ def verify(root: Path = ROOT) -> Iterator[str]:
         bench = read_bench(root / "results" / "bench.csv")
         problems = _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
         yield from _ours(problems, root, ours)
-    yield from readme.outdated(root, readme.contents(root))
+    yield from pages.outdated(root, pages.contents(root))
 
 
 def results_wrong(root: Path, ours: set[Path]) -> Iterator[str]:
@@ -134,7 +135,8 @@ def rows_lacking(rows: pd.DataFrame, params: Params | None) -> Iterator[str]:
         for tuned in wanted:
             mine = runs[runs["method"] == tuned]
             search = mine[mine["split"] == params.search_split] if params else mine
-            lacking = _partition(name, tuned) - set(search["layers"])
+            window = params.window if params else 3
+            lacking = _partition(name, tuned, window) - set(search["layers"])
             if lacking:
                 yield f"{tuned}-{name}: {len(lacking)} blocks lack a run, such as {min(lacking)!r}"
             elif search.empty:
@@ -155,13 +157,14 @@ def _repeats_wrong(finals: pd.DataFrame, params: Params) -> Iterator[str]:
 
 
 @cache
-def _partition(name: str, tuned: str) -> set[str]:
+def _partition(name: str, tuned: str, window: int) -> set[str]:
     """The tuned layers of every block of a method; none where rows decide (ranks, random draws)."""
     record = method(tuned)
-    if record.ranked or record.role == "start" or name not in BACKBONES:
+    if record.ranked or record.role == "start" or name not in BACKBONE_NAMES:
         return set()
     backbone = load_backbone(name, image_size=32, weights="none")
-    return {";".join(block.layers) for block in record.propose(backbone, Params("any"), {})}
+    blocks = record.propose(backbone, Params("any", window=window), {})
+    return {";".join(block.layers) for block in blocks}
 
 
 def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iterator[str]:
