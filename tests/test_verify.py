@@ -14,6 +14,7 @@ from lib.controls import read_controls
 from lib.ledger import append_row, pack_hits, read_results, run_key
 from lib.params import load_params
 from lib.results import Results, planned
+from lib.upkeep import pages
 from lib.upkeep.verify import (
     UNFINISHED,
     files_wrong,
