@@ -30,6 +30,16 @@ def test_a_gain_is_above_the_classifier_alone_and_a_block_lies_where_its_layers_
         assert row["last"] - row["first"] + 1 >= len(inside)
 
 
+def test_a_window_without_weights_is_no_bar(results):
+    rows = results.rows.copy()
+    windows = (rows["method"] == "sliding_window") & (rows["backbone"] == "MobileNet")
+    first = rows.index[windows & (rows["split"] == results.search_split)][0]
+    rows.loc[first, "layers"] = ""
+    bare = results.with_rows(rows)
+    every = explore.gains(results, "MobileNet", "sliding_window")
+    assert len(explore.gains(bare, "MobileNet", "sliding_window")) == len(every) - 1
+
+
 def test_the_map_has_a_bar_a_block_and_names_the_best(results):
     drawing = explore.network_map(results, "MobileNet", "block_wise")
     (ax,) = drawing.axes

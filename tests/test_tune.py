@@ -29,7 +29,7 @@ from lib.tune.card import model_card
 from lib.tune.confirm import Confirmed
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
-from lib.tune.plan import Plan, make_plan
+from lib.tune.plan import Plan, make_plan, sizes
 from lib.tune.report import report
 from lib.tune.run import network
 
@@ -300,6 +300,8 @@ def test_predict_writes_a_row_a_photo_and_names_what_it_cannot_read(found, job, 
         assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-4)
     one, _ = tune.predict(model, rows[0]["file"], str(tmp_path / "one.csv"))
     assert one.read_text("utf-8").splitlines()[1:] == [target.read_text("utf-8").splitlines()[1]]
+    words = [f"model={model}", f"dir={photos}", f"out={tmp_path / 'again.csv'}"]
+    assert main(["predict", *words]) == 1  # one could not be read
 
 
 def test_predict_refuses_in_one_line(tmp_path, capsys):
@@ -317,16 +319,33 @@ def test_predict_refuses_in_one_line(tmp_path, capsys):
 # ---------------------------------------------------------------------------------- before training
 
 
+def test_sizes_are_those_that_a_network_takes():
+    assert sizes("MobileNetV3Small") == (224, 192, 160, 128, 96, 64)
+    assert sizes("NASNetLarge")[:2] == (331, 192)
+    for name, record in RECORDS.items():
+        assert min(sizes(name)) >= record.least_size, name
+
+
+def test_words_of_a_command_become_lists_and_shares():
+    def settings(**values):
+        return tune.load_settings({"dir": "x", **values})
+
+    assert settings(candidates="layers stages", exports="").candidates == ("layers", "stages")
+    assert settings(exports="").exports == ()
+    for text, layers in (("*project*", "*project*"), ("0.3", 0.3), ("1", 1.0)):
+        assert settings(strategy="fixed", layers=text).layers == layers
+
+
 def test_the_size_is_the_largest_that_the_minutes_allow(monkeypatch):
     settings = tune.load_settings({"dir": "x", **THIN, "image_size": "auto"})
     backbone = network(settings, 224)
     monkeypatch.setattr("lib.tune.plan.measured_speed", lambda _: 0.05)
-    sizes = []
+    found = []
     for minutes in (1, 3, 10, 1000):
         plan = make_plan(replace(settings, minutes=minutes), backbone, 300)
         assert plan.minutes <= minutes or plan.image_size == 64
-        sizes.append(plan.image_size)
-    assert sizes == sorted(sizes) and sizes[-1] == 224 and sizes[0] < 224
+        found.append(plan.image_size)
+    assert found == sorted(found) and found[-1] == 224 and found[0] < 224
     asked = replace(settings, image_size=100, strategy="fixed", layers="block5*")
     cheap, dear = (make_plan(s, backbone, 300) for s in (asked, replace(settings, image_size=100)))
     assert cheap.image_size == dear.image_size == 100 and cheap.minutes < dear.minutes

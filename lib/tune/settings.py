@@ -121,7 +121,7 @@ class Settings:
     # true: flips, small turns and zooms in the final training.
     augment: bool = _setting(flag(), default=False)
     # What is written beside model.keras where the installed packages can.
-    exports: tuple[str, ...] = _setting(list_of(one_of(*EXPORTS)), default=EXPORTS)
+    exports: tuple[str, ...] = _setting(list_of(one_of(*EXPORTS), least=0), default=EXPORTS)
     # Root of all random numbers; 0 to 2147483647.
     seed: int = _setting(whole(0, 2**31 - 1), default=0)
     # Runs trained side by side, and memory in GiB: as in lib.params.
