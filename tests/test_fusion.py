@@ -127,7 +127,13 @@ def network_of(backbone: keras.Model, blocks: list[Block], task: Task) -> Networ
 NAMES = BACKBONE_NAMES if not JAX or os.environ.get("ALL_BACKBONES") else ("VGG16",)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+LONG = ("MobileNetV2", "ResNet50V2")  # the costliest, with what the others have
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in NAMES],
+)
 def network(request) -> Network:
     backbone = load_backbone(request.param, image_size=SIZE, weights="embedded", thin=True)
     return network_of(backbone, six_blocks(backbone), flowers(request.param))

@@ -46,6 +46,7 @@ def frame(tmp_path, *rows):
     return read_results(tmp_path)
 
 
+@pytest.mark.long
 def test_everything_that_is_committed_is_sound():
     assert list(verify(PROJECT)) == []
 
