@@ -210,11 +210,13 @@ ALONE = env $(addprefix -u ,$(OPTIONS) BLOCKWISE_CACHE TF_NUM_INTRAOP_THREADS \
   KERAS_HOME="$(CURDIR)/build/tests/keras" IPYTHONDIR="$(CURDIR)/build/tests/ipython"
 
 # A process a core, each file in one of them: tests of a file share networks that take long to make.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 unit: env
-	@$(ALONE) $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not long"
+	@$(ALONE) $(PY) -m pytest $(IN_PARALLEL) -m "not long"
 
 unit-long: env
-	@$(ALONE) $(PY) -m pytest -m long
+	@$(ALONE) $(PY) -m pytest $(IN_PARALLEL) -m long
 
 unit-jax: env
 	@$(ALONE) KERAS_BACKEND=jax $(PY) -m pytest tests/test_fusion.py tests/test_trunk.py
