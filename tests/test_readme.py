@@ -1,5 +1,6 @@
 """The tables in the README and in docs/ are what the committed rows give."""
 
+import csv
 import re
 
 import pandas as pd
@@ -61,3 +62,15 @@ def test_a_run_of_two_methods_costs_once():
     rows = pd.DataFrame([row(seconds=1800.0), row(method="top_3", seconds=1800.0)])
     rows = pd.concat([rows, pd.DataFrame([row(seconds=3600.0, key="another key")])])
     assert pages.costs({"cpu": rows}) == "The committed rows of `cpu`: VGG16 2 runs in 1.5 h.\n"
+
+
+def test_every_claim_names_a_command_and_a_file_that_are_there():
+    with (ROOT / "docs" / "claims.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 5
+    for claim in rows:
+        make, target, *_ = claim["command"].split()
+        assert make == "make" and target in targets, claim
+        assert (ROOT / claim["file"]).is_file(), claim
+        assert claim["tolerance"] and float(claim["minutes"] or 1) > 0, claim
