@@ -242,3 +242,11 @@ def test_choices_are_made_by_other_photos():
     share, _ = choices(right, count=4)
     np.testing.assert_allclose(share, 1 / 4)
     assert choices(right, sd=0.5)[1].mean() > 0.1  # the noise of the chosen
+
+
+def test_scatter_that_the_photos_account_for_leaves_a_finite_interval():
+    noise = Noise(runs=0.02, photos=0.02, freedom=1)  # of two runs: all of it by chance in photos
+    one, other = (Score(np.arange(300) < n, {n: 1.0}, noise) for n in (150, 156))
+    found = difference(one, other)
+    assert found.freedom == 1
+    assert found.interval().high - found.interval().low < 1

@@ -186,7 +186,8 @@ def score(rows: pd.DataFrame, noise: Noise) -> Score:
 def estimate(*terms: tuple[float, Score]) -> Estimate:
     """A weighted sum of scores on the same photos, such as a difference.
 
-    Its error's degrees of freedom are Satterthwaite's.
+    Its error's degrees of freedom are Satterthwaite's, and 1 at least: where the photos account for
+    all of the scatter between few runs, the formula gives next to none, and no finite interval.
     """
     photos = sum(weight * part.photos for weight, part in terms)
     variance, doubt = photos.var(ddof=1) / len(photos), 0.0
@@ -195,7 +196,7 @@ def estimate(*terms: tuple[float, Score]) -> Estimate:
         if squares:
             variance += squares * noise.variance
             doubt += (squares * noise.mean_square) ** 2 / (noise.freedom or np.nan)
-    freedom = variance**2 / doubt if doubt else np.inf
+    freedom = max(1.0, variance**2 / doubt) if doubt else np.inf
     return Estimate(float(photos.mean()), float(np.sqrt(variance)), float(freedom))
 
 

@@ -133,16 +133,17 @@ def _html(source: Path) -> str:
         return markdown2html(source.read_text(encoding="utf-8"))
     exporter = HTMLExporter(template_name="basic")
     notebook = nbformat.read(source, as_version=4)
-    _without_widgets(notebook)
+    _results_only(notebook)
     return exporter.from_notebook_node(notebook)[0]
 
 
-def _without_widgets(notebook: nbformat.NotebookNode) -> None:
-    """Take out what needs a kernel: a page has none."""
+def _results_only(notebook: nbformat.NotebookNode) -> None:
+    """Take out what needs a kernel, which a page has not, and progress bars and libraries' logs."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+            shown = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+            cell.outputs = [o for o in shown if o.get("name") != "stderr"]
 
 
 def _local_links(body: BeautifulSoup) -> Iterator[tuple]:
