@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lib.backbones.build import BACKBONES, load_backbone
+from lib.backbones.build import load_backbone
+from lib.backbones.records import BACKBONE_NAMES
 from lib.lanes import trunk as trunk_module
 from lib.lanes.trunk import Trunk, choose_cut, read_graph, run_calls
 from lib.params import InputError
@@ -19,7 +20,7 @@ def images(n=2):
     return np.random.default_rng(0).random((n, SIZE, SIZE, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BACKBONE_NAMES)
 def test_trunk_and_rest_are_the_whole_at_every_cut(name):
     backbone = load_backbone(name, image_size=SIZE, weights="none")
     graph, photo = read_graph(backbone), ops.convert_to_tensor(images(1))
@@ -34,7 +35,7 @@ def test_trunk_and_rest_are_the_whole_at_every_cut(name):
     )
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BACKBONE_NAMES)
 def test_cuts_one_after_the_other_equal_the_whole(name):
     """Each cut's outputs come from the previous cut's, across residual units too."""
     backbone = load_backbone(name, image_size=SIZE, weights="none")
