@@ -6,7 +6,8 @@ import pandas as pd
 from against_keras import distances, known, moved, train_alone, worst
 from networks import NETWORKS, PAGE, ROUNDING, SIZES, blocks_of, flowers, page, randomise
 
-from lib.backbones.build import BACKBONES, load_backbone
+from lib.backbones.build import load_backbone
+from lib.backbones.records import BACKBONE_NAMES
 from lib.partition import baseline_2
 
 
@@ -30,7 +31,7 @@ def test_fused_is_as_near_to_plain_as_plain_is_to_itself():
     assert (measured["fused"] < np.maximum(1e-2, 5 * plain)).all()
     plain = rounding[["plain_weights", "plain_further_weights"]].max(axis=1)
     assert (rounding["fused_weights"] < np.maximum(1e-2, 5 * plain)).all()
-    assert set(rounding["network"]) == set(BACKBONES)
+    assert set(rounding["network"]) == set(BACKBONE_NAMES)
 
 
 def test_a_refused_network_is_said_with_its_line():
