@@ -132,7 +132,7 @@ def test_two_claims_against_the_papers_own_table():
 
 
 def test_the_table_names_the_projects_backbones():
-    from lib.backbones.build import BACKBONES
+    from lib.backbones.records import BACKBONE_NAMES
 
-    assert tuple(paper.accuracies().index) == BACKBONES
+    assert tuple(paper.accuracies().index) == BACKBONE_NAMES
     assert ROOT in paper.FILE.parents
