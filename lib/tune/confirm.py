@@ -39,9 +39,8 @@ class Confirmed:
     def gain(self) -> Interval:
         """What the last candidate adds to the first, with its paired 95 % interval.
 
-        from ..audit.intervals import Estimate, Interval, pooled, scatter
-        from ..ledger import unpack_hits
-        from ..photos.dataset import Dataset
+        For other photos, and for other runs: what chance adds from run to run beyond what the
+        photos show, see `lib.audit.intervals`. Degrees of freedom are Satterthwaite's.
         """
         hits = self.hits[[0, -1]].astype(float)
         each, folds = hits.mean(axis=1), np.unique(self.folds)
