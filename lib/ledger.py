@@ -133,6 +133,11 @@ def unpack_hits(text: str, images: int) -> np.ndarray:
     return np.unpackbits(packed, count=images).astype(bool)
 
 
+def unpack_curve(text: str) -> np.ndarray:
+    """A row's `curve`: how many evaluation images are right after each epoch, int ``(epochs,)``."""
+    return np.array(text.split(";"), int)
+
+
 # ---------------------------------------------------------------------------------- writing
 
 

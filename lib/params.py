@@ -147,7 +147,7 @@ _ALPHA = Rule(
     ),
 )
 _LANE = whole(1, 512)
-_LANES = Rule(f"auto or {_LANE.allowed}", lambda v: v == "auto" or _LANE.accepts(v))
+LANES = Rule(f"auto or {_LANE.allowed}", lambda v: v == "auto" or _LANE.accepts(v))
 
 
 def _param(rule: Rule, about: str, **default: Any) -> Any:
@@ -295,7 +295,7 @@ class Params:
         default="fused",
     )
     lanes: int | str = _param(
-        _LANES,
+        LANES,
         "Runs trained side by side in one fused model; auto: as many as the memory allows.",
         default="auto",
     )

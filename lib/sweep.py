@@ -426,11 +426,17 @@ class Study:
     def _train_group(
         self, group: Sequence[Run], train: Trunk, evaluation: Trunk, task: Task, bar: tqdm
     ) -> list[History]:
-        """Train the runs of one fused model; nothing of it is kept but the histories."""
+        """Build one fused model and train its runs."""
         gc.collect()
         task = replace(task, order_seed=group[0].order_seed)
         model = fuse(train, [run.block for run in group], [run.seed for run in group], task)
         steps = fused_steps(model, train, evaluation, task, self.memory(task).batch_floats())
+        return self._train_steps(group, steps, task, bar)
+
+    def _train_steps(
+        self, group: Sequence[Run], steps: Any, task: Task, bar: tqdm
+    ) -> list[History]:
+        """Train the runs of one fused model; nothing of it is kept but the histories."""
         return train_fused(steps, task, lambda _: bar.update(len(group)))
 
     def train_fused(self, runs: Sequence[Run], task: Task) -> dict[str, History]:

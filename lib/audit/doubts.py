@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import bootstrap, spearmanr
 
 from ..backbones.records import OTHER_KIND
+from ..ledger import unpack_curve
 from ..methods import PAPER, SEARCHES, TABLE1
 from ..results import Results
 from .claims import components, findings, status
@@ -304,8 +305,7 @@ def _curves(results: Results, method: str) -> dict[str, np.ndarray]:
     for name, runs in rows.groupby("backbone", sort=False):
         table = runs.pivot(index="block", columns="repeat", values="curve").dropna()
         if table.shape[1] > 1 and len(table) > 2:
-            texts = table.to_numpy()
-            counts = [[[int(n) for n in text.split(";")] for text in row] for row in texts]
+            counts = [[unpack_curve(text) for text in row] for row in table.to_numpy()]
             curves[name] = np.array(counts) / runs["eval_images"].iloc[0]
     return curves
 

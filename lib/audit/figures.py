@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from ..backbones.records import NORM
 from ..controls import Controls
+from ..ledger import unpack_curve
 from ..methods import BASELINES, TABLE1, colour, label
 from ..report.captions import caption
 from ..report.figures import draw_all
@@ -74,7 +75,7 @@ def audit_epochs(long: Results, chosen: int) -> Drawing:
     fig = new_figure(title, caption(rows, "block"), WIDTH, 4.2)
     left, middle, right = fig.subplots(1, 3)
     for (method, _), runs in rows.groupby(["method", "block"], sort=False):
-        curves = np.array([[int(n) for n in c.split(";")] for c in runs["curve"]])
+        curves = np.array([unpack_curve(text) for text in runs["curve"]])
         curve = curves.mean(axis=0) / runs["eval_images"].iloc[0]
         thin = method == "block_wise"
         style = {"lw": 0.7, "alpha": 0.5} if thin else {"lw": 2}

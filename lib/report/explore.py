@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from ..errors import InputError
-from ..ledger import unpack_hits
+from ..ledger import unpack_curve, unpack_hits
 from ..methods import BASELINES, SEARCHES, colour, label
 from ..params import Params
 from ..photos.dataset import at_hand, load_data
@@ -102,7 +102,7 @@ def learning_curves(results: Results, backbone: str, method: str) -> Drawing:
 
 def _curve(run) -> tuple[np.ndarray, np.ndarray]:
     """Epochs from 1 on, and the accuracy after each."""
-    accuracies = np.array(run["curve"].split(";"), int) / run["eval_images"]
+    accuracies = unpack_curve(run["curve"]) / run["eval_images"]
     return np.arange(1, len(accuracies) + 1), accuracies
 
 

@@ -8,10 +8,9 @@ from itertools import groupby
 import keras
 
 from .. import partition
+from ..methods import BASELINES
 from ..params import InputError
 from ..partition import Block
-
-BASELINES = ("baseline_1", "baseline_2")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..audit.intervals import Estimate, Interval, pooled, scatter
-from ..ledger import unpack_hits
+from ..ledger import unpack_curve, unpack_hits
 from ..photos.dataset import Dataset
 from .candidates import Candidate
 from .lanes import PhotoStudy
@@ -61,7 +61,7 @@ def confirm(
     settings: Settings,
     dataset: Dataset,
     split: Split,
-    of: Sequence[Candidate],
+    pair: Sequence[Candidate],
     folder: Path,
 ) -> Confirmed:
     """Cross-validate candidates over the folds of the training photos.
@@ -71,14 +71,14 @@ def confirm(
         folder: of the rows; each fold has a folder in it.
     """
     tables = [
-        _fold(study, settings, dataset, split, of, fold, folder / f"fold_{fold + 1}")
+        _fold(study, settings, dataset, split, pair, fold, folder / f"fold_{fold + 1}")
         for fold in range(split.folds.max() + 1)
     ]
     hits = np.concatenate([h for h, _ in tables], axis=2)
     weights = [h.shape[2] for h, _ in tables]
     curves = np.average([c for _, c in tables], axis=0, weights=weights)
     folds = np.repeat(np.arange(len(weights)), weights)
-    return Confirmed(tuple(of), hits, folds, curves)
+    return Confirmed(tuple(pair), hits, folds, curves)
 
 
 def _fold(
@@ -86,20 +86,20 @@ def _fold(
     settings: Settings,
     dataset: Dataset,
     split: Split,
-    of: Sequence[Candidate],
+    pair: Sequence[Candidate],
     fold: int,
     folder: Path,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hits ``(candidates, repeats, photos)`` and curves ``(candidates, epochs)`` of one fold."""
     scored = split.training[split.folds == fold]
     others = np.concatenate([split.training[split.folds != fold], split.selection])
-    part = study.of(arranged(dataset, others, scored), folder, **slices(len(others)))
+    part = study.on(arranged(dataset, others, scored), folder, **slices(len(others)))
     runs = {
-        (c.layers, r): part.run(c.method, c.block, r) for c in of for r in range(settings.repeats)
+        (c.layers, r): part.run(c.method, c.block, r) for c in pair for r in range(settings.repeats)
     }
     part.train(list(runs.values()))
     rows = part.rows().drop_duplicates("key").set_index("key")
-    found = [[rows.loc[runs[c.layers, r].key] for r in range(settings.repeats)] for c in of]
+    found = [[rows.loc[runs[c.layers, r].key] for r in range(settings.repeats)] for c in pair]
     hits = [[unpack_hits(row["hits"], len(scored)) for row in one] for one in found]
     curves = [np.mean([curve(row) for row in one], axis=0) for one in found]
     return np.array(hits), np.array(curves)
@@ -112,7 +112,7 @@ def best_epoch(curve: np.ndarray) -> int:
 
 def curve(row: pd.Series) -> np.ndarray:
     """Accuracy after each epoch of a run."""
-    return np.array(row["curve"].split(";"), float) / row["eval_images"]
+    return unpack_curve(row["curve"]) / row["eval_images"]
 
 
 def arranged(dataset: Dataset, train: np.ndarray, evaluation: np.ndarray) -> Dataset:

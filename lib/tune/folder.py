@@ -145,14 +145,14 @@ def _with_digests(
     folder: Path, found: Sequence[tuple[Path, Path]], left_out: list[LeftOut]
 ) -> Iterator[tuple[str, Path, str]]:
     """(SHA-256, path, name of the class folder) of the files that may be read."""
-    for path, of in found:
+    for path, label in found:
         try:
             with reading(folder / path), (folder / path).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except InputError:
             left_out.append(LeftOut(_text(path), "you may not read it"))
         else:
-            yield digest, path, of.name
+            yield digest, path, label.name
 
 
 def _classes(folder: Path, left_out: list[LeftOut]) -> list[Path]:

@@ -38,14 +38,14 @@ def measure(
     """
     model = _model(backbone, head, task.n_classes)
     names = weighted_layers(backbone)
-    of = [tunable_variables(backbone.get_layer(name)) for name in names]
-    gradient = _gradient(model, [v for variables in of for v in variables])
-    train = list(_gradients(gradient, of, task.train_images, task.train_targets, seed))
-    other = list(_gradients(gradient, of, task.eval_images, task.eval_targets, seed))
+    groups = [tunable_variables(backbone.get_layer(name)) for name in names]
+    gradient = _gradient(model, [v for variables in groups for v in variables])
+    train = list(_gradients(gradient, groups, task.train_images, task.train_targets, seed))
+    other = list(_gradients(gradient, groups, task.eval_images, task.eval_targets, seed))
     rows = []
     for i, name in enumerate(names):
         t, s = (np.mean([g[i] for g in part], axis=0) for part in (train, other))
-        w = np.concatenate([ops.convert_to_numpy(v).ravel() for v in of[i]])
+        w = np.concatenate([ops.convert_to_numpy(v).ravel() for v in groups[i]])
         g2 = np.mean([g[i] @ g[i] for g in train])
         rows.append((name, len(w), g2, w @ w, t @ s, t @ t, s @ s))
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -58,7 +58,11 @@ def _model(backbone: keras.Model, head: Sequence[np.ndarray], classes: int) -> k
 
 
 def _gradients(
-    gradient: Callable, of: Sequence[Sequence], images: np.ndarray, targets: np.ndarray, seed: int
+    gradient: Callable,
+    groups: Sequence[Sequence],
+    images: np.ndarray,
+    targets: np.ndarray,
+    seed: int,
 ) -> Iterator[list[np.ndarray]]:
     """Of each batch, the gradient of each layer as one vector."""
     order = np.random.default_rng(seed).permutation(len(images))
@@ -66,7 +70,7 @@ def _gradients(
     for start in range(0, min(len(order) - size + 1, size * BATCHES), size):
         rows = order[start : start + size]
         flat = iter([np.ravel(g) for g in gradient(images[rows], targets[rows])])
-        yield [np.concatenate([next(flat) for _ in variables]) for variables in of]
+        yield [np.concatenate([next(flat) for _ in variables]) for variables in groups]
 
 
 def _gradient(model: keras.Model, variables: Sequence[keras.Variable]) -> Callable:

@@ -6,7 +6,6 @@ other, and one that was interrupted goes on from the start of its runs.
 """
 
 import copy
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +18,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..lanes.model import FusedModel, Pool
-from ..lanes.trunk import Trunk
 from ..params import Params
 from ..partition import Block
 from ..photos.dataset import Dataset
 from ..sweep import Run, Study
-from ..train import History, LanePlateau, Task, fuse, fused_epoch, fused_steps
+from ..train import History, LanePlateau, Task, fused_epoch
 
 POOL = "pool"  # the last layer of a pooled backbone
 
@@ -75,7 +73,7 @@ class PhotoStudy(Study):
         other.params = replace(self.params, epochs=epochs, results=str(folder))
         return other
 
-    def of(self, dataset: Dataset, folder: Path, **values: Any) -> "PhotoStudy":
+    def on(self, dataset: Dataset, folder: Path, **values: Any) -> "PhotoStudy":
         """A study of other photos with the same backbone."""
         other = copy.copy(self)
         other.dataset, other.states = dataset, None
@@ -97,13 +95,10 @@ class PhotoStudy(Study):
     def check_rows(self, runs: Sequence[Run]) -> None:
         """Nothing: each folder of rows is named by the settings of its rows."""
 
-    def _train_group(
-        self, group: Sequence[Run], train: Trunk, evaluation: Trunk, task: Task, bar: tqdm
+    def _train_steps(
+        self, group: Sequence[Run], steps: Any, task: Task, bar: tqdm
     ) -> list[History]:
-        gc.collect()
-        task = replace(task, order_seed=group[0].order_seed)
-        model = fuse(train, [run.block for run in group], [run.seed for run in group], task)
-        steps = fused_steps(model, train, evaluation, task, self.memory(task).batch_floats())
+        """As in a `Study`, from where the lanes stand; where they end is kept."""
         found = [self.state(run) for run in group]
         known = None not in found and len({(s.epochs, s.steps) for s in found}) == 1
         states = go_on(steps, task, found if known else None, bar)
@@ -190,9 +185,10 @@ def _pieces(pool: Pool, flat: np.ndarray) -> list[np.ndarray]:
     return np.split(flat, np.cumsum(pool.sizes)[:-1]) if pool.sizes else []
 
 
-def _joined(model: FusedModel, states: Sequence[LaneState], of: Any) -> np.ndarray:
-    """The flat vector of what `of` finds for each lane and layer, in the pool's own order."""
-    found = [a for j, lane in enumerate(model.lanes) for n in lane.layers for a in of(states[j], n)]
+def _joined(model: FusedModel, states: Sequence[LaneState], read: Any) -> np.ndarray:
+    """The flat vector of what `read` finds for each lane and layer, in the pool's own order."""
+    lanes = zip(model.lanes, states, strict=True)
+    found = [a for lane, state in lanes for name in lane.layers for a in read(state, name)]
     return np.concatenate([*found, np.zeros(0, "float32")])
 
 

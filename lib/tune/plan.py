@@ -15,12 +15,12 @@ import numpy as np
 from ..backbones.records import RECORDS
 from ..lanes.memory import plan_lanes
 from ..lanes.trunk import Graph, read_graph
+from ..upkeep.cost import BACKWARD
 from .candidates import Candidate, candidates
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors
 
 SIZES = (192, 160, 128, 96, 64)  # what image_size: auto may become, below the network's own
-BACKWARD = 2.0  # a backward pass costs about two forward passes
 # Seconds of one core to trace and compile a fused model, and each call of a layer in it.
 # Measured with MobileNetV3Small, MobileNet and VGG16, 1 to 30 lanes, 64 px.
 MODEL, TRACE = 3.3, 0.018

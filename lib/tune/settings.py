@@ -10,6 +10,7 @@ from typing import Any
 from ..backbones.records import RECORDS
 from ..params import (
     ALPHA_BACKBONES,
+    LANES,
     WEIGHTS,
     InputError,
     Params,
@@ -34,8 +35,6 @@ EXPORTS = ("saved_model", "onnx", "litert")
 _TEXT = Rule("text", is_path)
 _SIZE = whole(32, 1024)
 _AUTO_SIZE = Rule(f"auto or {_SIZE.allowed}", lambda v: v == "auto" or _SIZE.accepts(v))
-_LANE = whole(1, 512)
-_LANES = Rule(f"auto or {_LANE.allowed}", lambda v: v == "auto" or _LANE.accepts(v))
 _SHARE = number(0, 1, open_low=True)
 _LAYERS = Rule(
     "a layer's name or a pattern of names such as 'expanded_conv_1*', several between spaces, or "
@@ -125,7 +124,7 @@ class Settings:
     # Root of all random numbers; 0 to 2147483647.
     seed: int = _setting(whole(0, 2**31 - 1), default=0)
     # Runs trained side by side, and memory in GiB: as in lib.params.
-    lanes: int | str = _setting(_LANES, default="auto")
+    lanes: int | str = _setting(LANES, default="auto")
     memory_gib: float | None = _setting(or_null(number(0.1, 4096)), default=None)
 
     def __post_init__(self) -> None:

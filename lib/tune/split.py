@@ -117,9 +117,9 @@ def _folds(
     photos: Photos, units: Sequence[Sequence[int]], training: np.ndarray, folds: int
 ) -> np.ndarray:
     """The fold of each training photo."""
-    of = {i: f for f, part in enumerate(_deal(photos, units, [1 / folds] * folds))
+    known = {i: f for f, part in enumerate(_deal(photos, units, [1 / folds] * folds))
           for unit in part for i in unit}  # fmt: skip
-    return np.array([of[i] for i in training], int)
+    return np.array([known[i] for i in training], int)
 
 
 def _check_enough(photos: Photos, units: Sequence[Sequence[int]]) -> None:
@@ -201,10 +201,10 @@ def _from_table(photos: Photos, table: str) -> Iterator[str]:
         raise InputError(f"groups: {path} cannot be read: {error}") from error
     if not rows or not {"file", "group"} <= set(rows[0]):
         raise InputError(f"groups: {path} needs a line of titles with the columns file and group")
-    of = {row["file"]: row["group"] for row in rows}
+    known = {row["file"]: row["group"] for row in rows}
     for photo in photos.paths:
-        if not of.get(photo):
+        if not known.get(photo):
             raise InputError(
                 f"groups: {path} has no group of {photo}; allowed: one for every photo"
             )
-        yield of[photo]
+        yield known[photo]

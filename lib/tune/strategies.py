@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..lanes.trunk import Trunk
 from ..train import LanePlateau, accuracy, fuse, fused_steps
-from ..tune import gradients
+from . import gradients
 from .candidates import Candidate, candidates, fixed, ranked, unlike
 from .lanes import LaneState, PhotoStudy, put_states
 from .settings import Settings
@@ -44,13 +44,13 @@ class Search:
         s = self.settings
         return candidates(self.study.backbone, s.candidates, s.window)
 
-    def scored(self, of: Sequence[Candidate], epochs: int) -> list[Candidate]:
+    def scored(self, some: Sequence[Candidate], epochs: int) -> list[Candidate]:
         """Train candidates for so many epochs, and return them from the best to the worst.
 
         By accuracy on the selection photos, then by loss, then nearer to the output.
         """
         study = self.study.at(epochs, self.folder / f"epochs_{epochs:03}")
-        study.train([study.run(c.method, c.block) for c in of])
+        study.train([study.run(c.method, c.block) for c in some])
         rows = study.rows().drop_duplicates("layers").set_index("layers")
         places = study.graph
 
@@ -59,13 +59,13 @@ class Search:
             lost = not np.isfinite(row["val_loss"])
             return lost, -row["val_accuracy"], row["val_loss"], -places.span(c.layers)[0]
 
-        return sorted(of, key=rank)
+        return sorted(some, key=rank)
 
-    def trained(self, of: Sequence[Candidate], epochs: int) -> list[LaneState]:
+    def trained(self, some: Sequence[Candidate], epochs: int) -> list[LaneState]:
         """Train candidates without writing rows: where each ends."""
         study = self.study.at(epochs, self.folder / "unwritten")
         study.states = {}
-        runs = [study.run(c.method, c.block) for c in of]
+        runs = [study.run(c.method, c.block) for c in some]
         study.train_fused(runs, study.task(study.params.search_split, epochs))
         return [study.state(run) for run in runs]
 
@@ -81,10 +81,10 @@ class Search:
         task = study.task(study.params.search_split, s.epochs)
         return gradients.measure(study.backbone, state.head[0], task, s.seed)
 
-    def by_gradient(self, of: Sequence[Candidate]) -> list[Candidate]:
+    def by_gradient(self, some: Sequence[Candidate]) -> list[Candidate]:
         """Candidates from the largest to the smallest gradient."""
-        found = gradients.scores(self.measured(), [c.layers for c in of], self.settings.gradient)
-        return sorted(of, key=lambda c: -found[c.layers])
+        found = gradients.scores(self.measured(), [c.layers for c in some], self.settings.gradient)
+        return sorted(some, key=lambda c: -found[c.layers])
 
 
 @dataclass(frozen=True)
@@ -101,60 +101,61 @@ class Strategy:
     choose: Callable[[Search], Candidate]
 
 
-def search(of: Search) -> Candidate:
+def exhaustive(search: Search) -> Candidate:
     """The paper's: train every candidate, then the best few layers of the ranking together."""
-    full, every = of.settings.epochs, of.everything
-    order = of.scored(every, full)
+    full, every = search.settings.epochs, search.everything
+    order = search.scored(every, full)
     layers = [c for c in order if c.kind == "layers"]
     if layers:
         places = {c.block.name: -i for i, c in enumerate(layers)}
-        every = unlike([*every, *ranked(of.study.backbone, places, RANKED)])
-        order = of.scored(every, full)
+        every = unlike([*every, *ranked(search.study.backbone, places, RANKED)])
+        order = search.scored(every, full)
     return order[0]
 
 
-def halving(of: Search) -> Candidate:
+def halving(search: Search) -> Candidate:
     """Successive halving over all candidates."""
-    return _halved(of, of.everything)
+    return _halved(search, search.everything)
 
 
-def shortlist(of: Search) -> Candidate:
+def shortlist(search: Search) -> Candidate:
     """The top tenth of each kind by gradient, then halving among them."""
-    every = of.everything
+    every = search.everything
     kinds = dict.fromkeys(c.kind for c in every if c.kind != "baseline")
     short = [c for c in every if c.kind == "baseline"]
     for kind in kinds:
-        order = of.by_gradient([c for c in every if c.kind == kind])
+        order = search.by_gradient([c for c in every if c.kind == kind])
         short += order[: math.ceil(SHORT * len(order))]
-    return _halved(of, unlike([*short, *_ranked_by_gradient(of)]))
+    return _halved(search, unlike([*short, *_ranked_by_gradient(search)]))
 
 
-def gradient(of: Search) -> Candidate:
+def gradient(search: Search) -> Candidate:
     """The candidate with the largest gradient, trained beside the classifier alone."""
-    every = [c for c in of.everything if c.kind != "baseline"]
-    return of.scored([of.everything[0], of.by_gradient(every)[0]], of.settings.epochs)[0]
+    every = [c for c in search.everything if c.kind != "baseline"]
+    pair = [search.everything[0], search.by_gradient(every)[0]]
+    return search.scored(pair, search.settings.epochs)[0]
 
 
-def graft(of: Search) -> Candidate:
+def graft(search: Search) -> Candidate:
     """Tune everything once; put the tuned weights of each candidate alone into the frozen network.
 
     The classifier is the one that was trained on the frozen network. The best graft is then tuned
     alone, beside the classifier alone and everything.
     """
-    every = of.everything
-    order = [c for c in _grafted(of, every) if c.kind != "baseline"]
-    return of.scored([*every[:2], order[0]], of.settings.epochs)[0]
+    every = search.everything
+    order = [c for c in _grafted(search, every) if c.kind != "baseline"]
+    return search.scored([*every[:2], order[0]], search.settings.epochs)[0]
 
 
-def fix(of: Search) -> Candidate:
+def fix(search: Search) -> Candidate:
     """The user's own layers."""
-    return fixed(of.study.backbone, of.settings.layers)
+    return fixed(search.study.backbone, search.settings.layers)
 
 
 STRATEGIES = {
     s.name: s
     for s in (
-        Strategy("search", "every candidate is trained, as in the paper", search),
+        Strategy("search", "every candidate is trained, as in the paper", exhaustive),
         Strategy("halving", "every candidate starts; after a few epochs most leave", halving),
         Strategy("shortlist", "the top tenth by gradient start; after a few epochs most leave",
                  shortlist),
@@ -165,10 +166,10 @@ STRATEGIES = {
 }  # fmt: skip
 
 
-def _ranked_by_gradient(of: Search) -> list[Candidate]:
-    names = list(of.measured()["layer"])
-    found = gradients.scores(of.measured(), [(n,) for n in names], of.settings.gradient)
-    return ranked(of.study.backbone, {n: found[(n,)] for n in names}, RANKED)
+def _ranked_by_gradient(search: Search) -> list[Candidate]:
+    names = list(search.measured()["layer"])
+    found = gradients.scores(search.measured(), [(n,) for n in names], search.settings.gradient)
+    return ranked(search.study.backbone, {n: found[(n,)] for n in names}, RANKED)
 
 
 def halvings(settings: Settings) -> list[int]:
@@ -181,16 +182,16 @@ def survivors(count: int, keep: float) -> int:
     return min(count, max(2, math.ceil(keep * count)))
 
 
-def _halved(of: Search, alive: Sequence[Candidate]) -> Candidate:
+def _halved(search: Search, alive: Sequence[Candidate]) -> Candidate:
     """The best of some candidates; the classifier alone never leaves."""
-    of.study.states = {}
-    for epochs in halvings(of.settings):
-        order = of.scored(alive, epochs)
+    search.study.states = {}
+    for epochs in halvings(search.settings):
+        order = search.scored(alive, epochs)
         first = next(c for c in alive if not c.layers)
         others = [c for c in order if c.layers]
-        alive = [first, *others[: survivors(len(others), of.settings.keep)]]
-        _forget(of.study, alive)
-    of.study.states = None
+        alive = [first, *others[: survivors(len(others), search.settings.keep)]]
+        _forget(search.study, alive)
+    search.study.states = None
     return order[0]
 
 
@@ -201,10 +202,10 @@ def _forget(study: PhotoStudy, alive: Iterable[Candidate]) -> None:
         del study.states[identity]
 
 
-def _grafted(of: Search, every: Sequence[Candidate]) -> list[Candidate]:
+def _grafted(search: Search, every: Sequence[Candidate]) -> list[Candidate]:
     """Candidates by the accuracy of their grafts, the best first."""
-    study, epochs = of.study, of.settings.epochs
-    alone, whole = of.trained(every[:2], epochs)
+    study, epochs = search.study, search.settings.epochs
+    alone, whole = search.trained(every[:2], epochs)
     task = study.task(study.params.search_split, epochs)
     memory = study.memory(task)
     evaluation = Trunk.from_images(study.graph, task.eval_images)

@@ -17,7 +17,7 @@ from ..audit.figures import write_all
 from ..backbones.build import load_backbone
 from ..backbones.records import BACKBONE_NAMES
 from ..controls import read_controls
-from ..ledger import read_results, run_key, unpack_hits
+from ..ledger import read_results, run_key, unpack_curve, unpack_hits
 from ..methods import method, methods
 from ..params import ROOT, InputError, Params, load_params
 from ..provenance import own_git
@@ -111,7 +111,7 @@ def _row_wrong(row: pd.Series) -> Iterator[str]:
         if not np.isclose(row[name] * row[images], round(row[name] * row[images]), atol=1e-6):
             yield f"{name} is {row[name]}, no multiple of 1/{row[images]}"
     try:
-        curve = [int(count) for count in row["curve"].split(";")]
+        curve = unpack_curve(row["curve"]).tolist()
         right = int(unpack_hits(row["hits"], row["eval_images"]).sum())
     except ValueError as error:
         yield str(error)
