@@ -74,7 +74,7 @@ class Settings:
     weights: str = _setting(name_or_path(*WEIGHTS), default="imagenet")
     # true: the thin twin, which has seen no photos. For tests.
     thin: bool = _setting(flag(), default=False)
-    # Height and width in pixels that the network sees; auto: that of its training, or as much of it as
+    # Height and width in pixels that the network sees; auto: that of its training, or as much as
     # `minutes` allow on this machine.
     image_size: int | str = _setting(_AUTO_SIZE, default="auto")
     # What image_size: auto may make of it, all in all; 1 to 10000.
