@@ -31,6 +31,8 @@ READING = ("plan", "settings", "params", "figures", "claim", "site")  # these st
 
 def main(arguments: list[str]) -> int:
     """Run one command; 2 and one line on standard error where the input is refused."""
+    if arguments[:1] == ["pool"]:
+        return pool(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
     commands = {f.__name__: f for f in (*ON_PARAMS, settings, params)} | OWN_PHOTOS
     parser.add_argument("command", choices=commands)
@@ -119,7 +121,7 @@ def check(params: Params) -> None:
     """Read the data and build every backbone, so that nothing that is wrong waits for its turn."""
     from .backend import check_keras
     from .photos.dataset import describe_classes, load_data
-    from .sweep import studies
+    from .sweep import plans
     from .upkeep.cost import check_room, estimate, report
 
     check_keras()
@@ -130,9 +132,9 @@ def check(params: Params) -> None:
     print(*describe_classes(dataset), sep="\n")
     print(f"  rows go to {readable(str(params.results_dir))}")
     costs = []
-    for study in studies(params):
-        study.check()
-        costs.append(estimate(study))
+    for plan in plans(params):
+        plan.check()
+        costs.append(estimate(plan))
     print(*report(params, costs), sep="\n", flush=True)
 
 
@@ -230,6 +232,24 @@ def migrate(params: Params) -> None:
         raise InputError(f"results: {params.results_dir} holds no rows; allowed: a folder of them")
     for path, changed in ledgers.items():
         print(f"{path}: {changed} rows have new keys")
+
+
+def pool(arguments: list[str]) -> int:
+    """Run a command with workers: ``pool --workers=2 -- COMMAND``; its exit status."""
+    from .pool.local import run
+
+    parser = argparse.ArgumentParser(prog="python -m lib pool", description=pool.__doc__)
+    parser.add_argument("--workers", default="", help="how many to start here; 0: none")
+    parser.add_argument(
+        "--scheduler", default="", help="a cluster that is there: tcp://... or file"
+    )
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args(arguments)
+    try:
+        return run(options.command, options.workers, options.scheduler)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def photos(words: list[str]) -> int:

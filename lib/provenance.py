@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -18,6 +19,22 @@ def versions() -> str:
 
     backend = keras.backend.backend()
     return f"python {python_version()}; keras {keras.__version__}; {backend} {version(backend)}"
+
+
+@cache
+def device() -> str:
+    """Where the backend trains: ``CPU``, or the first GPU's name."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return "CPU" if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in found]
+    return details[0].get("device_name", "GPU") if details else "CPU"
 
 
 def git_sha(root: Path = ROOT) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def free_memory(root: Path = Path("/")) -> int:
     root: where /proc and /sys are looked for.
     """
     return min([psutil.virtual_memory().available, *_left_in_groups(root)])
+
+
+def visible_gpus() -> list[str]:
+    """NVIDIA's GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return []  # no GPU, or none of NVIDIA's
+    return [line for line in found.stdout.split() if line.isdigit()]
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:

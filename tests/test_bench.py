@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from lib.params import InputError, load_params
-from lib.sweep import studies
+from lib.sweep import plans
+from lib.trainer import Trainer
 from lib.upkeep import bench
 from lib.upkeep.cost import check_room, estimate
 from lib.upkeep.speed import bench_figure, read_bench, speed_table, speed_words
@@ -56,14 +57,14 @@ def test_a_case_is_measured_both_ways_on_the_same_runs(params):
 
 
 def test_the_arithmetic_of_a_run_against_hand_computed_numbers(params):
-    study = next(studies(params))
-    task = study.task(params.search_split, params.epochs)
-    runs = {run.block.name: run for run in study.search_runs("layer_wise")}
-    last = study.graph.calls[study.graph.span(("block5_conv3",))[0]].macs
+    plan = next(plans(params))
+    task = Trainer(plan).task(params.search_split, params.epochs)
+    runs = {run.block.name: run for run in plan.search_runs("layer_wise")}
+    last = plan.graph.calls[plan.graph.span(("block5_conv3",))[0]].macs
     n_train, n_eval = 6, 18
     expected = 2 * (n_train * 3 * last + n_eval * last)
-    assert bench._macs(study, runs["block5_conv3"], task) == expected
-    cost = estimate(study)
+    assert bench._macs(plan, runs["block5_conv3"], task) == expected
+    cost = estimate(plan)
     assert cost.runs > 13 + 5 and cost.macs > expected and cost.hours > 0
 
 

@@ -15,8 +15,8 @@ from lib.ledger import append_row, read_results, run_key
 from lib.methods import methods
 from lib.params import InputError, Params, load_params
 from lib.photos.dataset import load_data, pack
+from lib.plan import Plan
 from lib.provenance import git_sha
-from lib.sweep import Study
 from lib.upkeep import bundle
 
 
@@ -81,9 +81,9 @@ def test_a_bundle_trains_what_the_project_would(tmp_path):
     subprocess.run(["sh", tree / "run.sh", "top_k=[3]"], env=environment, check=True, cwd="/")
 
     rows = read_results(tree / "results")
-    study = Study(params, "VGG16", load_data(params))
+    plan = Plan(params, "VGG16", load_data(params))
     searched = [m for m in methods(params) if not m.startswith("top_")]
-    assert {on_jax(r) for m in searched for r in study.search_runs(m)} <= set(rows["key"])
+    assert {on_jax(r) for m in searched for r in plan.search_runs(m)} <= set(rows["key"])
     assert (rows["split"] == params.final_split).sum() == params.repeats * len(set(rows["method"]))
     assert set(rows["backend"]) == {"jax"} and set(rows["git_sha"]) == {git_sha()}
 

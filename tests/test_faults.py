@@ -11,7 +11,7 @@ import pytest
 import torture
 from rows import row
 
-import lib.sweep
+import lib.trainer
 from lib.ledger import append_row, ledger_lock, read_ledger
 from lib.params import InputError, load_params
 from lib.results import Results
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_a_run_that_diverges_is_recorded_as_failed_and_not_trained_again(params, monkeypatch):
-    train = lib.sweep.train_fused
+    train = lib.trainer.train_fused
 
     def diverging(steps, task, on_epoch):
         histories = train(steps, task, on_epoch)
@@ -103,7 +103,7 @@ def test_a_run_that_diverges_is_recorded_as_failed_and_not_trained_again(params,
         histories[2].val_accuracy[-1] = 1.0
         return histories
 
-    monkeypatch.setattr(lib.sweep, "train_fused", diverging)
+    monkeypatch.setattr(lib.trainer, "train_fused", diverging)
     rows = search(params, "block_wise")
     failed = rows[rows["failed"] != ""]
     assert failed["failed"].tolist() == ["the loss is nan from epoch 1 on"]
@@ -113,7 +113,7 @@ def test_a_run_that_diverges_is_recorded_as_failed_and_not_trained_again(params,
 
 
 def test_a_layer_that_diverged_ranks_last(params, monkeypatch):
-    train = lib.sweep.train_fused
+    train = lib.trainer.train_fused
 
     def diverging(*arguments):
         histories = train(*arguments)
@@ -121,15 +121,15 @@ def test_a_layer_that_diverged_ranks_last(params, monkeypatch):
             history.val_loss[-1], history.val_accuracy[-1] = float("nan"), 1.0
         return histories
 
-    monkeypatch.setattr(lib.sweep, "train_fused", diverging)
+    monkeypatch.setattr(lib.trainer, "train_fused", diverging)
     failed = search(params, "layer_wise").query("failed != ''")["block"]
-    monkeypatch.setattr(lib.sweep, "train_fused", train)
+    monkeypatch.setattr(lib.trainer, "train_fused", train)
     (layers,) = search(params, "top_3")["layers"]
     assert len(failed) == 11 and len(set(layers.split(";")) - set(failed)) == 2
 
 
 def test_out_of_memory_halves_the_lanes_and_goes_on(params, monkeypatch, capsys):
-    train, tried = lib.sweep.train_fused, []
+    train, tried = lib.trainer.train_fused, []
 
     def small(steps, *rest):
         tried.append(len(steps.model.lanes))
@@ -137,7 +137,7 @@ def test_out_of_memory_halves_the_lanes_and_goes_on(params, monkeypatch, capsys)
             raise RuntimeError("RESOURCE_EXHAUSTED: 9 GiB")
         return train(steps, *rest)
 
-    monkeypatch.setattr(lib.sweep, "train_fused", small)
+    monkeypatch.setattr(lib.trainer, "train_fused", small)
     rows = search(params, "layer_wise")
     assert tried == [13, 6, 3, 3, 7, 3, 4]
     assert len(rows) == 13 and set(rows["lanes"]) == {3, 4}
@@ -148,7 +148,7 @@ def test_another_error_is_not_taken_for_lack_of_memory(params, monkeypatch):
     def broken(*_):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(lib.sweep, "train_fused", broken)
+    monkeypatch.setattr(lib.trainer, "train_fused", broken)
     with pytest.raises(RuntimeError, match="something else"):
         search(params, "block_wise")
 

@@ -9,7 +9,7 @@ from lib.methods import RECORDS, in_figure, is_method, label, method
 from lib.params import InputError, load_params
 from lib.report.figures import fig07_search_summary, fig08_final
 from lib.results import Results
-from lib.sweep import final, search, studies
+from lib.sweep import final, plans, search
 
 
 def test_the_lists_are_the_papers():
@@ -55,7 +55,7 @@ def test_methods_of_a_profile_come_in_the_papers_order_and_extra_ones_last():
 def test_an_extra_method_is_trained_and_drawn_like_the_papers(tmp_path):
     changes = {"backbones": ["VGG16"], "extra_methods": ["residual_units"], "n_images": 60}
     params = load_params("smoke", results=str(tmp_path / "rows"), **changes)
-    next(studies(params)).check()
+    next(plans(params)).check()
     search(params, "baseline_1", "block_wise", "residual_units")
     final(params, "residual_units")
     rows = read_results(params.results_dir)

@@ -13,7 +13,7 @@ from lib.backbones.build import _rebuild, load_backbone, scale_inputs, weights_d
 from lib.executed import prepare, resolved
 from lib.params import InputError, Params, from_notebook, load_params
 from lib.partition import weighted_layers
-from lib.sweep import final, search, studies
+from lib.sweep import final, plans, search, train_runs
 
 SIZES = {  # pixels: the least that each takes
     "EfficientNetB0": 32,
@@ -45,10 +45,10 @@ def params_of(tmp_path, backbone: str, engine: str = "fused", **changes) -> Para
 
 def searched(params: Params, last: int):
     """The search rows of the last blocks, so many, and of Baseline I."""
-    (study,) = studies(params)
-    runs = study.search_runs("block_wise")[-last:] + study.search_runs("baseline_1")
-    study.train(runs)
-    return study.results().rows.set_index(INDEX).sort_index()
+    (plan,) = plans(params)
+    runs = plan.search_runs("block_wise")[-last:] + plan.search_runs("baseline_1")
+    train_runs([plan], lambda _: runs)
+    return plan.results().rows.set_index(INDEX).sort_index()
 
 
 def assert_the_same(fused, plain) -> None:

@@ -6,21 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import lib.sweep
+import lib.trainer
+from lib.groups import FEW_LANES, GROUP_WORK, Grouping
 from lib.lanes.memory import MOST_LANES
 from lib.lanes.trunk import Trunk
 from lib.ledger import COLUMNS, read_ledger, read_results, rewrite_ledger, run_key, unpack_hits
 from lib.methods import BASELINES, methods
 from lib.params import InputError, load_params
+from lib.plan import Plan
 from lib.results import Results, planned
-from lib.sweep import (
-    FEW_LANES,
-    GROUP_WORK,
-    Study,
-    final,
-    search,
-    studies,
-)
+from lib.sweep import final, plans, search, train_runs
 from lib.upkeep.migrate import EARLIER, migrate
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
@@ -152,7 +147,7 @@ def test_rows_of_other_settings_are_refused_before_anything_is_trained(params):
 def test_rows_of_another_plan_are_refused_before_anything_is_trained(whole, change, message):
     params, rows = whole
     with pytest.raises(InputError, match=message):
-        next(studies(replace(params, **change))).check()
+        next(plans(replace(params, **change))).check()
     for again in (search, final):
         with pytest.raises(InputError, match=message):
             again(replace(params, **change), *methods(params))
@@ -177,7 +172,7 @@ def test_final_runs_of_a_block_that_another_score_picked_are_refused(whole):
     try:
         message = f"has {best['block']}, and the final runs of this profile would be of"
         with pytest.raises(InputError, match=f"{message} {second['block']};"):
-            next(studies(other)).check()
+            next(plans(other)).check()
         with pytest.raises(InputError, match=f"{message} {second['block']};"):
             final(other, "block_wise")
         seen = read_results(params.results_dir)
@@ -191,24 +186,24 @@ def test_final_runs_of_a_block_that_another_score_picked_are_refused(whole):
 def test_winners_are_blocks_that_the_search_proposes(whole):
     params, rows = whole
     Results(rows).check_winners()
-    study = next(studies(params))
-    study.check()
+    plan = next(plans(params))
+    plan.check()
     for method in methods(params):
-        proposed = {block.name for block in study.blocks(method)}
-        assert {run.block.name for run in study.final_runs(method)} <= proposed
+        proposed = {block.name for block in plan.blocks(method)}
+        assert {run.block.name for run in plan.final_runs(method)} <= proposed
 
 
 def test_slices_of_search_and_final_runs_must_differ(params):
     one = replace(params, final_split="train[:10%]")
-    for refused in (next(studies(one)).check, lambda: final(one, "baseline_1")):
+    for refused in (next(plans(one)).check, lambda: final(one, "baseline_1")):
         with pytest.raises(InputError, match="final_split: 'train.:10%.' is search_split too"):
             refused()
     assert not params.results_dir.exists()
 
 
 def test_whole_numbers_of_the_plateau_are_written_as_they_always_were(params):
-    study = next(studies(replace(params, plateau_min_delta=0, plateau_patience=0)))
-    assert study.search_runs("baseline_1")[0].settings["plateau"] == "0.1, 0, 0"
+    plan = next(plans(replace(params, plateau_min_delta=0, plateau_patience=0)))
+    assert plan.search_runs("baseline_1")[0].settings["plateau"] == "0.1, 0, 0"
 
 
 def test_rows_of_the_plan_are_those_of_its_methods_and_repeats(whole):
@@ -223,7 +218,7 @@ def test_one_lane_that_does_not_fit_is_one_line(params, monkeypatch):
     def exhausted(*_):
         raise MemoryError("no more")
 
-    monkeypatch.setattr(lib.sweep, "train_fused", exhausted)
+    monkeypatch.setattr(lib.trainer, "train_fused", exhausted)
     with pytest.raises(InputError, match=r"memory: VGG16 with one lane does not fit \(no more\)"):
         search(params, "baseline_1")
 
@@ -242,7 +237,7 @@ def test_an_earlier_versions_rows_say_how_to_keep_them(params):
 def test_all_batch_norms_can_be_tuned_together(params):
     with pytest.raises(InputError, match="batch_norm: .* has no BatchNorm"):
         search(params, "batch_norm")  # VGG16 has none
-    mobile = next(studies(replace(params, backbones=("MobileNet",))))
+    mobile = next(plans(replace(params, backbones=("MobileNet",))))
     (run,) = mobile.search_runs("batch_norm")
     assert len(run.block.layers) == 27
 
@@ -261,14 +256,14 @@ def test_final_runs_repeat_the_winner_with_other_seeds(whole):
 
 def test_each_repeat_has_its_own_order_of_the_photos_and_all_methods_share_it(whole):
     params, _ = whole
-    study = next(studies(params))
-    runs = [r for m in ("layer_wise", "baseline_2") for r in study.final_runs(m)]
+    plan = next(plans(params))
+    runs = [r for m in ("layer_wise", "baseline_2") for r in plan.final_runs(m)]
     assert [(r.repeat, r.order_seed) for r in runs] == [(0, 0), (1, 1)] * 2
-    groups = study.groups(runs, study.task(params.final_split, 1))
+    groups = Grouping(plan).cut(runs)
     assert [{r.order_seed for r in group} for group in groups] == [{0}, {1}]
-    shared = next(studies(replace(params, repeat_order="shared")))
+    shared = next(plans(replace(params, repeat_order="shared")))
     assert {r.order_seed for r in shared.final_runs("layer_wise")} == {0}
-    assert shared.search_runs("layer_wise")[0].key == study.search_runs("layer_wise")[0].key
+    assert shared.search_runs("layer_wise")[0].key == plan.search_runs("layer_wise")[0].key
 
 
 def test_methods_name_the_ranked_blocks(params):
@@ -277,44 +272,50 @@ def test_methods_name_the_ranked_blocks(params):
 
 
 def test_groups_are_neighbours_in_depth(params):
-    study = next(studies(replace(params, lanes=4)))
-    runs = study.search_runs("layer_wise")[::-1]
-    groups = study.groups(runs, study.task(params.search_split, 1))
+    plan = next(plans(replace(params, lanes=4)))
+    runs = plan.search_runs("layer_wise")[::-1]
+    groups = Grouping(plan).cut(runs)
     assert sorted(map(len, groups)) == [3, 3, 3, 4]
-    firsts = [[study.graph.span(r.block.layers)[0] for r in group] for group in groups]
+    firsts = [[plan.graph.span(r.block.layers)[0] for r in group] for group in groups]
     assert all(max(a) <= min(b) for a, b in zip(firsts, firsts[1:], strict=False))
     assert {r.key for group in groups for r in group} == {r.key for r in runs}
 
 
 def test_long_runs_come_in_smaller_groups_whose_rows_come_sooner(params):
-    study = next(studies(params))
+    def grouped(epochs):
+        plan = next(plans(replace(params, epochs=epochs)))
+        return plan, Grouping(plan).cut(plan.search_runs("layer_wise"))
 
-    def most(epochs):
-        return study._most_lanes(study.task(params.search_split, epochs))
+    plan, groups = grouped(1)
+    work = sum(call.macs for call in plan.graph.calls) * (3 * 6 + 18)  # of an epoch
+    assert [len(group) for group in groups] == [13] and MOST_LANES > 13
+    assert [len(group) for group in grouped(int(GROUP_WORK / work / 10))[1]] == [7, 6]
+    fewest = grouped(int(GROUP_WORK / work / 2))[1]  # two lanes would be too few
+    assert [len(group) for group in fewest] == [7, 6] and FEW_LANES == 8
 
-    work = sum(call.macs for call in study.graph.calls) * (3 * 6 + 18)  # of an epoch
-    assert most(1) == MOST_LANES
-    assert most(int(GROUP_WORK / work / 10)) == 10
-    assert most(100_000_000) == FEW_LANES
-    long = study.task(params.search_split, 100_000_000)
-    groups = study.groups(study.search_runs("layer_wise"), long)
-    assert [len(group) for group in groups] == [7, 6]
+
+def test_groups_are_as_many_as_workers_where_runs_suffice(params):
+    plan = next(plans(params))
+    runs = plan.search_runs("layer_wise") + plan.search_runs("block_wise")
+    groups = Grouping(plan).cut(runs, workers=2)
+    assert [len(group) for group in groups] == [9, 9]
+    assert sorted(len(g) for g in Grouping(plan).cut(runs, workers=9)) == [6, 6, 6]
 
 
 def test_lanes_come_in_the_order_in_which_they_leave_the_trunk(params):
     """Baseline II tunes from the first layer to the last: first group, last lane."""
-    study = next(studies(replace(params, lanes=4)))
-    runs = study.search_runs("baseline_2") + study.search_runs("layer_wise")
-    groups = study.groups(runs, study.task(params.search_split, 1))
-    lasts = [[study.graph.span(r.block.layers)[1] for r in group] for group in groups]
+    plan = next(plans(replace(params, lanes=4)))
+    runs = plan.search_runs("baseline_2") + plan.search_runs("layer_wise")
+    groups = Grouping(plan).cut(runs)
+    lasts = [[plan.graph.span(r.block.layers)[1] for r in group] for group in groups]
     assert all(a == sorted(a) for a in lasts)
     assert groups[0][-1].method == "baseline_2"
 
 
-def mixed_runs(study):
+def mixed_runs(plan):
     """Shaped as final runs are: both baselines and blocks of any depth."""
-    shallow = [run for m in (*BASELINES, "random") for run in study.search_runs(m)]
-    return shallow + study.search_runs("block_wise")[-3:]
+    shallow = [run for m in (*BASELINES, "random") for run in plan.search_runs(m)]
+    return shallow + plan.search_runs("block_wise")[-3:]
 
 
 def assert_same_rows(params, others):
@@ -333,8 +334,8 @@ def assert_same_rows(params, others):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     params = small_study(tmp_path_factory.mktemp("undisturbed"))
-    study = next(studies(params))
-    study.train(mixed_runs(study))
+    plan = next(plans(params))
+    train_runs([plan], mixed_runs)
     return params
 
 
@@ -342,7 +343,7 @@ def test_halving_runs_of_any_depth_ends_with_the_rows_of_an_undisturbed_sweep(
     params, undisturbed, monkeypatch
 ):
     """The halves' trunks differ: lanes are ordered by last, trunks cut at the first tuned layer."""
-    train, tried = lib.sweep.train_fused, []
+    train, tried = lib.trainer.train_fused, []
 
     def small(steps, *rest):
         tried.append((len(steps.model.lanes), steps.model.cut))
@@ -350,9 +351,9 @@ def test_halving_runs_of_any_depth_ends_with_the_rows_of_an_undisturbed_sweep(
             raise MemoryError
         return train(steps, *rest)
 
-    monkeypatch.setattr(lib.sweep, "train_fused", small)
-    study = next(studies(params))
-    study.train(mixed_runs(study))
+    monkeypatch.setattr(lib.trainer, "train_fused", small)
+    plan = next(plans(params))
+    train_runs([plan], mixed_runs)
     assert tried[0] == (6, 0) and len({cut for _, cut in tried}) > 2
     assert_same_rows(undisturbed, params)
 
@@ -369,8 +370,8 @@ def test_a_trunk_that_does_not_fit_is_cut_lower(params, undisturbed, monkeypatch
         return advance(trunk, cut, *rest)
 
     monkeypatch.setattr(Trunk, "advance", small)
-    study = next(studies(replace(params, lanes=2)))
-    study.train(mixed_runs(study))
+    plan = next(plans(replace(params, lanes=2)))
+    train_runs([plan], mixed_runs)
     assert (max(cuts) > 0) if deepest else not cuts
     assert "out of memory below call" in "".join(capsys.readouterr())
     assert_same_rows(undisturbed, params)
@@ -379,8 +380,8 @@ def test_a_trunk_that_does_not_fit_is_cut_lower(params, undisturbed, monkeypatch
 @pytest.mark.long
 def test_a_budget_may_change_the_groups_and_never_the_rows(params, undisturbed):
     """Too small for anything: one lane at a time, above no trunk."""
-    study = next(studies(replace(params, memory_gib=0.1)))
-    study.train(mixed_runs(study))
+    plan = next(plans(replace(params, memory_gib=0.1)))
+    train_runs([plan], mixed_runs)
     lanes = pd.concat(map(read_ledger, params.results_dir.glob("*.csv")))["lanes"]
     assert set(lanes) == {1}
     assert_same_rows(undisturbed, params)
@@ -409,8 +410,8 @@ def test_lanes_do_not_change_results(params, tmp_path):
 )
 def test_a_key_names_all_that_determines_a_run(params, change):
     def key(p):
-        study: Study = next(studies(p))
-        return study.search_runs("baseline_1")[0].key
+        plan: Plan = next(plans(p))
+        return plan.search_runs("baseline_1")[0].key
 
     assert key(replace(params, **change)) != key(params)
     assert key(replace(params, lanes=3, engine="plain", repeats=9)) == key(params)

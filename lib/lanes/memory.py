@@ -22,7 +22,7 @@ import psutil
 from ..room import free_memory
 from .trunk import Call, Graph, choose_cut
 
-SHARE = 0.8  # of the free memory, where no budget is named, for all processes side by side
+SHARE = 0.8  # of what a worker may take; of the half of the free memory, where there are no workers
 FIXED = 4 * 2**30  # the budget of deterministic rows: what is free now must not change them
 PROCESS = 1.0 * 2**30  # Python, Keras, its backend and what this compiles, before any photo
 TRUNK = 0.4  # share of the room that a trunk may take: the one before is freed only after it
@@ -69,9 +69,7 @@ def budget(memory_gib: float | None, deterministic: bool = False) -> float:
     """
     if memory_gib is not None:
         return memory_gib * 2**30
-    jobs = os.environ.get("JOBS", "")  # as make exports it; two where nothing is said
-    side_by_side = max(2, int(jobs)) if jobs.isdecimal() else 2
-    return FIXED if deterministic else SHARE / side_by_side * free_bytes()
+    return FIXED if deterministic else SHARE / 2 * free_bytes()
 
 
 @cache

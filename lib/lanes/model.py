@@ -153,7 +153,7 @@ class LaneClassifier:
     KNOWN = (keras.layers.Flatten, keras.layers.Dense, keras.layers.Dropout)
 
     def __init__(self, build: Callable[[int], keras.Sequential], seeds: Sequence[int]):
-        self.seeds = tuple(seeds)
+        self.build, self.seeds = build, tuple(seeds)
         self.models = {seed: build(seed) for seed in sorted(set(seeds))}
         self.layers = next(iter(self.models.values())).layers
         for layer in self.layers:
@@ -162,6 +162,26 @@ class LaneClassifier:
                     f"classifier layer {layer.name!r} is a {type(layer).__name__}: allowed are "
                     "Flatten, Dense and Dropout"
                 )
+
+    def restart(self, seeds: Sequence[int]) -> bool:
+        """Start from other seeds, one a lane; the graphs that were traced stay as they are.
+
+        Returns:
+            False, and nothing is changed, where lanes that share a seed would no longer.
+        """
+        pairs = dict(zip(self.seeds, seeds, strict=True))
+        shared = len(set(pairs.values())) == len(pairs)
+        if not shared or [pairs[s] for s in self.seeds] != [*seeds]:
+            return False
+        fresh = {old: self.build(new) for old, new in pairs.items()}
+        for old, model in self.models.items():
+            model.set_weights(fresh[old].get_weights())
+            for layer, other in zip(model.layers, fresh[old].layers, strict=True):
+                if isinstance(layer, keras.layers.Dropout):
+                    layer.seed_generator.state.assign(other.seed_generator.state)
+        self.seeds = tuple(seeds)
+        self.models = {pairs[old]: model for old, model in self.models.items()}
+        return True
 
     def initial(self) -> list[np.ndarray]:
         """Kernels ``(lanes, inputs, outputs)`` and biases ``(lanes, outputs)``, layer by layer."""
@@ -237,6 +257,13 @@ class FusedModel:
                     raise ValueError(f"layer {name!r} has no weights that training moves")
                 self.slots[j, name] = self.tuned.add(j, tuned), self.statistics.add(j, statistics)
                 self.tuners.setdefault(name, []).append(j)
+
+    def restart(self, seeds: Sequence[int]) -> bool:
+        """Have the same lanes start from other seeds, see `LaneClassifier.restart`."""
+        if not self.classifier.restart(seeds):
+            return False
+        self.lanes = tuple(Lane(x.layers, s) for x, s in zip(self.lanes, seeds, strict=True))
+        return True
 
     def initial_weights(self) -> list[np.ndarray]:
         """What the optimiser updates: the flat pool of tuned weights, then the classifiers'."""

@@ -4,14 +4,15 @@ Both classes offer the same methods, so nothing above them knows the backend:
 
 - ``train_epoch(order, rates)``: one pass of Adam over the training images;
 - ``evaluate()``: class probabilities and losses of every lane for the evaluation images;
-- ``weights()``: the current values of `FusedModel.initial_weights`.
+- ``weights()``: the current values of `FusedModel.initial_weights`;
+- ``restart(seeds)``: the same lanes from the start with other seeds, without tracing again.
 
 Adam is written out because Keras' own makes about eleven passes over memory a step and knows one
 learning rate, not one a lane; compiled by XLA it is a single pass. The update is Keras' (Kingma &
 Ba, 2015, the formula before section 2.1, "epsilon hat").
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -129,6 +130,21 @@ class TensorFlowSteps(_Steps):
     def weights(self) -> list[np.ndarray]:
         return [w.numpy() for w in self.variables]
 
+    def restart(self, seeds: Sequence[int]) -> bool:
+        """Whether the lanes stand at their start with these seeds, one a lane.
+
+        False: lanes that share a seed would no longer; another model has to be made.
+        """
+        if not self.model.restart(seeds):
+            return False
+        for variable, value in zip(self.variables, self.model.initial_weights(), strict=True):
+            variable.assign(value)
+        for moment in (m for moments in self.moments for m in moments):
+            moment.assign(self.tf.zeros_like(moment))
+        self.statistics.assign(self.model.initial_statistics())
+        self.done.assign(0)
+        return True
+
     def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
         return self._call(self._train_graph, batches, rates)
 
@@ -213,6 +229,10 @@ class JaxSteps(_Steps):
 
     def weights(self) -> list[np.ndarray]:
         return [np.asarray(w) for w in self.carry[0]]
+
+    def restart(self, seeds: Sequence[int]) -> bool:
+        """False: seeds are constants of what JAX has compiled."""
+        return False
 
     def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
         self.carry, hits = self._train_graph(self.carry, batches, rates)

@@ -15,14 +15,16 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ..lanes.model import FusedModel, Pool
+from ..lanes.trunk import Graph
 from ..params import Params
 from ..partition import Block
 from ..photos.dataset import Dataset
-from ..sweep import Run, Study
+from ..plan import Plan, Run
+from ..sweep import InProcess, train_runs
 from ..train import History, LanePlateau, Task, fused_epoch
+from ..trainer import Progress, Trainer
 
 POOL = "pool"  # the last layer of a pooled backbone
 
@@ -52,58 +54,93 @@ class LaneState:
     history: History
 
 
-class PhotoStudy(Study):
-    """A `Study` of a backbone that is given, whose lanes may go on.
+class PhotoPlan(Plan):
+    """A `Plan` of a backbone that is given.
 
     Args:
         backbone: as `pooled` makes it.
-
-    Attributes:
-        states: of lanes, by what identifies a run but for its epochs; None keeps none.
     """
 
     def __init__(self, params: Params, backbone: keras.Model, dataset: Dataset):
         super().__init__(params, params.backbones[0], dataset)
         self.backbone = backbone
-        self.states: dict[tuple, LaneState] | None = None
+
+    def check_rows(self, runs: Sequence[Run]) -> None:
+        """Nothing: each folder of rows is named by the settings of its rows."""
+
+
+class PhotoStudy:
+    """Runs of a plan whose lanes may go on.
+
+    Attributes:
+        states: of lanes, by what identifies a run but for its epochs; None keeps none.
+    """
+
+    def __init__(self, plan: PhotoPlan, states: dict[tuple, LaneState] | None = None):
+        self.plan, self.states = plan, states
+
+    @property
+    def backbone(self) -> keras.Model:
+        return self.plan.backbone
+
+    @property
+    def graph(self) -> Graph:
+        return self.plan.graph
 
     def at(self, epochs: int, folder: Path) -> "PhotoStudy":
         """The same study with runs of so many epochs, whose rows lie in another folder."""
-        other = copy.copy(self)  # the backbone is shared, once it is built
-        other.params = replace(self.params, epochs=epochs, results=str(folder))
-        return other
+        plan = copy.copy(self.plan)  # the backbone is shared, once it is built
+        plan.params = replace(plan.params, epochs=epochs, results=str(folder))
+        return PhotoStudy(plan, self.states)
 
     def on(self, dataset: Dataset, folder: Path, **values: Any) -> "PhotoStudy":
         """A study of other photos with the same backbone."""
-        other = copy.copy(self)
-        other.dataset, other.states = dataset, None
-        other.params = replace(self.params, results=str(folder), **values)
-        return other
+        plan = copy.copy(self.plan)
+        plan.dataset = dataset
+        plan.params = replace(plan.params, results=str(folder), **values)
+        return PhotoStudy(plan)
 
     def run(self, method: str, block: Block, repeat: int = 0) -> Run:
         """The run of one block on the search slice."""
-        return self._run(method, block, self.params.search_split, self.params.epochs, repeat)
+        p = self.plan.params
+        return self.plan.run(method, block, p.search_split, p.epochs, repeat)
 
     def rows(self) -> pd.DataFrame:
         """All rows in its folder."""
-        return self.results().rows
+        return self.plan.results().rows
+
+    def train(self, runs: Sequence[Run]) -> None:
+        """Train what is missing of these runs and write their rows."""
+        train_runs([self.plan], lambda _: runs, InProcess(self.trainer))
+
+    def trainer(self, plan: Plan | None = None) -> "PhotoTrainer":
+        """A trainer whose lanes go on from this study's states."""
+        return PhotoTrainer(plan or self.plan, self.states)
 
     def state(self, run: Run) -> LaneState | None:
         """Where a run stands, if it has been trained by this process."""
         return (self.states or {}).get(_identity(run))
 
-    def check_rows(self, runs: Sequence[Run]) -> None:
-        """Nothing: each folder of rows is named by the settings of its rows."""
+
+class PhotoTrainer(Trainer):
+    """Trains lanes from where they stand; where they end is kept.
+
+    Args:
+        states: read and added to; None: none are kept.
+    """
+
+    def __init__(self, plan: Plan, states: dict[tuple, LaneState] | None):
+        super().__init__(plan)
+        self.states = states
 
     def _train_steps(
-        self, group: Sequence[Run], steps: Any, task: Task, bar: tqdm
+        self, group: Sequence[Run], steps: Any, task: Task, progress: Progress
     ) -> list[History]:
-        """As in a `Study`, from where the lanes stand; where they end is kept."""
-        found = [self.state(run) for run in group]
+        found = [(self.states or {}).get(_identity(run)) for run in group]
         known = None not in found and len({(s.epochs, s.steps) for s in found}) == 1
-        states = go_on(steps, task, found if known else None, bar)
+        states = go_on(steps, task, found if known else None, progress)
         if self.states is not None:
-            self.states |= {_identity(r): s for r, s in zip(group, states, strict=True)}
+            self.states.update({_identity(r): s for r, s in zip(group, states, strict=True)})
         return [state.history for state in states]
 
 
@@ -121,7 +158,9 @@ def _identity(run: Run) -> tuple:
     return run.block.layers, run.seed, run.order_seed
 
 
-def go_on(steps: Any, task: Task, states: Sequence[LaneState] | None, bar: tqdm) -> list[LaneState]:
+def go_on(
+    steps: Any, task: Task, states: Sequence[LaneState] | None, progress: Progress
+) -> list[LaneState]:
     """Train the lanes of a fused model to the end of a task, as `lib.train.train_fused` does.
 
     Args:
@@ -133,10 +172,10 @@ def go_on(steps: Any, task: Task, states: Sequence[LaneState] | None, bar: tqdm)
         put_states(steps, plateau, states)
         histories = [copy.deepcopy(state.history) for state in states]
     begin = states[0].epochs if states else 0
-    bar.update(begin * lanes)
+    progress.advance(begin * lanes)
     for epoch in range(begin, task.epochs):
         fused_epoch(steps, task, epoch, plateau, histories)
-        bar.update(lanes)
+        progress.advance(lanes)
     for history in histories:
         history.seconds += (time.perf_counter() - start) / lanes
     return take_states(steps, plateau, histories)

@@ -27,7 +27,7 @@ from .confirm import arranged, best_epoch, confirm, curve, slices
 from .export import export, load, save
 from .fit import fit
 from .folder import Listing, Photos, Twins, find_twins, list_folder, read_photos
-from .lanes import PhotoStudy, pooled
+from .lanes import PhotoPlan, PhotoStudy, pooled
 from .plan import Plan, make_plan, sizes
 from .settings import Settings
 from .split import Split, check_counts, read_groups, split_photos
@@ -65,7 +65,7 @@ class Job:
         s, split = self.settings, self.split
         photos = arranged(self.dataset, split.training, split.selection)
         params = s.params(self.plan.image_size, self.folder, **slices(len(split.training)))
-        return PhotoStudy(params, self.backbone, photos)
+        return PhotoStudy(PhotoPlan(params, self.backbone, photos))
 
     @cached_property
     def backbone(self) -> keras.Model:

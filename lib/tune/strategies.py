@@ -66,7 +66,7 @@ class Search:
         study = self.study.at(epochs, self.folder / "unwritten")
         study.states = {}
         runs = [study.run(c.method, c.block) for c in some]
-        study.train_fused(runs, study.task(study.params.search_split, epochs))
+        study.trainer().histories(runs)
         return [study.state(run) for run in runs]
 
     def measured(self) -> pd.DataFrame:
@@ -78,7 +78,7 @@ class Search:
     def _measure(self) -> pd.DataFrame:
         study, s = self.study, self.settings
         (state,) = self.trained(self.everything[:1], s.epochs)
-        task = study.task(study.params.search_split, s.epochs)
+        task = study.trainer().task(study.plan.params.search_split, s.epochs)
         return gradients.measure(study.backbone, state.head[0], task, s.seed)
 
     def by_gradient(self, some: Sequence[Candidate]) -> list[Candidate]:
@@ -206,14 +206,16 @@ def _grafted(search: Search, every: Sequence[Candidate]) -> list[Candidate]:
     """Candidates by the accuracy of their grafts, the best first."""
     study, epochs = search.study, search.settings.epochs
     alone, whole = search.trained(every[:2], epochs)
-    task = study.task(study.params.search_split, epochs)
-    memory = study.memory(task)
+    split = study.plan.params.search_split
+    trainer = study.trainer()
+    task, grouping = trainer.task(split, epochs), trainer.grouping
+    floats = grouping.memory(split).batch_floats()
     evaluation = Trunk.from_images(study.graph, task.eval_images)
     runs = [study.run(c.method, c.block) for c in every]
     found = {}
-    for group in study.groups(runs, task):
+    for group in grouping.cut(runs):
         model = fuse(evaluation, [r.block for r in group], [r.seed for r in group], task)
-        steps = fused_steps(model, evaluation, evaluation, task, memory.batch_floats())
+        steps = fused_steps(model, evaluation, evaluation, task, floats)
         put_states(steps, LanePlateau(len(group), task.params),
                    [_with_graft(alone, whole, r.block.layers) for r in group])  # fmt: skip
         probabilities, losses = steps.evaluate()

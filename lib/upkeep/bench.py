@@ -22,10 +22,12 @@ import pandas as pd
 from ..backbones.records import backbone_name
 from ..methods import PAPER, method
 from ..params import InputError, Params
+from ..plan import Plan, Run
 from ..provenance import git_sha, versions
 from ..quiet import import_quietly
-from ..sweep import Run, Study, final, studies
+from ..sweep import final, plans
 from ..train import History, Task, train_plain
+from ..trainer import Trainer
 from .speed import FILE, PEAKS, read_bench
 
 PLAIN_RUNS = 4  # runs of a case that the plain loop trains
@@ -143,15 +145,15 @@ def bench(params: Params, names: Sequence[str] = ()) -> list[Result]:
 
 def measure(case: Case) -> Result:
     """Measure one case."""
-    study = next(studies(case.params))
-    runs = _spread(_runs(study, case.what), case.most)
-    task = study.task(runs[0].split, runs[0].epochs)
+    plan = next(plans(case.params))
+    trainer, runs = Trainer(plan), _spread(_runs(plan, case.what), case.most)
+    task = trainer.task(runs[0].split, runs[0].epochs)
     peak = conv_throughput()  # also the first work of a new process: neither side pays for it
     sample = _spread(runs, PLAIN_RUNS)
     half = len(sample) // 2
-    before = _timed(lambda: _plain(study, sample[:half], task))
-    fused = _timed(lambda: study.train_fused(runs, task))
-    after = _timed(lambda: _plain(study, sample[half:], task))
+    before = _timed(lambda: _plain(plan, sample[:half], task))
+    fused = _timed(lambda: trainer.histories(runs))
+    after = _timed(lambda: _plain(plan, sample[half:], task))
     plain = before[0] | after[0]
     differences = [_difference(fused[0][key], plain[key]) for key in plain]
     plain_seconds, fused_seconds = (before[1] + after[1]) / len(sample), fused[1] / len(runs)
@@ -168,7 +170,7 @@ def measure(case: Case) -> Result:
         max_difference=float(f"{max(d for d, _ in differences):.2g}"),
         differ=sum(other for _, other in differences),
         peak_gib=_peak_gib(),
-        bound=round(sum(_macs(study, r, task) for r in runs) / peak / fused[1], 4),
+        bound=round(sum(_macs(plan, r, task) for r in runs) / peak / fused[1], 4),
         machine=machine(),
         versions=versions(),
         git_sha=git_sha(),
@@ -216,16 +218,17 @@ def bench_memory(params: Params) -> list[Peak]:
 
 def measure_peak(params: Params) -> Peak:
     """Train the largest group of a network's layer-wise search once over the images."""
-    study = next(studies(params))
-    task = study.task(params.search_split, 1)
-    memory = study.memory(task)
-    groups = study.groups(study.search_runs("layer_wise"), task)
+    plan = next(plans(replace(params, epochs=1)))
+    split = params.search_split
+    trainer = Trainer(plan)
+    task, memory = trainer.task(split, 1), trainer.grouping.memory(split)
+    groups = trainer.grouping.cut(plan.search_runs("layer_wise"))
     blocks = [[run.block.layers for run in group] for group in groups]
     needed = [memory.needed(b) for b in blocks]
     largest = int(np.argmax(needed))
-    study.train_fused(groups[largest], task)
+    trainer.histories(groups[largest])
     return Peak(
-        backbone=study.name,
+        backbone=plan.name,
         image_size=params.image_size,
         images=len(task.train_targets) + len(task.eval_targets),
         budget_gib=round(memory.budget / 2**30, 2),
@@ -273,14 +276,14 @@ def _only(params: Params, backbone: str) -> Params:
     return replace(params, backbones=(backbone,), results=params.results or "build/bench")
 
 
-def _runs(study: Study, what: str) -> list[Run]:
+def _runs(plan: Plan, what: str) -> list[Run]:
     """The runs of a case, equal ones once; final runs need their searches' rows."""
     if what != "final":
-        runs = study.search_runs(what)
+        runs = plan.search_runs(what)
     else:
         names = ("baseline_1", "baseline_2", *SEARCHES)
-        final(study.params, *names)
-        runs = [run for name in names for run in study.final_runs(name)]
+        final(plan.params, *names)
+        runs = [run for name in names for run in plan.final_runs(name)]
     return list({run.key: run for run in runs}.values())
 
 
@@ -292,10 +295,10 @@ def _spread(runs: Sequence[Run], most: int | None) -> list[Run]:
     return [runs[int(i)] for i in places]
 
 
-def _plain(study: Study, runs: Sequence[Run], task: Task) -> dict[str, History]:
+def _plain(plan: Plan, runs: Sequence[Run], task: Task) -> dict[str, History]:
     return {
         run.key: train_plain(
-            study.backbone, run.block, run.seed, replace(task, order_seed=run.order_seed)
+            plan.backbone, run.block, run.seed, replace(task, order_seed=run.order_seed)
         )
         for run in runs
     }
@@ -315,15 +318,15 @@ def _difference(a: History, b: History) -> tuple[float, bool]:
     return float(np.abs(a.probabilities - b.probabilities).max()), a.val_accuracy != b.val_accuracy
 
 
-def _macs(study: Study, run: Run, task: Task) -> float:
+def _macs(plan: Plan, run: Run, task: Task) -> float:
     """Multiply-adds that a run cannot do without.
 
     Above its first tuned layer: forward and gradient of the inputs for each training image, the
     gradient of the tuned kernels, and forward for each evaluation image.
     """
-    first = study.graph.span(run.block.layers)[0]
-    above = sum(call.macs for call in study.graph.calls[first:])
-    tuned = sum(call.macs for call in study.graph.calls if call.operation.name in run.block.layers)
+    first = plan.graph.span(run.block.layers)[0]
+    above = sum(call.macs for call in plan.graph.calls[first:])
+    tuned = sum(call.macs for call in plan.graph.calls if call.operation.name in run.block.layers)
     n_train, n_eval = len(task.train_targets), len(task.eval_targets)
     return run.epochs * (n_train * (2 * above + tuned) + n_eval * above)
 

@@ -10,8 +10,8 @@ import keras
 from ..lanes.trunk import Graph
 from ..methods import method, methods
 from ..params import InputError, Params
+from ..plan import Plan
 from ..room import existing, require_disk, require_memory
-from ..sweep import Study
 
 BACKWARD = 2  # a backward pass costs about two forward passes
 ROWS_BYTES = 2**26  # of rows, figures and executed notebooks: 64 MiB
@@ -34,12 +34,12 @@ class Cost:
     hours: float
 
 
-def estimate(study: Study) -> Cost:
+def estimate(plan: Plan) -> Cost:
     """The cost of all methods of a profile for one backbone."""
-    p, graph = study.params, study.graph
-    searched = {b.layers for m in methods(p) if not method(m).ranked for b in study.blocks(m)}
+    p, graph = plan.params, plan.graph
+    searched = {b.layers for m in methods(p) if not method(m).ranked for b in plan.blocks(m)}
     n_search, n_final, n_eval = (
-        len(study.dataset.split(s)) for s in (p.search_split, p.final_split, p.eval_split)
+        len(plan.dataset.split(s)) for s in (p.search_split, p.final_split, p.eval_split)
     )
     finals = p.repeats * len(methods(p))
     search = sum(_above(graph, layers) for layers in searched) + len(p.top_k) * _above(graph)
@@ -48,7 +48,7 @@ def estimate(study: Study) -> Cost:
     macs = search * per_epoch_search * p.epochs
     macs += finals * _above(graph) * per_epoch_final * (p.final_epochs or p.epochs)
     runs = len(searched) + len(p.top_k) + finals
-    return Cost(study.name, runs, macs, macs / _speed(study) / 3600)
+    return Cost(plan.name, runs, macs, macs / _speed(plan) / 3600)
 
 
 def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
@@ -57,20 +57,20 @@ def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
     return sum(call.macs for call in graph.calls[first:])
 
 
-def _speed(study: Study) -> float:
+def _speed(plan: Plan) -> float:
     """Multiply-adds a second of the backbone's forward pass, the best of three.
 
     On about a million pixels at once, the size of the engine's stacked lanes.
     """
-    size = study.params.image_size
+    size = plan.params.image_size
     images = keras.ops.zeros((max(8, 2**23 // (8 * size**2)), size, size, 3))
-    study.backbone.predict_on_batch(images)  # the first call compiles
+    plan.backbone.predict_on_batch(images)  # the first call compiles
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        study.backbone.predict_on_batch(images)
+        plan.backbone.predict_on_batch(images)
         seconds.append(time.perf_counter() - start)
-    return len(images) * _above(study.graph) / min(seconds)
+    return len(images) * _above(plan.graph) / min(seconds)
 
 
 def check_room(params: Params) -> None:

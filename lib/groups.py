@@ -1,0 +1,106 @@
+"""Cut runs into groups, each the lanes of one fused model: by depth, by memory and by work."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+
+from .lanes.memory import MOST_LANES, Estimate, budget
+from .plan import Plan, Run
+from .train import classifier_weights, eval_batch
+
+# Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
+# two cores. Fewer lanes than FEW_LANES share too little.
+GROUP_WORK, FEW_LANES = 1.2e14, 8
+
+Group = Sequence[Run]
+
+
+class Grouping:
+    """How the runs of one plan are cut into groups."""
+
+    def __init__(self, plan: Plan):
+        self.plan, self.params, self.graph = plan, plan.params, plan.graph
+
+    def cut(self, runs: Sequence[Run], workers: int = 1) -> list[Group]:
+        """Cut `runs`, all of one slice and number of epochs, into groups.
+
+        Neighbours in depth go together, so that a group's trunk is as deep as can be. There are
+        as few groups as the memory allows, none larger than it must be for that; deep groups may
+        hold more lanes. In a group, lanes come in the order in which they pass their last tuned
+        layer: stacked so, none is moved. A group's runs share the order of the photos, and groups
+        of the same lanes come one after another.
+
+        Args:
+            workers: that share the groups: each gets one where runs are many enough.
+        """
+        if self.params.engine != "fused":
+            return [[run] for run in runs]
+        orders = dict.fromkeys(run.order_seed for run in runs)
+        share = max(FEW_LANES, -(-len(runs) // workers))
+        groups = [
+            group
+            for order in orders
+            for group in self._cut([r for r in runs if r.order_seed == order], share)
+        ]
+        return sorted(groups, key=lambda g: (self.depth(g), [r.block.layers for r in g]))
+
+    def _cut(self, runs: Sequence[Run], share: int) -> list[Group]:
+        """The groups of runs that share the order of the photos."""
+        runs = sorted(runs, key=self.first)
+        most = 1 if self.params.deterministic else self.params.lanes
+        if most == "auto":
+            most = min(self._most_lanes(runs[0]), share)
+            memory = self.memory(runs[0].split)
+            ends = memory.ends([run.block.layers for run in runs], most)
+        else:
+            ends = -(-len(runs) // most)
+        return [self._in_order(g) for g in np.array_split(np.array(runs, object), ends)]
+
+    def _most_lanes(self, run: Run) -> int:
+        """So many lanes that a group, whose rows come when it ends, is not lost after hours."""
+        work = self._images(run.split) * run.epochs * sum(call.macs for call in self.graph.calls)
+        return int(np.clip(GROUP_WORK // max(1, work), FEW_LANES, MOST_LANES))
+
+    def _images(self, split: str) -> int:
+        """Images that pass forward in an epoch; a backward pass counts for two."""
+        train, evaluation = self._counts(split)
+        return 3 * train + evaluation
+
+    def _counts(self, split: str) -> tuple[int, int]:
+        data = self.plan.dataset
+        return len(data.split(split)), len(data.split(self.params.eval_split))
+
+    def halves(self, group: Group) -> list[Group]:
+        """The lanes of a group as two groups; by depth, so that no half starts below the trunk."""
+        by_depth, half = sorted(group, key=self.first), len(group) // 2
+        return [self._in_order(by_depth[:half]), self._in_order(by_depth[half:])]
+
+    def depth(self, group: Group) -> int:
+        """The graph's call of the first layer that the group tunes: its trunk ends there."""
+        return min(map(self.first, group))
+
+    def first(self, run: Run) -> int:
+        """The graph's call of the first layer that a run tunes."""
+        return self.graph.span(run.block.layers)[0]
+
+    def work(self, group: Group) -> float:
+        """Multiply-adds of a group, each lane counted above the group's trunk."""
+        above = sum(call.macs for call in self.graph.calls[self.depth(group) :])
+        return len(group) * group[0].epochs * self._images(group[0].split) * above
+
+    def _in_order(self, group: Iterable[Run]) -> list[Run]:
+        return sorted(group, key=lambda run: self.graph.span(run.block.layers)[1])
+
+    def memory(self, split: str) -> Estimate:
+        """What fused models of runs on a training slice take, and how much they may."""
+        train, evaluation = self._counts(split)
+        return Estimate(
+            self.graph,
+            self.params.batch_size,
+            train,
+            evaluation,
+            classifier_weights(self.graph.shape, len(self.plan.dataset.names)),
+            partial(eval_batch, self.graph),
+            budget(self.params.memory_gib, self.params.deterministic),
+        )

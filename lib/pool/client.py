@@ -1,0 +1,271 @@
+"""The client's side: connect to a cluster, hand its workers groups, take what training gave."""
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ..groups import Group, Grouping
+from ..lanes.memory import FIXED, SHARE
+from ..params import InputError
+from ..plan import Plan, Run
+from ..trainer import Outcome, Progress
+from .worker import Inputs, Missing, Order, made, train_here
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+PATIENCE = float(os.environ.get("BLOCKWISE_PATIENCE", 60))  # seconds for a cluster to answer
+ALLOWED = "allowed: the address of a Dask scheduler, tcp://<host>:<port>, or its scheduler file"
+
+
+@contextmanager
+def connected() -> Iterator["Workers | None"]:
+    """The workers of the cluster that SCHEDULER names; None where it names none.
+
+    Raises InputError where there is no such cluster, or none of its workers answers in time.
+    """
+    place = os.environ.get("SCHEDULER", "")
+    if not place:
+        yield None
+        return
+    with _client(place) as client:
+        workers = Workers(client, place)
+        workers.check()
+        try:
+            yield workers
+        finally:
+            workers.cancel()
+
+
+def _client(place: str) -> "Client":
+    from distributed import Client
+
+    address = place if "://" in place else _address(place)
+    try:
+        return Client(address, timeout=min(PATIENCE, 10), set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"SCHEDULER: nothing answers at {address}; {ALLOWED}") from error
+
+
+def _address(file: str) -> str:
+    """The address that a scheduler file holds."""
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))["address"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"SCHEDULER: {file!r} is no scheduler file; {ALLOWED}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Runs of one plan, slice and number of epochs, and how they are cut into groups."""
+
+    plan: Plan
+    grouping: Grouping
+    groups: Sequence[Group]
+
+    @cached_property
+    def work(self) -> float:
+        """Multiply-adds."""
+        return sum(map(self.grouping.work, self.groups))
+
+
+class Workers:
+    """The workers of a cluster as an engine of `lib.sweep`."""
+
+    def __init__(self, client: "Client", place: str):
+        self.client, self.place = client, place
+        self.topic = f"epochs-{uuid4().hex}"
+        self.asked: list[tuple[Plan, Sequence[Run]]] = []
+        self.orders: dict[Future, tuple[Job, Group, Order]] = {}
+
+    def check(self) -> None:
+        """Refuse a cluster without workers, and workers of other software. Raises InputError."""
+        try:
+            self.client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise InputError(
+                f"SCHEDULER: {self.place} has no worker after {PATIENCE:.0f} s; allowed: a "
+                "scheduler with workers"
+            ) from error
+        own = made()
+        asked = [self.client.submit(made, workers=[w], pure=False) for w in self.addresses]
+        for future in asked:
+            self._result(future).check(own)
+
+    @property
+    def addresses(self) -> list[str]:
+        return sorted(self._info)
+
+    @property
+    def _info(self) -> Mapping[str, Mapping]:
+        return self.client.scheduler_info(n_workers=-1)["workers"]
+
+    def train(self, plan: Plan, runs: Sequence[Run]) -> None:
+        """Take on runs of one slice and number of epochs."""
+        self.asked.append((self._within(plan), runs))
+
+    def _within(self, plan: Plan) -> Plan:
+        """The plan with the memory that each worker may take, where the profile names none."""
+        if plan.params.memory_gib is not None or plan.params.deterministic:
+            return plan
+        limits = [w["memory_limit"] for w in self._info.values() if w["memory_limit"]]
+        own = copy.copy(plan)  # the backbone is shared
+        own.params = replace(plan.params, memory_gib=SHARE * min([*limits, FIXED / SHARE]) / 2**30)
+        return own
+
+    def outcomes(self, progress: Progress) -> Iterator[Outcome]:
+        """Have all groups trained, the costliest first, and yield what each run gave.
+
+        A group is sent again where its worker dies, and as two halves where it dies every time.
+
+        Raises InputError: one lane does not fit, a worker of other software or with other inputs,
+        the scheduler is gone.
+        """
+        from distributed import KilledWorker, as_completed
+
+        jobs = self._cut()
+        told = _Told(progress)
+        self.client.subscribe_topic(self.topic, told.event)
+        places = _places({job.plan.name: job.work for job in jobs}, self.addresses)
+        try:
+            for job in jobs:
+                for group in job.groups:
+                    self._submit(job, group, places[job.plan.name])
+            done = as_completed(list(self.orders))
+            for future in done:
+                job, group, order = self.orders.pop(future)
+                try:
+                    found = self._result(future)
+                except KilledWorker:
+                    told.finish(order.number, 0)
+                    progress.say(f"{job.plan.name}: workers died with {len(group)} lanes; now half")
+                    parts = _halved(job, group)
+                    done.update(self._submit(job, part, places[job.plan.name]) for part in parts)
+                    continue
+                if isinstance(found, Missing):
+                    done.add(self._submit_with_inputs(job, group))
+                    continue
+                told.finish(order.number, sum(run.epochs for run in group))
+                yield from found
+        finally:
+            self.client.unsubscribe_topic(self.topic)
+            self.cancel()
+
+    def _cut(self) -> list[Job]:
+        asked, self.asked = self.asked, []
+        share = -(-len(self.addresses) // max(1, len(asked)))
+        jobs = []
+        for plan, runs in asked:
+            grouping = Grouping(plan)
+            jobs.append(Job(plan, grouping, grouping.cut(runs, share)))
+        return jobs
+
+    def _submit(self, job: Job, group: Group, places: Sequence[str], *inputs: Any) -> "Future":
+        number = uuid4().hex
+        params = replace(job.plan.params, results=None, figures=None)
+        order = Order(params, job.plan.source, tuple(group), made(), number, self.topic)
+        future = self.client.submit(
+            train_here,
+            order,
+            *inputs,
+            key=f"train-{number}",
+            priority=job.grouping.work(group),
+            workers=places,
+            allow_other_workers=True,  # a preference: an idle worker takes what others have queued
+            resources={"GPU": 1} if self._has_gpus else None,
+        )
+        self.orders[future] = job, group, order
+        return future
+
+    @cached_property
+    def _has_gpus(self) -> bool:
+        return any("GPU" in worker.get("resources", {}) for worker in self._info.values())
+
+    def _submit_with_inputs(self, job: Job, group: Group) -> "Future":
+        """Send a group again with what its worker has no path to."""
+        name = job.plan.name
+        if name not in self._inputs:
+            self._inputs[name] = self.client.scatter(Inputs.of(job.plan))
+        return self._submit(job, group, self.addresses, self._inputs[name])
+
+    @cached_property
+    def _inputs(self) -> dict[str, "Future"]:
+        return {}
+
+    def _result(self, future: "Future") -> Any:
+        from distributed import CancelledError
+
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise InputError(
+                f"SCHEDULER: {self.place} is gone; what was finished is kept: the same command "
+                "goes on from there once a scheduler is back"
+            ) from error
+
+    def cancel(self) -> None:
+        """Have no worker go on with what is no longer waited for."""
+        orders, self.orders = [*self.orders], {}
+        if orders and self.client.status == "running":
+            self.client.cancel(orders)
+
+
+class _Told:
+    """What workers tell of their groups, added up.
+
+    A group that starts again on another worker begins at none; its bar goes back.
+    """
+
+    def __init__(self, progress: Progress):
+        self.progress, self.epochs, self.over = progress, {}, set()
+
+    def event(self, event: tuple[float, Any]) -> None:
+        """One message of a worker: (when, what)."""
+        _, message = event
+        if "say" in message:
+            self.progress.say(message["say"])
+        elif message["number"] not in self.over:
+            self._stands_at(message["number"], message["epochs"])
+
+    def finish(self, number: str, epochs: int) -> None:
+        """A group has ended; messages that are still on their way count for nothing."""
+        self.over.add(number)
+        self._stands_at(number, epochs)
+
+    def _stands_at(self, number: str, epochs: int) -> None:
+        self.progress.advance(epochs - self.epochs.get(number, 0))
+        self.epochs[number] = epochs
+
+
+def _halved(job: Job, group: Group) -> list[Group]:
+    if len(group) == 1:
+        raise InputError(
+            f"memory: {job.plan.name} with one lane ends its worker every time; allowed: a "
+            "smaller image_size or batch_size, or workers with more memory"
+        )
+    return job.grouping.halves(group)
+
+
+def _places(work: Mapping[str, float], addresses: Sequence[str]) -> dict[str, list[str]]:
+    """Which workers each plan's groups should go to, so that few workers need its network.
+
+    The plan with most work left for each of its workers gets the next one; where workers are
+    fewer than plans, the worker with the least work gets the next plan.
+    """
+    by_work = sorted(work, key=work.get, reverse=True)
+    loads = dict.fromkeys(addresses, 0.0)
+    places: dict[str, list[str]] = {name: [] for name in work}
+    for name in by_work:
+        least = min(loads, key=loads.get)
+        places[name].append(least)
+        loads[least] += max(1.0, work[name])
+    for free in [worker for worker in addresses if not loads[worker]]:
+        places[max(by_work, key=lambda name: work[name] / len(places[name]))].append(free)
+    return places

@@ -1,0 +1,111 @@
+"""A cluster on this machine for as long as one command runs: ``python -m lib pool -- COMMAND``."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import CRITICAL
+from typing import Any
+
+from ..params import InputError
+from ..room import free_memory, visible_gpus
+
+LOOPBACK = "127.0.0.1"
+LEAST = 4 * 2**30  # bytes of free memory for each worker that is started by default
+WORKER = "allowed: a whole number from 0 to 99; 0 trains without workers"
+CONFIG = {
+    # A worker holds a trunk and a model, not Dask's data, and gives no memory back in between: it
+    # may use what it has. Only what is beyond its limit ends it.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.multiprocessing-method": "spawn",  # never forked once Keras is imported
+    "distributed.scheduler.default-task-durations": {"train": "60s"},
+}
+
+
+def run(command: Sequence[str], workers: str, scheduler: str) -> int:
+    """Run a command that finds workers through the variable SCHEDULER; its exit status.
+
+    Args:
+        workers: how many to start here for it; empty: as many as there are cores, at most one for
+            each 4 GiB of free memory, or one a GPU. 0: none.
+        scheduler: a cluster that is there already; empty: none.
+
+    Raises InputError.
+    """
+    if scheduler:
+        if workers:
+            raise InputError(
+                f"WORKERS: {workers} with SCHEDULER {scheduler!r} is not allowed; allowed: one of "
+                "the two"
+            )
+        return _wait_for(command, scheduler)
+    count = _count(workers)
+    if not count:
+        return _wait_for(command, "")
+    with _cluster(count) as (address, about):
+        print(about, flush=True)
+        return _wait_for(command, address)
+
+
+def _count(workers: str) -> int:
+    if workers:
+        if not (workers.isdecimal() and len(workers) <= 2):
+            raise InputError(f"WORKERS: {workers!r} is not allowed; {WORKER}")
+        return int(workers)
+    return len(visible_gpus()) or max(1, min(_cores(), free_memory() // LEAST))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _cluster(workers: int) -> Iterator[tuple[str, str]]:
+    """Workers on this machine: the scheduler's address, and a line about them.
+
+    It listens on the loopback address alone, on ports that are free, so that two do not meet.
+    """
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # read when it is imported
+        os.environ.setdefault(name, str(max(1, _cores() // workers)))
+    shows = importlib.util.find_spec("bokeh") is not None
+    scheduler = {"host": LOOPBACK, "port": 0, "dashboard": shows}
+    scheduler |= {"dashboard_address": f"{LOOPBACK}:0" if shows else None}
+    limit, options = free_memory() // workers, {"host": LOOPBACK, "nthreads": 1}
+    with tempfile.TemporaryDirectory(prefix="workers-") as folder, dask.config.set(CONFIG):
+        options |= {"memory_limit": limit, "local_directory": folder, "silence_logs": CRITICAL}
+        specs = {i: {"cls": Nanny, "options": options | own} for i, own in _own(workers)}
+        spec = {"cls": Scheduler, "options": scheduler}
+        with SpecCluster(workers=specs, scheduler=spec, silence_logs=CRITICAL) as cluster:
+            seen = f"; dashboard at {cluster.dashboard_link}" if shows else ""
+            about = f"{workers} workers, each with {limit / 2**30:.1f} GiB of memory{seen}"
+            yield cluster.scheduler_address, about
+
+
+def _own(workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What only one of the workers has: a GPU, where there are any."""
+    gpus = visible_gpus()
+    for i in range(workers):
+        gpu = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
+        yield i, {"env": gpu, "resources": {"GPU": 1}} if gpus else {}
+
+
+def _wait_for(command: Sequence[str], scheduler: str) -> int:
+    """Run the command to its end. Ctrl-C in the terminal is the command's; this waits for it."""
+    child = subprocess.Popen(command, env=os.environ | {"SCHEDULER": scheduler})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ended = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        return child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, ended)
