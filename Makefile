@@ -14,8 +14,10 @@ CASE ?=
 CONTROL ?=
 # of `make claim`: a name of verdicts.csv, such as random_beats_baseline_1; others: make claim
 CLAIM ?=
-# backbones run side by side
-JOBS ?= 2
+# worker processes on this machine; empty: as many as cores, one for each 4 GiB at most; 0: none
+WORKERS ?=
+# a Dask cluster to use instead: tcp://host:port, or its scheduler file
+SCHEDULER ?=
 # of `make bundle`: the Python there, such as 3.12; empty: as here
 NODE_PYTHON ?=
 # of `make photos` and `make predict`: the folder of photos, one folder a class
@@ -32,10 +34,14 @@ PYTHON ?= python3
 PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
-OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM JOBS NODE_PYTHON DIR BACKBONE OUT MODEL
+OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM WORKERS SCHEDULER NODE_PYTHON DIR \
+  BACKBONE OUT MODEL
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
-NOTEBOOKS := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
+TRAINING := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
+READING  := 07_figures 08_verdicts 08_doubts 00_start
+# Runs a command with workers for what it trains.
+POOLED    = $(PY) -m lib pool --workers="$$WORKERS" --scheduler="$$SCHEDULER" --
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED := 1
@@ -91,66 +97,32 @@ params: env ## every parameter of SET and of a profile: what it is, what is allo
 	@$(PY) -m lib params
 
 paper: check ## run the paper: every notebook, every figure and Table I
-	@case "$$JOBS" in [1-9]|[1-9][0-9]) ;; *) \
-	  echo "error: JOBS: '$$JOBS' is not allowed; allowed: a whole number from 1 to 99" >&2; exit 2; esac
-	@$(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES"
-	@plan="$$($(PY) -m lib plan $(SETTINGS) backbones="$$BACKBONES")" || exit; \
-	set -- $$plan; build=$$1; shift; \
-	jobs=$$(($$JOBS < $$# ? $$JOBS : $$#)); $(share_cores); \
+	@build="$$($(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES")" || exit; \
 	trap 'echo "stopped: finished runs are kept; the same command goes on from there"' INT; \
-	$(MAKE) --no-print-directory -j$$jobs run BUILD="$$build" BACKBONES="$$*" \
+	$(POOLED) $(MAKE) --no-print-directory run BUILD="$$build" \
 	  && echo "done: executed notebooks are in $$build"
 
-# TensorFlow's threads for each of $$jobs processes: with one each, two on two cores do a third
-# less work than if both took all.
-define share_cores
-threads=$$((($$(getconf _NPROCESSORS_ONLN) + jobs - 1) / jobs)); \
-export TF_NUM_INTRAOP_THREADS=$${TF_NUM_INTRAOP_THREADS:-$$threads} \
-  TF_NUM_INTEROP_THREADS=$${TF_NUM_INTEROP_THREADS:-$$threads}
-endef
-
-# One chain of notebooks a backbone, then the figures of all. Every notebook is executed each time:
-# what it depends on are the resolved parameters and the rows, and rows make it quick. BUILD is the
-# folder that `lib plan` prints and where `lib settings` has written the parameters.
+# One notebook after the other. Each is executed each time: what it depends on are the resolved
+# parameters and the rows, and rows make it quick. BUILD is the folder that `lib settings` prints,
+# where it has written the parameters.
 ifeq ($(origin BUILD),command line)
-run: $(BUILD)/00_start.ipynb
+.NOTPARALLEL:
+run: $(patsubst %,$(BUILD)/%.ipynb,$(TRAINING) $(READING))
 
-# $(BUILD)/<backbone>/<notebook>.ipynb; each needs the one before it.
-$(BUILD)/%/01_baselines.ipynb: notebooks/01_baselines.ipynb FORCE
-	$(execute)
-$(BUILD)/%/02_layer_wise.ipynb: notebooks/02_layer_wise.ipynb $(BUILD)/%/01_baselines.ipynb FORCE
-	$(execute)
-$(BUILD)/%/03_block_wise.ipynb: notebooks/03_block_wise.ipynb $(BUILD)/%/02_layer_wise.ipynb FORCE
-	$(execute)
-$(BUILD)/%/04_ranked.ipynb: notebooks/04_ranked.ipynb $(BUILD)/%/03_block_wise.ipynb FORCE
-	$(execute)
-$(BUILD)/%/05_sliding_window.ipynb: notebooks/05_sliding_window.ipynb $(BUILD)/%/04_ranked.ipynb FORCE
-	$(execute)
-$(BUILD)/%/06_final.ipynb: notebooks/06_final.ipynb $(BUILD)/%/05_sliding_window.ipynb FORCE
-	$(execute)
-$(BUILD)/07_figures.ipynb: notebooks/07_figures.ipynb $(BACKBONES:%=$(BUILD)/%/06_final.ipynb) FORCE
-	$(execute)
-
-$(BUILD)/08_verdicts.ipynb: notebooks/08_verdicts.ipynb $(BUILD)/07_figures.ipynb FORCE
-	$(execute)
-$(BUILD)/08_doubts.ipynb: notebooks/08_doubts.ipynb $(BUILD)/08_verdicts.ipynb FORCE
-	$(execute)
-
-$(BUILD)/00_start.ipynb: notebooks/00_start.ipynb $(BUILD)/08_doubts.ipynb FORCE
+$(BUILD)/%.ipynb: notebooks/%.ipynb FORCE
 	$(execute)
 endif
 
-# Execute notebook $< as $@ with papermill; $* is the backbone. A notebook that fails is left
+# Execute notebook $< as $@ with papermill. A notebook that fails is left
 # beside its place, never in it; its last error and the number of the code cell are shown.
 define execute
-@mkdir -p $(@D); rm -f $@; echo "$(basename $(notdir $<)) $* ..."
+@mkdir -p $(@D); rm -f $@; echo "$* ..."
 @began=$$(date +%s); $(PY) -m papermill --no-progress-bar -f $(BUILD)/parameters.yaml \
-  $(if $*,-p backbone $*) $< $(@:.ipynb=.failed.ipynb) > $(@:.ipynb=.log) 2>&1 \
+  $< $(@:.ipynb=.failed.ipynb) > $(@:.ipynb=.log) 2>&1 \
   || { grep -E '^[A-Za-z.]*(Error|Interrupt|Died)' $(@:.ipynb=.log) | tail -n 1; \
-  echo "failed: $< $*, cell$$(sed -nE 's/^Exception encountered at "In( \[[0-9]+\])":/\1/p' \
+  echo "failed: $<, cell$$(sed -nE 's/^Exception encountered at "In( \[[0-9]+\])":/\1/p' \
   $(@:.ipynb=.log) | tail -n 1); see $(@:.ipynb=.failed.ipynb)"; exit 1; }; \
-  mv -f $(@:.ipynb=.failed.ipynb) $@; \
-  echo "$(basename $(notdir $<)) $* took $$(($$(date +%s) - began)) s"
+  mv -f $(@:.ipynb=.failed.ipynb) $@; echo "$* took $$(($$(date +%s) - began)) s"
 endef
 
 bundle: env ## pack everything for a machine without a network, and say how to run it there
@@ -165,7 +137,7 @@ predict: env ## the classes of photos by a tuned network, as a CSV: make predict
 	@$(PY) -m lib predict model="$$MODEL" dir="$$DIR" out="$$OUT"
 
 controls: env ## train the runs that the doubts need beyond the paper's, such as more seeds
-	@$(PY) -m lib controls $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
+	@$(POOLED) $(PY) -m lib controls $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
 
 claim: env ## doubt one claim of the paper: its words, our verdict, every comparison; trains nothing
 	@$(PY) -m lib claim $(SETTINGS) --only="$$CLAIM"
@@ -225,9 +197,9 @@ unit-jax: env
 notebooks: env
 	@rm -rf build/nbval && mkdir -p build/nbval build/tests
 	@$(PY) -m papermill --prepare-only --log-level ERROR notebooks/00_start.ipynb build/nbval/00_start.ipynb
-	@for n in $(NOTEBOOKS) 07_figures 08_verdicts 08_doubts; do \
+	@for n in $(TRAINING) $(filter-out 00_start,$(READING)); do \
 	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
-	  $$(test $${n%%_*} -ge 7 || echo -p backbone VGG16) notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
+	  -p backbones VGG16 notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
 	@$(PY) -m papermill --prepare-only --log-level ERROR -p out build/nbval/photos \
 	  notebooks/09_your_photos.ipynb build/nbval/09_your_photos.ipynb
 	@$(ALONE) $(PY) -m pytest --nbval build/nbval -p no:cacheprovider
@@ -236,7 +208,7 @@ notebooks: env
 smoke: env
 	@rm -rf build/smoke && mkdir -p build/tests
 	@$(ALONE) $(MAKE) --no-print-directory paper PROFILE=smoke RESULTS=build/smoke/rows \
-	  SET= BACKBONES= JOBS=2
+	  SET= BACKBONES= WORKERS=2
 	@$(ALONE) $(PY) -m pytest tests/after_smoke.py
 
 lab: env ## JupyterLab on the notebooks

@@ -26,7 +26,7 @@ from .quiet import import_quietly
 if TYPE_CHECKING:
     from .results import Results
 
-READING = ("plan", "settings", "params", "figures", "claim", "site")  # these start no Keras
+READING = ("settings", "params", "figures", "claim", "site")  # these start no Keras
 
 
 def main(arguments: list[str]) -> int:
@@ -138,20 +138,14 @@ def check(params: Params) -> None:
     print(*report(params, costs), sep="\n", flush=True)
 
 
-def plan(params: Params) -> None:
-    """Print the folder of executed notebooks and the backbones, for make: words between spaces."""
-    from .executed import folder
-
-    print(folder(params).relative_to(ROOT), *params.backbone_names)
-
-
 def settings(given: dict[str, Any]) -> None:
-    """Write the parameters for the notebooks, and remove notebooks executed with others."""
-    from .executed import prepare
+    """Write the parameters for the notebooks, remove executed ones, and print their folder."""
+    from .executed import folder, prepare
 
-    profile = given["profile"]
+    params, profile = load_params(**given), given["profile"]
     path = profile_path(profile)
-    prepare(load_params(**given), shown_path(path) if profile.endswith(".yaml") else profile)
+    prepare(params, shown_path(path) if profile.endswith(".yaml") else profile)
+    print(folder(params).relative_to(ROOT))
 
 
 def params(given: dict[str, Any]) -> None:
@@ -219,7 +213,7 @@ def site(params: Params) -> None:
     from .executed import folder
     from .upkeep.site import build
 
-    pages = build(folder(params), params.backbone_names, ROOT / "build" / "site")
+    pages = build(folder(params), ROOT / "build" / "site")
     print(f"{len(pages)} pages; the first is {pages[0]}")
 
 
@@ -330,7 +324,7 @@ def _results(params: Params) -> "Results":
     return results
 
 
-ON_PARAMS = (check, plan, train, controls, claim, figures, layers, site)
+ON_PARAMS = (check, train, controls, claim, figures, layers, site)
 ON_PARAMS += (bench, memory, bundle, verify, migrate)
 
 if __name__ == "__main__":

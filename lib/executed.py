@@ -2,14 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .backbones.records import RECORDS
 from .params import ROOT, InputError, Params, shown_path
 
 FILE = "parameters.yaml"
@@ -29,7 +27,7 @@ def folder(params: Params) -> Path:
 def _word(path: str) -> str:
     """A path as one word; no two paths have the same: what is not plain adds a digest."""
     plain = path.replace("/", "-")
-    if _PLAIN.fullmatch(path) and len(plain) <= 100 and plain not in RECORDS:
+    if _PLAIN.fullmatch(path) and len(plain) <= 100:
         return plain
     digest = hashlib.sha256(path.encode("utf-8")).hexdigest()[:8]
     kept = re.sub(r"[^\w.]+", "-", path, flags=re.ASCII).strip("-.")[-60:].lstrip("-.")
@@ -49,8 +47,6 @@ def resolved(params: Params, profile: str) -> dict[str, Any]:
         "results": _text(shown_path(params.results_dir)),
         "figures": _text(shown_path(params.figures_dir)),
     }
-    if params.backbones == params.backbone_names:  # a notebook is given one, or reads all rows
-        del values["backbones"]  # and needs no paths of files
     lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
     return {name: value for name, value in (values | lists).items() if value is not None}
 
@@ -63,26 +59,19 @@ def _text(path: str) -> str:
 def prepare(params: Params, profile: str) -> None:
     """Write the file of parameters, and remove what would pass for executed with them.
 
-    That is every executed notebook that is to be made again, and all of them where the
-    parameters are not those of the file that is there.
-
     Raises InputError where the folder cannot be written.
     """
     text = yaml.safe_dump(resolved(params, profile), sort_keys=False, allow_unicode=True)
     try:
-        _write(folder(params), text, params.backbone_names)
+        _write(folder(params), text)
     except OSError as error:
         raise InputError(
             f"build: {folder(params)} cannot be written ({error.strerror}); allowed: a folder"
         ) from error
 
 
-def _write(target: Path, text: str, backbones: Iterable[str]) -> None:
+def _write(target: Path, text: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    file = target / FILE
-    same = file.is_file() and file.read_bytes() == text.encode("utf-8")
-    chains = [f"{name}/0[1-6]_*.ipynb" for name in (backbones if same else ["*"])]
-    for pattern in ("*.ipynb", *chains):
-        for old in target.glob(pattern):
-            old.unlink()
-    file.write_text(text, encoding="utf-8")
+    for old in target.glob("*.ipynb"):
+        old.unlink()
+    (target / FILE).write_text(text, encoding="utf-8")

@@ -427,53 +427,24 @@ def from_notebook(namespace: dict[str, Any]) -> Params:
 
     Every public variable that the parameters cell sets is a parameter, each time that it runs, so
     that a misspelt ``papermill -p`` is refused rather than ignored; see `lib.cells` for which cell
-    that is. Paths and NumPy's scalars are taken as text and numbers. ``profile`` is required;
-    ``backbone`` runs that one only, of ``backbones`` where that is set too; None leaves a value as
-    the profile has it.
+    that is. Paths and NumPy's scalars are taken as text and numbers, ``backbones`` may be names
+    between spaces. ``profile`` is required; None leaves a value as the profile has it.
 
     Raises:
         InputError: as `load_params`, and where ``profile`` is missing.
     """
-    known = (*_RULES, "backbone")
     try:
-        values = parameters_set(namespace, known)
+        values = parameters_set(namespace, (*_RULES,))
     except ValueError as error:
         raise InputError(f"notebook: {error}") from error
     values = {name: v for name, v in values.items() if not isinstance(v, Params)}  # made before
-    _check_keys(values, "notebook", (*_RULES, "backbone"))
+    _check_keys(values, "notebook", _RULES)
     overrides = {name: _plain(value) for name, value in values.items() if value is not None}
     if "profile" not in overrides:
         raise InputError(f"notebook: profile is missing; allowed: {', '.join(profiles())}")
-    profile = overrides.pop("profile")
-    return load_params(profile, **_one_backbone(overrides))
-
-
-def _one_backbone(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn ``backbone`` into ``backbones``; where both are set, it names one of them."""
-    if "backbone" not in values:
-        return values
-    rest, chosen = dict(values), values["backbone"]
-    del rest["backbone"]
-    if "backbones" in rest:
-        return rest | {"backbones": (_chosen(chosen, _checked(rest, "notebook")["backbones"]),)}
-    if not _BACKBONE.accepts(chosen):
-        raise _refusal("notebook", "backbone", chosen, _BACKBONE)
-    if is_model_file(chosen):  # the notebook finds rows by what it calls `backbone`
-        raise InputError(
-            f"notebook: backbone: {chosen!r} is a file, and rows have its name; allowed: "
-            f"backbone = {backbone_name(chosen)!r} and backbones = [{chosen!r}]"
-        )
-    return rest | {"backbones": (chosen,)}
-
-
-def _chosen(name: Any, sources: tuple[str, ...]) -> str:
-    """The one of `sources` that has this name in rows."""
-    by_name = {backbone_name(source): source for source in sources}
-    if not isinstance(name, str) or name not in by_name:
-        raise InputError(
-            f"notebook: backbone: {name!r} is none of backbones; allowed: {', '.join(by_name)}"
-        )
-    return by_name[name]
+    if isinstance(overrides.get("backbones"), str):  # as papermill -p gives it
+        overrides["backbones"] = overrides["backbones"].split()
+    return load_params(overrides.pop("profile"), **overrides)
 
 
 def profile_path(profile: Any) -> Path:

@@ -31,5 +31,5 @@ def test_every_method_ran_for_every_backbone():
 
 def test_executed_notebooks_are_whole():
     executed = sorted(p.relative_to(ROOT) for p in (ROOT / "build/smoke").rglob("*.ipynb"))
-    assert len(executed) == 6 * len(PARAMS.backbones) + 4
+    assert len(executed) == len(list((ROOT / "notebooks").glob("0[0-8]*.ipynb")))
     assert not [p for p in executed if "failed" in p.name]

@@ -11,7 +11,9 @@ from nbclient.exceptions import CellExecutionError
 
 from lib.params import ROOT, InputError, from_notebook, load_params
 
-PARAMETERS = "from pathlib import Path\nimport numpy as np\nprofile = 'quick'\nbackbone = 'VGG16'\n"
+PARAMETERS = (
+    "from pathlib import Path\nimport numpy as np\nprofile = 'quick'\nbackbones = ['VGG16']\n"
+)
 CHECK = "from lib.params import from_notebook\nparams = from_notebook(globals())"
 SHOW = "import dataclasses, json\nprint(json.dumps(dataclasses.asdict(params)))"
 
@@ -76,7 +78,7 @@ def test_a_misspelt_name_is_refused_whenever_the_cell_runs(run):
 
 
 def test_what_papermill_injects_counts_and_is_checked(run):
-    injected = '# Parameters\nbackbone = "MobileNet"\nepochs = 3\n'
+    injected = '# Parameters\nbackbones = "MobileNet"\nepochs = 3\n'
     found = parameters(run, PARAMETERS, injected)
     assert (found["epochs"], found["backbones"]) == (3, ["MobileNet"])
     found = parameters(run, PARAMETERS, injected.replace("3", "4") + 'profile = "smoke"\n')
@@ -168,7 +170,7 @@ OTHER_VALUES = [
     ("seed", 1j),
     ("epochs", np.timedelta64(3, "D")),
     ("epochs", len),
-    ("backbone", {"VGG16"}),
+    ("backbones", {"VGG16"}),
     ("profile", {"quick"}),
 ]
 

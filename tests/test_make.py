@@ -16,10 +16,9 @@ from lib.params import ROOT
 SHOW = """
 show:
 	@$(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES"
-	@$(PY) -m lib plan $(SETTINGS) backbones="$$BACKBONES"
 """
 CELLS = (
-    "profile = 'quick'\nbackbone = None",
+    "profile = 'quick'\nbackbones = None",
     "from lib.params import from_notebook\nparams = from_notebook(globals())",
     "with open('executed', 'a') as file:\n    print(params.repeats, file=file)",
 )
@@ -45,19 +44,19 @@ def project(tmp_path):
 
 def make(project, *words):
     """Run make in a project, with this Python and no option from outside."""
-    options = ("PROFILE", "BACKBONES", "RESULTS", "SET", "JOBS", "MAKEFLAGS", "BUILD")
+    options = ("PROFILE", "BACKBONES", "RESULTS", "SET", "WORKERS", "MAKEFLAGS", "BUILD")
     environment = {k: v for k, v in os.environ.items() if k not in options}
     command = ["make", f"PY={sys.executable}", "-f", "Makefile", "-f", "show.mk", *words]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
 def shown(project, *words):
-    """The folder of executed notebooks, the backbones, and the parameters written for them."""
+    """The folder of executed notebooks, and the parameters written for them."""
     made = make(project, "show", *words)
     assert made.returncode == 0, made.stderr
-    build, *backbones = made.stdout.split()
+    (build,) = made.stdout.split()
     text = (project / build / "parameters.yaml").read_text(encoding="utf-8")
-    return build, backbones, yaml.safe_load(text)
+    return build, yaml.safe_load(text)
 
 
 STRANGE = [
@@ -81,7 +80,7 @@ def test_paths_arrive_as_they_were_typed(project, name):
     profile = project / f"{name} folder" / "mine.yaml"
     profile.parent.mkdir()
     profile.write_text("epochs: 3\n")
-    build, _, given = shown(project, f"RESULTS={name}", f"PROFILE={profile}", "BACKBONES=VGG16")
+    build, given = shown(project, f"RESULTS={name}", f"PROFILE={profile}", "BACKBONES=VGG16")
     assert given["results"] == name
     assert (given["profile"], given["epochs"]) == (f"{name} folder/mine.yaml", 3)
     assert build.startswith("build/mine/")
@@ -89,9 +88,9 @@ def test_paths_arrive_as_they_were_typed(project, name):
 
 def test_values_with_spaces_stand_in_quotes(project):
     words = "SET=epochs=3 data='my photos/a=b' weights=\"it's/$w\" alpha='{MobileNet: 0.5}'"
-    _, backbones, given = shown(project, words, "BACKBONES=VGG16 MobileNet")
+    _, given = shown(project, words, "BACKBONES=VGG16 MobileNet")
     assert (given["data"], given["weights"], given["epochs"]) == ("my photos/a=b", "it's/$w", 3)
-    assert (given["alpha"], backbones) == ({"MobileNet": 0.5}, ["VGG16", "MobileNet"])
+    assert (given["alpha"], given["backbones"]) == ({"MobileNet": 0.5}, ["VGG16", "MobileNet"])
 
 
 REFUSED = [
@@ -113,16 +112,21 @@ def test_what_cannot_arrive_is_refused_in_one_line(project, option, words):
     assert not (project / "build").exists() and not (project / "made").exists()
 
 
-@pytest.mark.parametrize("jobs", ["0", "two", "-1", "", "1;2", "1.5"])
-def test_a_number_of_jobs_that_is_none_is_refused(project, jobs):
-    made = make(project, "-o", "check", "paper", f"JOBS={jobs}")
+@pytest.mark.parametrize("workers", ["two", "-1", "1;2", "1.5", "100"])
+def test_a_number_of_workers_that_is_none_is_refused(project, workers):
+    made = make(project, "-o", "check", "paper", f"WORKERS={workers}")
     assert made.returncode
-    assert made.stderr.splitlines()[0].startswith(f"error: JOBS: '{jobs}' is not allowed")
+    assert made.stderr.splitlines()[0].startswith(f"error: WORKERS: '{workers}' is not allowed")
+
+
+def test_workers_of_ones_own_and_a_cluster_are_one_too_many(project):
+    made = make(project, "-o", "check", "paper", "WORKERS=2", "SCHEDULER=tcp://127.0.0.1:1")
+    assert made.returncode and "allowed: one of the two" in made.stderr.splitlines()[0]
 
 
 def execute(project):
     """Execute the notebook as `make paper PROFILE=mine` does."""
-    build, *_ = shown(project, "PROFILE=mine")
+    build, _ = shown(project, "PROFILE=mine")
     path = project / build / "07_figures.ipynb"
     assert not path.exists()
     made = make(project, f"BUILD={build}", "BACKBONES=", f"{build}/07_figures.ipynb")
@@ -144,5 +148,5 @@ def test_a_notebook_is_executed_each_time_with_the_parameters_of_the_day(project
     made = make(project, f"BUILD={build}", "BACKBONES=", f"{build}/07_figures.ipynb")
     assert made.returncode
     assert "InputError: override: epochs: 0 is not allowed" in made.stdout
-    assert "failed: notebooks/07_figures.ipynb , cell [3]; see " in made.stdout
+    assert "failed: notebooks/07_figures.ipynb, cell [3]; see " in made.stdout
     assert path.with_suffix(".failed.ipynb").exists() and not path.exists()

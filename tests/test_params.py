@@ -325,7 +325,7 @@ def test_a_notebooks_literals_are_its_parameters():
         "math": math,
         "Params": Params,
         "profile": "quick",
-        "backbone": "MobileNet",
+        "backbones": ["MobileNet"],
         "epochs": 2,
         "results": "results/quick",
         "data_dir": None,
@@ -337,7 +337,7 @@ def test_a_notebooks_literals_are_its_parameters():
 
 
 def test_none_in_a_notebook_leaves_the_profiles_value():
-    assert from_notebook({"profile": "quick", "backbone": None, "epochs": None}) == load_params(
+    assert from_notebook({"profile": "quick", "backbones": None, "epochs": None}) == load_params(
         "quick"
     )
 
@@ -345,19 +345,14 @@ def test_none_in_a_notebook_leaves_the_profiles_value():
 def test_a_notebook_refuses_what_papermill_only_warns_about():
     line = refusal(from_notebook, {"profile": "quick", "epoch": 3})
     assert "notebook: epoch:" in line and "did you mean epochs?" in line
-    assert "backbone" in refusal(from_notebook, {"profile": "quick", "backbon": "VGG16"})
+    assert "backbones" in refusal(from_notebook, {"profile": "quick", "backbone": "VGG16"})
 
 
-def test_a_notebook_needs_a_profile_and_one_kind_of_backbone():
+def test_a_notebook_needs_a_profile_and_takes_backbones_as_papermill_gives_them():
     assert "profile" in refusal(from_notebook, {"epochs": 3})
-    both = {"profile": "quick", "backbone": "VGG16", "backbones": ["MobileNet", "MobileNetV2"]}
-    line = refusal(from_notebook, both)
-    assert "'VGG16' is none of backbones; allowed: MobileNet, MobileNetV2" in line
-    assert from_notebook(both | {"backbone": "MobileNet"}).backbones == ("MobileNet",)
-    assert "none of backbones" in refusal(from_notebook, both | {"backbone": ["VGG16"]})
-    line = refusal(from_notebook, {"profile": "quick", "backbone": "models/mine.keras"})
-    assert "backbone = 'mine' and backbones = ['models/mine.keras']" in line
-    line = refusal(from_notebook, {"profile": "quick", "backbone": "VGG61"})
+    given = from_notebook({"profile": "quick", "backbones": "VGG16 MobileNet"})
+    assert given.backbones == ("VGG16", "MobileNet")
+    line = refusal(from_notebook, {"profile": "quick", "backbones": "VGG61"})
     assert "did you mean VGG19 or VGG16?" in line
 
 

@@ -138,7 +138,7 @@ class Workers:
             for job in jobs:
                 for group in job.groups:
                     self._submit(job, group, places[job.plan.name])
-            done = as_completed(list(self.orders))
+            done = as_completed(list(self.orders), loop=self.client.loop)
             for future in done:
                 job, group, order = self.orders.pop(future)
                 try:

@@ -83,6 +83,7 @@ def _cluster(workers: int) -> Iterator[tuple[str, str]]:
     limit, options = free_memory() // workers, {"host": LOOPBACK, "nthreads": 1}
     with tempfile.TemporaryDirectory(prefix="workers-") as folder, dask.config.set(CONFIG):
         options |= {"memory_limit": limit, "local_directory": folder, "silence_logs": CRITICAL}
+        options |= {"preload": ["lib.pool.preload"]}
         specs = {i: {"cls": Nanny, "options": options | own} for i, own in _own(workers)}
         spec = {"cls": Scheduler, "options": scheduler}
         with SpecCluster(workers=specs, scheduler=spec, silence_logs=CRITICAL) as cluster:

@@ -5,7 +5,7 @@ is loaded from elsewhere: styles lie beside the pages, pictures are copied or ar
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -58,12 +58,11 @@ blockquote { border-left: 3px solid #ccc; margin-left: 0; padding-left: 1rem; co
 """
 
 
-def build(executed: Path, names: Sequence[str], folder: Path, root: Path = ROOT) -> list[Path]:
+def build(executed: Path, folder: Path, root: Path = ROOT) -> list[Path]:
     """Write the site anew.
 
     Args:
         executed: folder of executed notebooks, as `make paper` leaves it.
-        names: of the networks whose notebooks are shown.
         folder: where the site goes; what is there is removed.
 
     Returns:
@@ -71,7 +70,7 @@ def build(executed: Path, names: Sequence[str], folder: Path, root: Path = ROOT)
 
     Raises InputError where there are no executed notebooks.
     """
-    pages = _pages(executed, names, root)
+    pages = _pages(executed, root)
     shutil.rmtree(folder, ignore_errors=True)
     for source, target in pages.items():
         page = folder / target
@@ -82,22 +81,16 @@ def build(executed: Path, names: Sequence[str], folder: Path, root: Path = ROOT)
     return [folder / target for target in pages.values()]
 
 
-def _pages(executed: Path, names: Sequence[str], root: Path) -> dict[Path, str]:
+def _pages(executed: Path, root: Path) -> dict[Path, str]:
     """Where each source goes, as a path in the site."""
-    of_all = [executed, *(executed / name for name in names)]
-    found = [p for place in of_all for p in sorted(place.glob("*.ipynb"))]
-    notebooks = [p for p in found if ".failed" not in p.name]
+    notebooks = [p for p in sorted(executed.glob("*.ipynb")) if ".failed" not in p.name]
     if not notebooks:
         raise InputError(f"site: {executed} holds no executed notebooks; allowed: after make paper")
     pages = {root / "README.md": "index.html"}
     pages |= {path: f"docs/{path.stem}.html" for path in sorted((root / "docs").glob("*.md"))}
-    for path in notebooks:
-        inside = path.relative_to(executed).with_suffix(".html")
-        pages[path] = f"notebooks/{inside.as_posix()}"
-    there = {path.name for path in notebooks}
-    for path in sorted((root / "notebooks").glob("*.ipynb")):  # one that was not executed
-        if path.name not in there:
-            pages[path] = f"notebooks/{path.stem}.html"
+    there = {path.name: path for path in notebooks}
+    for path in sorted((root / "notebooks").glob("*.ipynb")):  # or as it is, where not executed
+        pages[there.get(path.name, path)] = f"notebooks/{path.stem}.html"
     return pages
 
 
