@@ -15,7 +15,6 @@ import pandas as pd
 from tqdm import tqdm  # not tqdm.auto: a widget is lost where a notebook is executed headless
 
 from .backend import check_keras
-from .lanes.steps import use_deterministic_operations
 from .ledger import append_row, ledger_lock, read_results
 from .methods import method
 from .params import Params
@@ -92,8 +91,6 @@ def plans(params: Params) -> Iterator[Plan]:
     check_keras()
     dataset = load_data(params)
     check_splits(dataset, params)
-    if params.deterministic:
-        use_deterministic_operations()
     for source in params.backbones:
         yield Plan(params, source, dataset)
         keras.utils.clear_session()

@@ -18,6 +18,7 @@ from .backbones.build import scale_inputs
 from .backend import out_of_memory
 from .groups import Group, Grouping
 from .lanes.memory import Estimate
+from .lanes.steps import use_deterministic_operations
 from .lanes.trunk import Trunk, choose_cut
 from .ledger import pack_hits
 from .params import InputError
@@ -79,6 +80,8 @@ class Trainer:
     def __init__(self, plan: Plan):
         self.plan, self.params, self.graph = plan, plan.params, plan.graph
         self.grouping = Grouping(plan)
+        if self.params.deterministic:
+            use_deterministic_operations()
         self._task: Task | None = None
         self._split = ""
         self._trunks: tuple[Trunk, Trunk] | None = None

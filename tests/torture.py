@@ -87,7 +87,7 @@ def campaign(kills: int, folder: Path, seed: int = 0, longest: float = 6.0) -> C
     rng, counts = random.Random(seed), Counts()
     whole = start(folder / "whole")
     whole.join()
-    expected = _content(rows(folder / "whole"))
+    expected = content(rows(folder / "whole"))
     while counts.kills < kills:
         place = folder / f"sweep_{counts.sweeps}"
         while True:
@@ -104,14 +104,14 @@ def campaign(kills: int, folder: Path, seed: int = 0, longest: float = 6.0) -> C
                 break
         found = rows(place)
         counts.sweeps += 1
-        counts.lost += len(expected.index.difference(_content(found).index))
+        counts.lost += len(expected.index.difference(content(found).index))
         counts.duplicated += int(found.duplicated(["key", "method"]).sum())
-        same = _content(found).reindex(expected.index)
+        same = content(found).reindex(expected.index)
         counts.different += int((same != expected).any(axis=1).sum())
     return counts
 
 
-def _content(df: pd.DataFrame) -> pd.DataFrame:
+def content(df: pd.DataFrame) -> pd.DataFrame:
     """What two equal runs share, by method and key."""
     df = df.drop(columns=list(TAIL)).drop_duplicates(["method", "key"])
     return df.set_index(["method", "key"]).sort_index()

@@ -3,7 +3,8 @@
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -84,6 +85,7 @@ class Workers:
         self.topic = f"epochs-{uuid4().hex}"
         self.asked: list[tuple[Plan, Sequence[Run]]] = []
         self.orders: dict[Future, tuple[Job, Group, Order]] = {}
+        self.sent: dict[str, Future] = {}
 
     def check(self) -> None:
         """Refuse a cluster without workers, and workers of other software. Raises InputError."""
@@ -105,7 +107,11 @@ class Workers:
 
     @property
     def _info(self) -> Mapping[str, Mapping]:
-        return self.client.scheduler_info(n_workers=-1)["workers"]
+        """What the scheduler knows of each worker, by address; nothing where it is gone."""
+        try:
+            return self.client.scheduler_info(n_workers=-1)["workers"]
+        except (OSError, ValueError, TypeError):  # closed, or between two of them
+            return {}
 
     def train(self, plan: Plan, runs: Sequence[Run]) -> None:
         """Take on runs of one slice and number of epochs."""
@@ -128,8 +134,6 @@ class Workers:
         Raises InputError: one lane does not fit, a worker of other software or with other inputs,
         the scheduler is gone.
         """
-        from distributed import KilledWorker, as_completed
-
         jobs = self._cut()
         told = _Told(progress)
         self.client.subscribe_topic(self.topic, told.event)
@@ -138,25 +142,52 @@ class Workers:
             for job in jobs:
                 for group in job.groups:
                     self._submit(job, group, places[job.plan.name])
-            done = as_completed(list(self.orders), loop=self.client.loop)
-            for future in done:
-                job, group, order = self.orders.pop(future)
-                try:
-                    found = self._result(future)
-                except KilledWorker:
-                    told.finish(order.number, 0)
-                    progress.say(f"{job.plan.name}: workers died with {len(group)} lanes; now half")
-                    parts = _halved(job, group)
-                    done.update(self._submit(job, part, places[job.plan.name]) for part in parts)
-                    continue
-                if isinstance(found, Missing):
-                    done.add(self._submit_with_inputs(job, group))
-                    continue
-                told.finish(order.number, sum(run.epochs for run in group))
-                yield from found
+            while self.orders:
+                for future in self._ended():
+                    yield from self._taken(future, told)
         finally:
             self.client.unsubscribe_topic(self.topic)
             self.cancel()
+
+    def _taken(self, future: "Future", told: "_Told") -> Sequence[Outcome]:
+        """What an order gave; nothing where it has to be sent again."""
+        from distributed import KilledWorker
+
+        job, group, order = self.orders.pop(future)
+        try:
+            found = self._result(future)
+        except KilledWorker:
+            told.finish(order.number, 0)
+            died = f"workers died with {len(group)} lanes; now {len(group) // 2}"
+            told.progress.say(f"{job.plan.name}: {died}")
+            for part in _halved(job, group):
+                self._submit(job, part, self.addresses)
+            return ()
+        if isinstance(found, Missing):
+            self._submit(job, group, self.addresses, self._inputs_of(job.plan))
+            return ()
+        told.finish(order.number, sum(run.epochs for run in group))
+        return found
+
+    def _ended(self) -> Iterable["Future"]:
+        """Orders that have ended; waits for one, and raises InputError where no worker is left."""
+        from distributed import CancelledError, wait
+
+        lost = None  # since when there has been no worker
+        while True:
+            try:
+                with self.client.as_current():
+                    return wait([*self.orders], PATIENCE / 10, "FIRST_COMPLETED").done
+            except CancelledError:
+                return [future for future in self.orders if future.done()]
+            except TimeoutError:
+                now = time.monotonic()
+                lost = None if self.addresses else lost or now
+                if lost and now - lost > PATIENCE:
+                    raise InputError(
+                        f"SCHEDULER: {self.place} has had no worker for {PATIENCE:.0f} s; what was "
+                        "finished is kept: the same command goes on from there"
+                    ) from None
 
     def _cut(self) -> list[Job]:
         asked, self.asked = self.asked, []
@@ -167,7 +198,7 @@ class Workers:
             jobs.append(Job(plan, grouping, grouping.cut(runs, share)))
         return jobs
 
-    def _submit(self, job: Job, group: Group, places: Sequence[str], *inputs: Any) -> "Future":
+    def _submit(self, job: Job, group: Group, places: Sequence[str], *inputs: Any) -> None:
         number = uuid4().hex
         params = replace(job.plan.params, results=None, figures=None)
         order = Order(params, job.plan.source, tuple(group), made(), number, self.topic)
@@ -182,22 +213,16 @@ class Workers:
             resources={"GPU": 1} if self._has_gpus else None,
         )
         self.orders[future] = job, group, order
-        return future
 
     @cached_property
     def _has_gpus(self) -> bool:
         return any("GPU" in worker.get("resources", {}) for worker in self._info.values())
 
-    def _submit_with_inputs(self, job: Job, group: Group) -> "Future":
-        """Send a group again with what its worker has no path to."""
-        name = job.plan.name
-        if name not in self._inputs:
-            self._inputs[name] = self.client.scatter(Inputs.of(job.plan))
-        return self._submit(job, group, self.addresses, self._inputs[name])
-
-    @cached_property
-    def _inputs(self) -> dict[str, "Future"]:
-        return {}
+    def _inputs_of(self, plan: Plan) -> "Future":
+        """Photos and weights for workers that have no path to them, sent to the cluster once."""
+        if plan.name not in self.sent:
+            self.sent[plan.name] = self.client.scatter(Inputs.of(plan), hash=False)
+        return self.sent[plan.name]
 
     def _result(self, future: "Future") -> Any:
         from distributed import CancelledError

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL
@@ -26,6 +27,7 @@ CONFIG = {
     "distributed.worker.profile.enabled": False,
     "distributed.worker.multiprocessing-method": "spawn",  # never forked once Keras is imported
     "distributed.scheduler.default-task-durations": {"train": "60s"},
+    "distributed.deploy.lost-worker-timeout": "20s",  # then another takes its place, see `_kept`
 }
 
 
@@ -78,18 +80,42 @@ def _cluster(workers: int) -> Iterator[tuple[str, str]]:
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # read when it is imported
         os.environ.setdefault(name, str(max(1, _cores() // workers)))
     shows = importlib.util.find_spec("bokeh") is not None
-    scheduler = {"host": LOOPBACK, "port": 0, "dashboard": shows}
-    scheduler |= {"dashboard_address": f"{LOOPBACK}:0" if shows else None}
+    web = f"{LOOPBACK}:0"  # what Dask serves by HTTP, with the dashboard or without
+    scheduler = {"host": LOOPBACK, "port": 0, "dashboard": shows, "dashboard_address": web}
     limit, options = free_memory() // workers, {"host": LOOPBACK, "nthreads": 1}
     with tempfile.TemporaryDirectory(prefix="workers-") as folder, dask.config.set(CONFIG):
         options |= {"memory_limit": limit, "local_directory": folder, "silence_logs": CRITICAL}
         options |= {"preload": ["lib.pool.preload"]}
         specs = {i: {"cls": Nanny, "options": options | own} for i, own in _own(workers)}
         spec = {"cls": Scheduler, "options": scheduler}
-        with SpecCluster(workers=specs, scheduler=spec, silence_logs=CRITICAL) as cluster:
+        with (
+            SpecCluster(workers=specs, scheduler=spec, silence_logs=CRITICAL) as cluster,
+            _kept(cluster, workers),
+        ):
             seen = f"; dashboard at {cluster.dashboard_link}" if shows else ""
             about = f"{workers} workers, each with {limit / 2**30:.1f} GiB of memory{seen}"
             yield cluster.scheduler_address, about
+
+
+@contextmanager
+def _kept(cluster: Any, workers: int) -> Iterator[None]:
+    """Have workers that are lost for good replaced.
+
+    Dask's nannies start a worker again that dies, but for one that dies while it starts.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            cluster.scale(workers)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _own(workers: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -14,7 +14,6 @@ from typing import Any
 from ..backbones.build import backbone_of, check_takes_files, file_names
 from ..backbones.records import is_model_file
 from ..backend import check_keras
-from ..lanes.steps import use_deterministic_operations
 from ..params import ROOT, InputError, Params, resolve_path
 from ..photos.dataset import Dataset, load_data, pack
 from ..plan import Plan, Run
@@ -227,9 +226,7 @@ class _Held:
 
     def _plan(self, order: Order, inputs: Inputs | None, folder: Path) -> Plan:
         check_keras()
-        if order.params.deterministic:
-            use_deterministic_operations()
-            self.exact = True
+        self.exact |= order.params.deterministic
         params, source = order.params, order.source
         if inputs is not None:
             params, source = inputs.unpack(params, folder)

@@ -1,0 +1,356 @@
+"""The pool: the same rows from any number of workers, whatever dies, and one line for a mistake."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pools
+import psutil
+import pytest
+import torture
+
+import lib.pool.client as client
+from lib.params import ROOT, InputError, load_params
+from lib.pool import local
+from lib.pool.client import _places, _Told
+from lib.pool.worker import Made, made
+from lib.sweep import search
+from lib.trainer import Progress
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The rows of an exact sweep in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = torture.start(folder)
+    process.join(torture.LIMIT)
+    assert process.exitcode == 0
+    return torture.rows(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with local._cluster(2) as (address, _):
+        yield address
+
+
+def sweep(folder: Path, scheduler: str, monkeypatch) -> pd.DataFrame:
+    """The rows of the same sweep by the workers of a cluster."""
+    monkeypatch.setenv("SCHEDULER", scheduler)
+    search(torture.parameters(folder), *torture.METHODS)
+    return torture.rows(folder)
+
+
+def assert_the_same(found: pd.DataFrame, whole: pd.DataFrame) -> None:
+    assert not found.duplicated(["method", "key"]).any()
+    pd.testing.assert_frame_equal(torture.content(found), torture.content(whole))
+
+
+def test_workers_give_the_rows_of_one_process_and_survive_kills(
+    cluster, whole, tmp_path, monkeypatch
+):
+    assert_the_same(sweep(tmp_path / "calm", cluster, monkeypatch), whole)
+    with pools.Killer(3, longest=5) as killer:
+        places = (tmp_path / f"rows_{i}" for i in range(20))
+        while killer.killed < 3:
+            assert_the_same(sweep(next(places), cluster, monkeypatch), whole)
+
+
+@pytest.mark.long
+def test_fifty_kills_lose_no_row_and_double_none(cluster, whole, tmp_path, monkeypatch):
+    with pools.Killer(50, longest=8, seed=1) as killer:
+        sweeps = 0
+        while killer.killed < 50:
+            found = sweep(tmp_path / f"rows_{sweeps}", cluster, monkeypatch)
+            assert_the_same(found, whole)
+            sweeps += 1
+    assert sweeps >= 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_scheduler_and_workers_started_by_hand_give_the_same_rows(
+    whole, tmp_path, monkeypatch, count
+):
+    with pools.scheduler(tmp_path) as file, pools.workers(file, count):
+        assert_the_same(sweep(tmp_path / "rows", file, monkeypatch), whole)
+
+
+def grouped(folder: Path, **changes):
+    """A sweep in the normal mode: lanes, and several networks."""
+    changes = {"backbones": ("VGG16", "MobileNet"), "memory_gib": 2.5} | changes
+    params = load_params("smoke", n_images=60, epochs=1, results=str(folder), **changes)
+    return search(params, "baseline_1", "block_wise")
+
+
+@pytest.mark.long
+def test_groups_give_the_same_rows_in_this_process_and_in_workers(cluster, tmp_path, monkeypatch):
+    here = grouped(tmp_path / "here")
+    monkeypatch.setenv("SCHEDULER", cluster)
+    there = grouped(tmp_path / "there")
+    same = [c for c in here.columns if c not in torture.TAIL]
+    pd.testing.assert_frame_equal(there[same], here[same])
+    assert set(here["lanes"]) == set(there["lanes"]) and here["lanes"].max() > 1
+
+
+def photos_of_nowhere(folder: Path) -> dict:
+    """Settings whose photos and weights lie in this folder alone."""
+    from lib.backbones.build import load_backbone
+    from lib.photos.dataset import load_data, pack
+
+    folder.mkdir()
+    pack(load_data(load_params("smoke", n_images=60)), folder / "mine.npz")
+    network = load_backbone("VGG16", image_size=32, weights="none", thin=True)
+    network.save_weights(folder / "thin_vgg16.weights.h5")
+    return {"data": str(folder / "mine.npz"), "weights": str(folder), "backbones": ("VGG16",)}
+
+
+def test_a_worker_without_a_path_to_photos_and_weights_is_sent_them(tmp_path, monkeypatch):
+    """Its own copy of the project lies elsewhere, and the files are hidden from it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "lib", copy / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "params", copy / "params")
+    settings = photos_of_nowhere(tmp_path / "inputs")
+    hide = tmp_path / "hide.py"
+    hide.write_text(HIDE.format(folder=str(tmp_path / "inputs")))
+    here = grouped(tmp_path / "here", **settings)
+    with (
+        pools.scheduler(tmp_path) as file,
+        pools.workers(file, 1, "--preload", str(hide), project=copy),
+    ):
+        monkeypatch.setenv("SCHEDULER", file)
+        there = grouped(tmp_path / "there", **settings)
+    same = [c for c in here.columns if c not in torture.TAIL]
+    pd.testing.assert_frame_equal(there[same], here[same])
+
+
+HIDE = """
+import pathlib
+exists, is_file, is_dir = pathlib.Path.exists, pathlib.Path.is_file, pathlib.Path.is_dir
+hidden = lambda path: str(path).startswith({folder!r})
+pathlib.Path.is_file = lambda path: not hidden(path) and is_file(path)
+pathlib.Path.is_dir = lambda path: not hidden(path) and is_dir(path)
+pathlib.Path.exists = lambda path, **options: not hidden(path) and exists(path, **options)
+import lib.photos.dataset as dataset
+read = dataset._load_packed
+def missing(params):
+    if hidden(params.data):
+        raise dataset.InputError("data: not here")
+    return read(params)
+dataset._load_packed = missing
+"""
+
+
+# ----------------------------------------------------------------------------- what goes wrong
+
+
+def refusal(work) -> str:
+    with pytest.raises(InputError) as found:
+        work()
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def test_an_address_where_nothing_listens_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 1)
+    for place in ("tcp://127.0.0.1:9", "nonsense://x"):
+        line = refusal(lambda: sweep(tmp_path / "rows", place, monkeypatch))  # noqa: B023
+        assert line.startswith(f"SCHEDULER: nothing answers at {place}; allowed: ")
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "no json", None])
+def test_a_file_that_is_no_scheduler_file_is_one_line(tmp_path, monkeypatch, text):
+    file = tmp_path / "scheduler.json"
+    if text is not None:
+        file.write_text(text)
+    line = refusal(lambda: sweep(tmp_path / "rows", str(file), monkeypatch))
+    assert line.startswith(f"SCHEDULER: {str(file)!r} is no scheduler file; allowed: ")
+
+
+def test_the_file_of_a_dead_cluster_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 1)
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": "tcp://127.0.0.1:9"}))
+    line = refusal(lambda: sweep(tmp_path / "rows", str(file), monkeypatch))
+    assert "nothing answers at tcp://127.0.0.1:9" in line
+
+
+def test_a_cluster_without_workers_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 1)
+    with local._cluster(0) as (address, _):
+        line = refusal(lambda: sweep(tmp_path / "rows", address, monkeypatch))
+    assert f"{address} has no worker after 1 s" in line and not (tmp_path / "rows").exists()
+
+
+def test_a_worker_of_other_software_is_one_line(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "made", lambda: replace(made(), code="0" * 16))
+    line = refusal(lambda: sweep(tmp_path / "rows", cluster, monkeypatch))
+    assert "SCHEDULER: worker tcp://127.0.0.1:" in line and "allowed: 0000000000000000" in line
+    assert not (tmp_path / "rows").exists()
+
+
+def test_software_is_that_of_keras_and_its_backend():
+    here = Made("worker", "python 3.11.7; keras 3.15.1; tensorflow 2.21.0", "a")
+    replace(here, versions="python 3.12.1; keras 3.15.1; tensorflow 2.21.0").check(here)
+    other = replace(here, versions="python 3.11.7; keras 3.15.1; tensorflow 2.20.0")
+    assert "has keras 3.15.1; tensorflow 2.20.0; allowed: keras" in refusal(
+        lambda: other.check(here)
+    )
+
+
+def test_other_weights_and_photos_than_the_clients_are_one_line(cluster, tmp_path, monkeypatch):
+    """The client's own network differs from the one that its profile names."""
+    from lib.plan import Plan
+
+    monkeypatch.setattr(Plan, "weights_sha256", "0" * 64)
+    line = refusal(lambda: sweep(tmp_path / "rows", cluster, monkeypatch))
+    assert "has other weights of VGG16: digest " in line
+    assert line.endswith("allowed: 0000000000000000, as here")
+    assert not list((tmp_path / "rows").glob("*.csv"))
+
+
+DIES = """
+import os
+import lib.trainer
+train = lib.trainer.train_fused
+def dying(steps, *rest):
+    if len(steps.model.lanes) > 3:
+        os._exit(1)
+    return train(steps, *rest)
+lib.trainer.train_fused = dying
+"""
+
+
+@pytest.mark.long
+def test_a_worker_that_dies_of_its_lanes_gets_half(tmp_path, monkeypatch):
+    """As one that runs out of memory does; nothing else is disturbed."""
+    preload = tmp_path / "dies.py"
+    preload.write_text(DIES)
+    here = grouped(tmp_path / "here", backbones=("VGG16",))
+    failures = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    with (
+        pools.scheduler(tmp_path, **failures) as file,
+        pools.workers(file, 1, "--preload", str(preload)),
+    ):
+        monkeypatch.setenv("SCHEDULER", file)
+        there = grouped(tmp_path / "there", backbones=("VGG16",))
+    same = [c for c in here.columns if c not in (*torture.TAIL, "val_loss")]
+    pd.testing.assert_frame_equal(there[same], here[same])
+    np.testing.assert_allclose(there["val_loss"], here["val_loss"], rtol=1e-4)
+    assert set(here["lanes"]) == {6} and set(there["lanes"]) == {3}
+
+
+CLIENT = "import torture, sys, pathlib; torture.sweep(pathlib.Path(sys.argv[1]))"
+
+
+def start_client(folder: Path, file: str) -> subprocess.Popen:
+    """A sweep by a cluster's workers in a process of its own."""
+    paths = f"{ROOT / 'tests'}{os.pathsep}{ROOT}"
+    own = os.environ | {"SCHEDULER": file, "PYTHONPATH": paths}
+    return subprocess.Popen([sys.executable, "-c", CLIENT, str(folder)], env=own)
+
+
+def wait_for_rows(folder: Path, process: subprocess.Popen, least: int = 1) -> None:
+    deadline = time.monotonic() + torture.LIMIT
+    while len(torture.rows(folder)) < least:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.long
+def test_a_killed_client_goes_on_where_it_was_and_a_late_worker_helps(whole, tmp_path, monkeypatch):
+    rows = tmp_path / "rows"
+    with pools.scheduler(tmp_path) as file, pools.workers(file, 1):
+        process = start_client(rows, file)
+        wait_for_rows(rows, process)
+        pools.end(process)
+        before = torture.rows(rows)
+        with pools.workers(file, 1):
+            assert_the_same(sweep(rows, file, monkeypatch), whole)
+    kept = torture.rows(rows).merge(before, on=["method", "key", "finished_at"])
+    assert len(kept) == len(before) >= 1  # none was trained again
+
+
+@pytest.mark.long
+def test_a_scheduler_that_is_gone_is_one_line_and_its_successor_goes_on(
+    whole, tmp_path, monkeypatch
+):
+    rows = tmp_path / "rows"
+    with pools.scheduler(tmp_path) as file, pools.workers(file, 1):
+        process = start_client(rows, file)
+        wait_for_rows(rows, process)
+    process.wait(torture.LIMIT)
+    assert process.returncode == 1 and 1 <= len(torture.rows(rows)) < len(whole)
+    with pools.scheduler(tmp_path) as file, pools.workers(file, 1):
+        assert_the_same(sweep(rows, file, monkeypatch), whole)
+
+
+def test_ctrl_c_leaves_no_process_behind():
+    command = [sys.executable, "-m", "lib", "pool", "--workers=1", "--", "sleep", "600"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+    assert b"1 worker" in process.stdout.readline()
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(60)
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive and len(family) >= 2
+
+
+def test_a_local_cluster_listens_on_the_loopback_address_alone(cluster):
+    assert cluster.startswith("tcp://127.0.0.1:")
+    family = [psutil.Process(), *pools.worker_processes()]
+    listening = [c.laddr.ip for p in family for c in p.net_connections() if c.status == "LISTEN"]
+    assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
+
+
+# ------------------------------------------------------------------------------- small parts
+
+
+def test_networks_go_to_as_few_workers_as_balance_allows():
+    work = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
+    assert _places(work, ["1", "2"]) == {"a": ["1"], "b": ["2"], "c": ["2"], "d": ["1"]}
+    four = _places(work, ["1", "2", "3", "4", "5", "6"])
+    assert [len(four[name]) for name in "abcd"] == [2, 2, 1, 1]
+    assert len({worker for some in four.values() for worker in some}) == 6
+
+
+def test_a_group_that_starts_again_takes_its_epochs_back():
+    class Bar(Progress):
+        n = 0
+
+        def advance(self, epochs: int) -> None:
+            self.n += epochs
+
+    bar = Bar()
+    told = _Told(bar)
+    for epochs in (3, 6, 3):  # the second worker begins anew
+        told.event((0.0, {"number": "x", "epochs": epochs}))
+    assert bar.n == 3
+    told.finish("x", 9)
+    told.event((0.0, {"number": "x", "epochs": 6}))  # late
+    assert bar.n == 9
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "gpus", "count"), [(8, 64, 0, 8), (8, 9, 0, 2), (8, 1, 0, 1), (8, 64, 3, 3)]
+)
+def test_there_are_as_many_workers_as_cores_memory_and_gpus_allow(
+    monkeypatch, cores, gib, gpus, count
+):
+    monkeypatch.setattr(local, "_cores", lambda: cores)
+    monkeypatch.setattr(local, "free_memory", lambda: gib * 2**30)
+    monkeypatch.setattr(local, "visible_gpus", lambda: [str(i) for i in range(gpus)])
+    assert local._count("") == count and local._count("7") == 7 and local._count("0") == 0
+    own = [options for _, options in local._own(count)]
+    assert [o["env"].get("CUDA_VISIBLE_DEVICES") for o in own[:3]] == (
+        ["0", "1", "2"] if gpus else [None] * min(3, count)
+    )
