@@ -20,7 +20,7 @@ import torture
 import lib.pool.client as client
 from lib.params import ROOT, InputError, load_params
 from lib.pool import local
-from lib.pool.client import _places, _Told
+from lib.pool.client import _Told
 from lib.pool.worker import Made, made
 from lib.sweep import search
 from lib.trainer import Progress
@@ -313,14 +313,6 @@ def test_a_local_cluster_listens_on_the_loopback_address_alone(cluster):
 
 
 # ------------------------------------------------------------------------------- small parts
-
-
-def test_networks_go_to_as_few_workers_as_balance_allows():
-    work = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
-    assert _places(work, ["1", "2"]) == {"a": ["1"], "b": ["2"], "c": ["2"], "d": ["1"]}
-    four = _places(work, ["1", "2", "3", "4", "5", "6"])
-    assert [len(four[name]) for name in "abcd"] == [2, 2, 1, 1]
-    assert len({worker for some in four.values() for worker in some}) == 6
 
 
 def test_a_group_that_starts_again_takes_its_epochs_back():

@@ -17,7 +17,7 @@ from ..lanes.memory import FIXED, SHARE
 from ..params import InputError
 from ..plan import Plan, Run
 from ..trainer import Outcome, Progress
-from .worker import Inputs, Missing, Order, made, train_here
+from .worker import Inputs, Missing, Order, made, prepare_here, train_here
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -137,11 +137,11 @@ class Workers:
         jobs = self._cut()
         told = _Told(progress)
         self.client.subscribe_topic(self.topic, told.event)
-        places = _places({job.plan.name: job.work for job in jobs}, self.addresses)
         try:
             for job in jobs:
+                near = self._prepared(job)
                 for group in job.groups:
-                    self._submit(job, group, places[job.plan.name])
+                    self._submit(job, group, near)
             while self.orders:
                 for future in self._ended():
                     yield from self._taken(future, told)
@@ -161,10 +161,10 @@ class Workers:
             died = f"workers died with {len(group)} lanes; now {len(group) // 2}"
             told.progress.say(f"{job.plan.name}: {died}")
             for part in _halved(job, group):
-                self._submit(job, part, self.addresses)
+                self._submit(job, part)
             return ()
         if isinstance(found, Missing):
-            self._submit(job, group, self.addresses, self._inputs_of(job.plan))
+            self._submit(job, group, self._inputs_of(job.plan))
             return ()
         told.finish(order.number, sum(run.epochs for run in group))
         return found
@@ -198,21 +198,35 @@ class Workers:
             jobs.append(Job(plan, grouping, grouping.cut(runs, share)))
         return jobs
 
-    def _submit(self, job: Job, group: Group, places: Sequence[str], *inputs: Any) -> None:
-        number = uuid4().hex
-        params = replace(job.plan.params, results=None, figures=None)
-        order = Order(params, job.plan.source, tuple(group), made(), number, self.topic)
-        future = self.client.submit(
-            train_here,
-            order,
-            *inputs,
-            key=f"train-{number}",
-            priority=job.grouping.work(group),
-            workers=places,
-            allow_other_workers=True,  # a preference: an idle worker takes what others have queued
-            resources={"GPU": 1} if self._has_gpus else None,
+    def _prepared(self, job: Job) -> "Future":
+        """A token on the worker that has built a job's network; its groups prefer to go there.
+
+        Not by the worker's address: Dask leaves tasks where they are whose workers are all gone.
+        """
+        order = self._order(job, job.groups[0])
+        return self.client.submit(
+            prepare_here, order, key=f"prepare-{order.number}", priority=job.work, **self._needs
         )
+
+    def _submit(self, job: Job, group: Group, *near: "Future") -> None:
+        """Have a group trained.
+
+        Args:
+            near: what a worker needs or had better have for it.
+        """
+        order, work = self._order(job, group), job.grouping.work(group)
+        key = f"train-{order.number}"
+        future = self.client.submit(train_here, order, *near, key=key, priority=work, **self._needs)
         self.orders[future] = job, group, order
+
+    def _order(self, job: Job, group: Group) -> Order:
+        params = replace(job.plan.params, results=None, figures=None)
+        return Order(params, job.plan.source, tuple(group), made(), uuid4().hex, self.topic)
+
+    @property
+    def _needs(self) -> dict[str, Any]:
+        """A GPU, where workers have them: one group at a time on each."""
+        return {"resources": {"GPU": 1}} if self._has_gpus else {}
 
     @cached_property
     def _has_gpus(self) -> bool:
@@ -276,21 +290,3 @@ def _halved(job: Job, group: Group) -> list[Group]:
             "smaller image_size or batch_size, or workers with more memory"
         )
     return job.grouping.halves(group)
-
-
-def _places(work: Mapping[str, float], addresses: Sequence[str]) -> dict[str, list[str]]:
-    """Which workers each plan's groups should go to, so that few workers need its network.
-
-    The plan with most work left for each of its workers gets the next one; where workers are
-    fewer than plans, the worker with the least work gets the next plan.
-    """
-    by_work = sorted(work, key=work.get, reverse=True)
-    loads = dict.fromkeys(addresses, 0.0)
-    places: dict[str, list[str]] = {name: [] for name in work}
-    for name in by_work:
-        least = min(loads, key=loads.get)
-        places[name].append(least)
-        loads[least] += max(1.0, work[name])
-    for free in [worker for worker in addresses if not loads[worker]]:
-        places[max(by_work, key=lambda name: work[name] / len(places[name]))].append(free)
-    return places

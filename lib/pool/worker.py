@@ -6,6 +6,7 @@ by their digests, and its software, before it trains.
 
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -149,8 +150,29 @@ def _write_weights(plan: Plan, folder: Path) -> str:
     return source
 
 
-def train_here(order: Order, inputs: Inputs | None = None) -> list[Outcome] | Missing:
+class Token:
+    """Says that a worker has built a network; Dask takes it for large and moves work to it."""
+
+    def __sizeof__(self) -> int:
+        return 10**8
+
+
+def prepare_here(order: Order) -> Token:
+    """Build the network of an order and read its photos, where paths of this machine lead to them.
+
+    Raises InputError as `train_here` does.
+    """
+    made().check(order.client)
+    with suppress(_NotHere):
+        _HELD.trainer(order, None, Path())
+    return Token()
+
+
+def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome] | Missing:
     """Train one group in this process, a Dask worker.
+
+    Args:
+        near: the inputs, for a worker without a path to them.
 
     Returns:
         What training gave each run; `Missing` where no path of this machine leads to the inputs.
@@ -164,6 +186,7 @@ def train_here(order: Order, inputs: Inputs | None = None) -> list[Outcome] | Mi
     if _HELD.groups > RECYCLE or (_HELD.exact and not order.params.deterministic):
         _begin_anew(worker)
     made().check(order.client)
+    inputs = near if isinstance(near, Inputs) else None
     try:
         trainer = _HELD.trainer(order, inputs, Path(worker.local_directory) / "inputs")
     except _NotHere as error:
