@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ import pytest
 import torture
 
 import lib.pool.client as client
+from lib.backbones.build import load_backbone
 from lib.params import ROOT, InputError, load_params
+from lib.photos.dataset import load_data, pack
 from lib.pool import local
 from lib.pool.client import _Told
 from lib.pool.worker import Made, made
@@ -101,52 +104,29 @@ def test_groups_give_the_same_rows_in_this_process_and_in_workers(cluster, tmp_p
     assert set(here["lanes"]) == set(there["lanes"]) and here["lanes"].max() > 1
 
 
-def photos_of_nowhere(folder: Path) -> dict:
-    """Settings whose photos and weights lie in this folder alone."""
-    from lib.backbones.build import load_backbone
-    from lib.photos.dataset import load_data, pack
-
-    folder.mkdir()
+@pytest.fixture
+def own_files():
+    """Settings with relative paths: files in this project's folder and in no copy of it."""
+    folder = Path(tempfile.mkdtemp(dir=ROOT / "build"))
     pack(load_data(load_params("smoke", n_images=60)), folder / "mine.npz")
     network = load_backbone("VGG16", image_size=32, weights="none", thin=True)
     network.save_weights(folder / "thin_vgg16.weights.h5")
-    return {"data": str(folder / "mine.npz"), "weights": str(folder), "backbones": ("VGG16",)}
+    place = folder.relative_to(ROOT).as_posix()
+    yield {"data": f"{place}/mine.npz", "weights": f"{place}/", "backbones": ("VGG16",)}
+    shutil.rmtree(folder)
 
 
-def test_a_worker_without_a_path_to_photos_and_weights_is_sent_them(tmp_path, monkeypatch):
-    """Its own copy of the project lies elsewhere, and the files are hidden from it."""
+def test_a_worker_without_a_path_to_photos_and_weights_is_sent_them(
+    own_files, tmp_path, monkeypatch
+):
     copy = tmp_path / "copy"
     shutil.copytree(ROOT / "lib", copy / "lib", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "params", copy / "params")
-    settings = photos_of_nowhere(tmp_path / "inputs")
-    hide = tmp_path / "hide.py"
-    hide.write_text(HIDE.format(folder=str(tmp_path / "inputs")))
-    here = grouped(tmp_path / "here", **settings)
-    with (
-        pools.scheduler(tmp_path) as file,
-        pools.workers(file, 1, "--preload", str(hide), project=copy),
-    ):
+    here = grouped(tmp_path / "here", **own_files)
+    with pools.scheduler(tmp_path) as file, pools.workers(file, project=copy):
         monkeypatch.setenv("SCHEDULER", file)
-        there = grouped(tmp_path / "there", **settings)
+        there = grouped(tmp_path / "there", **own_files)
     same = [c for c in here.columns if c not in torture.TAIL]
     pd.testing.assert_frame_equal(there[same], here[same])
-
-
-HIDE = """
-import pathlib
-exists, is_file, is_dir = pathlib.Path.exists, pathlib.Path.is_file, pathlib.Path.is_dir
-hidden = lambda path: str(path).startswith({folder!r})
-pathlib.Path.is_file = lambda path: not hidden(path) and is_file(path)
-pathlib.Path.is_dir = lambda path: not hidden(path) and is_dir(path)
-pathlib.Path.exists = lambda path, **options: not hidden(path) and exists(path, **options)
-import lib.photos.dataset as dataset
-read = dataset._load_packed
-def missing(params):
-    if hidden(params.data):
-        raise dataset.InputError("data: not here")
-    return read(params)
-dataset._load_packed = missing
-"""
 
 
 # ----------------------------------------------------------------------------- what goes wrong
