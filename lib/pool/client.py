@@ -17,7 +17,7 @@ from ..lanes.memory import FIXED, SHARE
 from ..params import InputError
 from ..plan import Plan, Run
 from ..trainer import Outcome, Progress
-from .worker import Inputs, Missing, Order, made, prepare_here, train_here
+from .worker import Inputs, Made, Missing, Order, made, prepare_here, train_here
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -96,10 +96,14 @@ class Workers:
                 f"SCHEDULER: {self.place} has no worker after {PATIENCE:.0f} s; allowed: a "
                 "scheduler with workers"
             ) from error
-        own = made()
         asked = [self.client.submit(made, workers=[w], pure=False) for w in self.addresses]
         for future in asked:
-            self._result(future).check(own)
+            self._result(future).check(self.made)
+
+    @cached_property
+    def made(self) -> Made:
+        """The client's software."""
+        return made()
 
     @property
     def addresses(self) -> list[str]:
@@ -221,7 +225,7 @@ class Workers:
 
     def _order(self, job: Job, group: Group) -> Order:
         params = replace(job.plan.params, results=None, figures=None)
-        return Order(params, job.plan.source, tuple(group), made(), uuid4().hex, self.topic)
+        return Order(params, job.plan.source, tuple(group), self.made, uuid4().hex, self.topic)
 
     @property
     def _needs(self) -> dict[str, Any]:
