@@ -67,6 +67,10 @@ class Search:
         found = rows.loc[[";".join(c.layers) for c in some], ["val_accuracy", "val_loss"]]
         return dict(zip((c.layers for c in some), found.itertuples(index=False), strict=True))
 
+    def top(self, scores: dict[str, float], counts: Sequence[int]) -> list[Candidate]:
+        """The best few layers together; scores: of every layer with weights."""
+        return ranked(self.study.backbone, scores, counts)
+
     def trained(self, some: Sequence[Candidate], epochs: int) -> list[LaneState]:
         """Train candidates without writing rows: where each ends."""
         study = self.study.at(epochs, self.folder / "unwritten")
@@ -91,6 +95,12 @@ class Search:
         """Candidates from the largest to the smallest gradient."""
         found = gradients.scores(self.measured(), [c.layers for c in some], self.settings.gradient)
         return sorted(some, key=lambda c: -found[c.layers])
+
+    def layer_gradients(self) -> dict[str, float]:
+        """The gradient of each layer with weights, by name."""
+        names = list(self.measured()["layer"])
+        found = gradients.scores(self.measured(), [(n,) for n in names], self.settings.gradient)
+        return {n: found[(n,)] for n in names}
 
     def grafts(
         self, some: Sequence[Candidate]
@@ -151,7 +161,7 @@ def exhaustive(search: Search) -> Candidate:
 def best_together(search: Search, order: Sequence[Candidate]) -> list[Candidate]:
     """The best 3 and 5 single layers of a ranking, tuned together; none where it has no layers."""
     places = {c.block.name: -i for i, c in enumerate(order) if c.kind == "layers"}
-    return ranked(search.study.backbone, places, RANKED) if places else []
+    return search.top(places, RANKED) if places else []
 
 
 def halving(search: Search) -> Candidate:
@@ -167,7 +177,7 @@ def shortlist(search: Search) -> Candidate:
     for kind in kinds:
         order = search.by_gradient([c for c in every if c.kind == kind])
         short += order[: math.ceil(SHORT * len(order))]
-    return _halved(search, unlike([*short, *_ranked_by_gradient(search)]))
+    return _halved(search, unlike([*short, *search.top(search.layer_gradients(), RANKED)]))
 
 
 def gradient(search: Search) -> Candidate:
@@ -205,12 +215,6 @@ STRATEGIES = {
         Strategy("fixed", "the layers are given", fix),
     )
 }  # fmt: skip
-
-
-def _ranked_by_gradient(search: Search) -> list[Candidate]:
-    names = list(search.measured()["layer"])
-    found = gradients.scores(search.measured(), [(n,) for n in names], search.settings.gradient)
-    return ranked(search.study.backbone, {n: found[(n,)] for n in names}, RANKED)
 
 
 def halvings(settings: Settings) -> list[int]:
