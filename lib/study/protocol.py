@@ -40,6 +40,7 @@ CHOICES: Mapping[str, Choice] = {
     "gradient, fisher": Choice("gradient", "fisher"),
 }
 TIMED = ("halving", "shortlist", "gradient", "graft")  # trained for themselves, beside the search
+ONCE = ("halving",)  # of these, with the first seed alone: it is dear, and as long with any seed
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Protocol:
         alphas: width multipliers, by network, in the order in which they are run.
         train, evaluation: numbers of photos; half of the evaluation photos are shown at a time.
         values: of `lib.tune.settings` where they are not those of `make photos`.
+        choices: that are made, the search first.
     """
 
     sizes: Mapping[str, int]
@@ -79,6 +81,12 @@ class Protocol:
     train: int
     evaluation: int
     values: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = tuple(CHOICES)
+
+    def timed(self, seed: int) -> tuple[str, ...]:
+        """The choices that are trained for themselves with a seed."""
+        there = [name for name in TIMED if name in self.choices]
+        return tuple(name for name in there if name not in ONCE or seed == self.seeds[0])
 
     def cells(self) -> Iterator[Cell]:
         """The cells, the most valuable first."""
@@ -93,7 +101,7 @@ PROTOCOLS = {
         alphas={"MobileNetV3Small": 1.0, "MobileNetV2": 1.0, "MobileNet": 0.25},
         seeds=(0, 1, 2),
         train=200,
-        evaluation=400,
+        evaluation=320,
     ),
     # For tests: every step in seconds; the numbers mean nothing.
     "smoke": Protocol(
@@ -110,6 +118,7 @@ PROTOCOLS = {
             "batch_size": 10,
             "learning_rate": 2.0e-3,
         },
+        choices=(SEARCH, "halving", "graft"),
     ),
 }
 

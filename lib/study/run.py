@@ -36,7 +36,7 @@ from ..tune.strategies import halvings as stages
 from ..upkeep.bench import machine
 from .data import load_photos
 from .picks import COLUMNS, pack_picks, picks_path, read_picks
-from .protocol import CHOICES, HALVINGS, RANKING, SEARCH, TIMED, Cell, Protocol, halvings
+from .protocol import CHOICES, HALVINGS, RANKING, SEARCH, Cell, Protocol, halvings
 from .record import Clock, Record, RecordedStudy
 from .replay import Asking, Kept, Replayed, choose, read_grafts
 
@@ -142,10 +142,12 @@ class Part:
     @cached_property
     def measured(self) -> dict[str, Any]:
         """What the strategies' own runs have measured: gradients and grafts."""
-        return {
-            "gradients": pd.read_csv(self.work / "gradient" / "gradients.csv"),
-            "grafted": read_grafts(self.work / "graft"),
-        }
+        found: dict[str, Any] = {}
+        if "gradient" in self.protocol.choices:
+            found["gradients"] = pd.read_csv(self.work / "gradient" / "gradients.csv")
+        if "graft" in self.protocol.choices:
+            found["grafted"] = read_grafts(self.work / "graft")
+        return found
 
     def search(self) -> None:
         """The search of the paper, whole."""
@@ -161,7 +163,7 @@ class Part:
     def wanted(self) -> list[Candidate]:
         """What strategies ask for that the search does not train."""
         there, found = self.keys(), {}
-        for name in CHOICES:
+        for name in self.protocol.choices:
             if name != SEARCH:
                 shown = halvings(self.protocol.evaluation, 1)[0]
                 asking = self.replayed(name, Asking, shown=shown, **self.measured)
@@ -237,7 +239,7 @@ def run_cells(protocol: Protocol, cells: Sequence[Cell], places: Places, say: Sa
 def run_cell(protocol: Protocol, cell: Cell, places: Places, say: Say = print) -> None:
     """Run what one data set and network still lack."""
     done = read_picks(places.rows(cell), cell.backbone)
-    lacking = [s for s in protocol.seeds if (done["seed"] == s).sum() < len(CHOICES)]
+    lacking = [s for s in protocol.seeds if (done["seed"] == s).sum() < len(protocol.choices)]
     photos = protocol.train + protocol.evaluation
     dataset = load_photos(cell.source, photos, cell.size, places.data_dir)
     settings = settings_of(protocol, cell, protocol.seeds[0], places)
@@ -255,7 +257,7 @@ def _run_part(part: Part) -> Iterator[str]:
     part.search()
     seconds, cpu = part.study.record.seconds(SEARCH)
     yield f"search {seconds:.0f} s, {cpu:.0f} CPU s"
-    for strategy in TIMED:
+    for strategy in part.protocol.timed(part.seed):
         timed = part.timed(strategy)
         yield f"{strategy} {timed['seconds']:.0f} s, {timed['cpu_seconds']:.0f} CPU s"
     part.train(part.wanted(), "more")
@@ -288,10 +290,10 @@ def _write_picks(part: Part) -> None:
     shown, keys = halvings(p.evaluation), part.keys()
     every = np.ones((1, p.evaluation), bool)
     rows = []
-    for name, choice in CHOICES.items():
+    for name in p.choices:
         timed = _seconds_of(part, name)
         alike = ""
-        if name in TIMED:
+        if name in p.timed(part.seed):
             alike = str(part.picks(name, every)[0] == tuple(timed["layers"])).lower()
         packed = pack_picks([keys[layers] for layers in part.picks(name, shown)])
         rows.append(
@@ -304,7 +306,7 @@ def _write_picks(part: Part) -> None:
                 "eval_images": p.evaluation,
                 "seed": part.seed,
                 "choice": name,
-                "strategy": choice.strategy,
+                "strategy": CHOICES[name].strategy,
                 "seconds": timed["seconds"],
                 "cpu_seconds": timed["cpu_seconds"],
                 "alike": alike,
@@ -323,7 +325,7 @@ def _write_picks(part: Part) -> None:
 
 def _seconds_of(part: Part, name: str) -> dict[str, Any]:
     """What a choice took; nothing for those that were not run by themselves."""
-    if name in TIMED:
+    if name in part.protocol.timed(part.seed):
         return part.timed(name)
     seconds = part.study.record.seconds(SEARCH) if name == SEARCH else (np.nan, np.nan)
     return dict(zip(("seconds", "cpu_seconds"), seconds, strict=True))
