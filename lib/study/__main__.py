@@ -98,8 +98,8 @@ def figures(words: Words) -> None:
         paths = save_choice(root / "figures", root)
         print(*sections(root).values(), sep="\n")
     else:
-        paths = save_choice(ROOT / "figures")
-        refresh(ROOT, sections())
+        paths = save_choice(ROOT / "figures", ROOT)
+        refresh(ROOT, sections(ROOT))
     print(*paths, sep="\n")
 
 

@@ -219,7 +219,8 @@ def average(
     are Satterthwaite's.
     """
     tables = {cell.name: table(cell) for cell in (*cells, *(every or ()))}
-    noise = pooled(scatter(tables[cell.name][None], shared=False) for cell in every or cells)
+    whole = [t for t in (tables[cell.name] for cell in every or cells) if not np.isnan(t).any()]
+    noise = pooled(scatter(table[None], shared=False) for table in whole)
     by_data: dict[str, list[np.ndarray]] = {}
     for cell in cells:
         by_data.setdefault(cell.data, []).append(tables[cell.name].mean(axis=0) / len(cells))

@@ -9,7 +9,6 @@ from matplotlib.lines import Line2D
 
 from ..audit.intervals import Estimate
 from ..methods import colour
-from ..params import ROOT
 from ..report.style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 from ..report.tables import BLANK, markdown
 from .people import people_table, read_people
@@ -34,7 +33,7 @@ INKS = ("layer_wise", "block_wise", "top_3")  # methods whose colours the networ
 MARKERS = ("o", "D", "^")
 
 
-def sections(root: Path = ROOT) -> dict[str, str]:
+def sections(root: Path) -> dict[str, str]:
     """What stands in each generated section of docs/choice.md, by its name."""
     cells = read_measured(root / "results")
     picture = f"![Regret of each strategy, and its cost](../figures/{FIGURE}.png)\n"
@@ -45,7 +44,7 @@ def sections(root: Path = ROOT) -> dict[str, str]:
     }
 
 
-def save_choice(folder: str | Path, root: Path = ROOT) -> list[Path]:
+def save_choice(folder: str | Path, root: Path) -> list[Path]:
     """Write choice.png and .svg where anything was measured; their paths."""
     cells = read_measured(root / "results")
     return save(choice_figure(cells), folder, FIGURE) if cells else []
@@ -148,9 +147,9 @@ def words(cells: Sequence[Measured]) -> Iterator[str]:
         yield f"No strategy beats a random block beyond its interval on {', '.join(none)}."
     good = better_than_random(cells)
     yield (
-        f"Over all {len(cells)} cells, {_named(good)} beat a random block beyond the interval."
+        f"Over all cells ({len(cells)}), {_named(good)} beat a random block beyond the interval."
         if good
-        else f"Over all {len(cells)} cells no strategy beats a random block beyond the interval."
+        else f"Over all cells ({len(cells)}) no strategy beats a random block beyond the interval."
     )
     yield from _rule(cells)
     alike = [same for c in cells for same in c.alike.values()]
