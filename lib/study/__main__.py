@@ -16,7 +16,7 @@ from ..params import ROOT, InputError, resolve_path
 from ..quiet import import_quietly
 from .protocol import PROTOCOLS, Cell, Protocol
 
-PHOTOS, NETWORKS = 600, ("MobileNetV3Small", "MobileNetV2", "MobileNet")  # of the comparison
+PHOTOS, NETWORKS = 600, ("MobileNetV3Small",)  # of the comparison
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..params import InputError, Params
+from ..params import InputError, Params, resolve_path
 from ..photos import drawn
-from ..photos.dataset import Dataset, load_data
+from ..photos.dataset import TF_FLOWERS, TF_FLOWERS_VERSION, Dataset, load_data
 
 SEED = 0  # of what is drawn: seeds of runs do not change the photos
 
@@ -33,7 +33,7 @@ def load_photos(source: str, count: int, size: int, data_dir: str | None) -> Dat
     if source != FLOWERS:
         draw, names = DRAWN[source]
         return Dataset(*draw(count, size, SEED), names, f"{source}, drawn, seed {SEED}")
-    params = Params(profile="study", data="tf_flowers", data_dir=data_dir, image_size=size)
+    params = Params(profile="study", data=TF_FLOWERS, data_dir=data_dir, image_size=size)
     every = load_data(params)
     return Dataset(every.images[:count], every.labels[:count], every.names, every.source)
 
@@ -46,11 +46,12 @@ def write_flowers(folder: Path, count: int, data_dir: str | None) -> Path:
     import tensorflow_datasets as tfds
 
     if not (folder / ".whole").is_file():
-        builder = tfds.builder("tf_flowers:3.0.1", data_dir=data_dir)
+        place = str(resolve_path(data_dir)) if data_dir else None
+        builder = tfds.builder(f"{TF_FLOWERS}:{TF_FLOWERS_VERSION}", data_dir=place)
         if not builder.is_prepared():
             raise InputError(
-                f"data_dir: {data_dir!r} does not hold tf_flowers/3.0.1; allowed: a folder that "
-                "does, as TFDS prepares it"
+                f"data_dir: {data_dir!r} does not hold {TF_FLOWERS}/{TF_FLOWERS_VERSION}; allowed: "
+                "a folder that does, as TFDS prepares it"
             )
         names = builder.info.features["label"].names
         encoded = {"image": tfds.decode.SkipDecoding()}
