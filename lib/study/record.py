@@ -17,14 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from ..params import Params
-from ..photos.dataset import Dataset
-from ..sweep import Run
+from ..plan import Plan, Run
 from ..train import History, Task
-from ..tune.lanes import PhotoStudy
+from ..trainer import Progress
+from ..tune.lanes import PhotoPlan, PhotoStudy, PhotoTrainer
 
 
 class Clock:
@@ -121,15 +119,24 @@ class Record:
 class RecordedStudy(PhotoStudy):
     """A `PhotoStudy` whose runs are kept in a record before their rows are written."""
 
-    def __init__(self, params: Params, backbone: keras.Model, dataset: Dataset, record: Record):
-        super().__init__(params, backbone, dataset)
+    def __init__(self, plan: PhotoPlan, record: Record):
+        super().__init__(plan)
+        self.record = record
+
+    def trainer(self, plan: Plan | None = None) -> "RecordedTrainer":
+        return RecordedTrainer(plan or self.plan, self.record)
+
+
+class RecordedTrainer(PhotoTrainer):
+    """Keeps what its runs were told; its clock runs from its making on."""
+
+    def __init__(self, plan: Plan, record: Record):
+        super().__init__(plan, None)
         self.record, self.clock = record, Clock()
 
-    def train(self, runs: Sequence[Run]) -> None:
-        self.clock = Clock()
-        super().train(runs)
-
-    def _train_steps(self, group: Sequence[Run], steps: Any, task: Task, bar: Any) -> list[History]:
+    def _train_steps(
+        self, group: Sequence[Run], steps: Any, task: Task, progress: Progress
+    ) -> list[History]:
         told, evaluate = [], steps.evaluate
 
         def telling() -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +144,10 @@ class RecordedStudy(PhotoStudy):
             return told[-1]
 
         steps.evaluate = telling  # a history keeps the last epoch's photos alone
-        histories = super()._train_steps(group, steps, task, bar)
+        try:
+            histories = super()._train_steps(group, steps, task, progress)
+        finally:
+            del steps.evaluate
         keys = [run.key for run in group]
         self.record.add(keys, told, task.eval_targets, self.clock.lap())
         return histories

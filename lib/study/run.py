@@ -24,11 +24,11 @@ from ..ledger import read_results
 from ..params import InputError
 from ..partition import Block
 from ..photos.dataset import Dataset
+from ..plan import Run
 from ..provenance import git_sha, versions
-from ..sweep import Run
 from ..tune.candidates import KINDS, Candidate, baselines
 from ..tune.confirm import slices
-from ..tune.lanes import PhotoStudy, pooled
+from ..tune.lanes import PhotoPlan, PhotoStudy, pooled
 from ..tune.run import network, write_whole
 from ..tune.settings import Settings
 from ..tune.strategies import STRATEGIES
@@ -82,15 +82,15 @@ class Part:
 
     @cached_property
     def study(self) -> RecordedStudy:
-        s, photos = self.settings, self.dataset
-        record = Record(self.work / "told", stages(s))
+        s = self.settings
         params = s.params(
             self.cell.size,
             self.places.rows(self.cell),
             plateau_patience=s.epochs,  # more than there can be: no photo changes a rate
             **slices(self.protocol.train),
         )
-        return RecordedStudy(params, self.backbone, photos, record)
+        plan = PhotoPlan(params, self.backbone, self.dataset)
+        return RecordedStudy(plan, Record(self.work / "told", stages(s)))
 
     def candidates(self) -> list[Candidate]:
         """All candidates, under each name that they have: every method's rows are whole."""
@@ -195,7 +195,7 @@ class Part:
             shutil.rmtree(folder, ignore_errors=True)  # a part of its time is not known
             folder.mkdir(parents=True)
             settings = replace(self.settings, strategy=strategy)
-            study, clock = PhotoStudy(self.study.params, self.backbone, self.dataset), Clock()
+            study, clock = PhotoStudy(self.study.plan), Clock()
             picked = STRATEGIES[strategy].choose(Kept(study, settings, folder))
             seconds, cpu = clock.lap()
             timed = {"seconds": seconds, "cpu_seconds": cpu, "layers": picked.layers}
