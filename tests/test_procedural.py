@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 
 from lib.photos import drawn as procedural
-from lib.photos.drawn import CLASS_NAMES, SOURCE_NAMES, procedural_flowers, source_task
+from lib.photos.drawn import (
+    CLASS_NAMES,
+    DIGIT_NAMES,
+    SOURCE_NAMES,
+    digits,
+    procedural_flowers,
+    source_task,
+)
 
-DRAW = [procedural_flowers, source_task]
+DRAW = [procedural_flowers, source_task, digits]
+NAMES = [CLASS_NAMES, SOURCE_NAMES, DIGIT_NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +44,9 @@ def test_an_image_does_not_depend_on_how_many_are_drawn(draw):
     assert np.array_equal(few[1], many[1][:8])
 
 
-@pytest.mark.parametrize(("draw", "n_classes"), [(DRAW[0], 5), (DRAW[1], len(SOURCE_NAMES))])
-def test_every_round_holds_each_class_once_in_a_drawn_order(draw, n_classes):
+@pytest.mark.parametrize(("draw", "names"), list(zip(DRAW, NAMES, strict=True)))
+def test_every_round_holds_each_class_once_in_a_drawn_order(draw, names):
+    n_classes = len(names)
     labels = draw(6 * n_classes, 32, seed=0)[1].reshape(6, n_classes)
     assert np.array_equal(np.sort(labels, axis=1), np.tile(np.arange(n_classes), (6, 1)))
     assert len({tuple(order) for order in labels.tolist()}) > 3

@@ -1,9 +1,9 @@
 """The embedded data, drawn from a seed: flowers to classify and a source task to pre-train on.
 
-Both sets make the default profile run on a fresh machine without a network. `procedural_flowers`
-stands in for tf_flowers: five kinds of flower that differ in shape while pose, colour, background,
-clutter, light, blur and occlusion vary. `source_task` stands in for ImageNet: textures and simple
-shapes, none of them a flower.
+Flowers and source task make the default profile run on a fresh machine without a network.
+`procedural_flowers` stands in for tf_flowers: five kinds of flower that differ in shape while pose,
+colour, background, clutter, light, blur and occlusion vary. `source_task` stands in for ImageNet:
+textures and simple shapes, none of them a flower. `digits` are a third set, for `lib.study`.
 
 Everything is drawn at twice the size in float32 and averaged down, which smooths the edges.
 Coordinates run from -1 to 1 over the image, x to the right and y downwards, so that one seed shows
@@ -54,7 +54,7 @@ GROUND_COLOURS = np.array(
     np.float32,
 )
 
-_FLOWERS, _SOURCE, _ORDER = 1, 2, 3  # keep the streams of random numbers apart
+_FLOWERS, _SOURCE, _ORDER, _DIGITS = 1, 2, 3, 4  # keep the streams of random numbers apart
 
 Field = np.ndarray  # float32 (S, S), one value per pixel
 Canvas = np.ndarray  # float32 (S, S, 3), RGB in [0, 1]
@@ -86,6 +86,15 @@ def source_task(n_images: int, image_size: int, seed: int = 0) -> tuple[np.ndarr
     """
     labels = _balanced_labels(n_images, len(SOURCE_NAMES), [seed, _SOURCE])
     return _draw_all(_draw_source, labels, image_size, [seed, _SOURCE]), labels
+
+
+def digits(n_images: int, image_size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw digits as a hand would: strokes of any colour, slanted, on a blotched ground with marks.
+
+    Args and returns as for `procedural_flowers`, labels being the digits' values.
+    """
+    labels = _balanced_labels(n_images, len(STROKES), [seed, _DIGITS])
+    return _draw_all(_draw_digit, labels, image_size, [seed, _DIGITS]), labels
 
 
 def _balanced_labels(n_images: int, n_classes: int, seeds: list[int]) -> np.ndarray:
@@ -411,3 +420,59 @@ SOURCE = (
     _blotches,
 )
 SOURCE_NAMES = tuple(draw.__name__.strip("_") for draw in SOURCE)
+
+
+# -------------------------------------------------------------------------------------- digits
+
+
+def _arc(x: float, y: float, width: float, height: float, start: float, end: float) -> np.ndarray:
+    """Return points (13, 2) of an ellipse between two angles in degrees, clockwise as seen."""
+    angles = np.radians(np.linspace(start, end, 13))
+    return np.stack([x + width * np.cos(angles), y + height * np.sin(angles)], axis=1)
+
+
+# Of each digit its strokes, points (n, 2) from -1 to 1 as in the grid: y points downwards.
+STROKES = tuple(
+    tuple(np.array(stroke, np.float32) for stroke in strokes)
+    for strokes in (
+        [_arc(0, 0, 0.5, 0.8, 0, 360)],
+        [[(-0.3, -0.5), (0.05, -0.8), (0.05, 0.8)]],
+        [[*_arc(0, -0.35, 0.45, 0.45, 180, 380), (-0.5, 0.8), (0.5, 0.8)]],
+        [_arc(0, -0.4, 0.4, 0.4, 200, 450), _arc(0, 0.4, 0.45, 0.4, 270, 520)],
+        [[(0.2, 0.8), (0.2, -0.8), (-0.5, 0.3), (0.5, 0.3)]],
+        [[(0.45, -0.8), (-0.4, -0.8), (-0.4, -0.1), *_arc(0, 0.3, 0.5, 0.5, 230, 510)]],
+        [[(0.3, -0.8), (-0.2, -0.3), *_arc(0, 0.35, 0.42, 0.45, 210, 570)]],
+        [[(-0.5, -0.8), (0.5, -0.8), (-0.1, 0.8)]],
+        [_arc(0, -0.4, 0.38, 0.4, 0, 360), _arc(0, 0.4, 0.45, 0.4, 0, 360)],
+        [_arc(0, -0.35, 0.42, 0.45, 0, 360), [(0.42, -0.35), (0.2, 0.8)]],
+    )
+)
+DIGIT_NAMES = tuple(map(str, range(len(STROKES))))
+
+
+def _draw_digit(rng: np.random.Generator, x: Field, y: Field, label: int) -> Canvas:
+    """Return one digit on a ground of two colours, between a few marks that are none."""
+    back, other, front = rng.uniform(0, 1, (3, 3)).astype(np.float32)
+    front += np.where(np.abs(front - back).max() < 0.35, np.sign(0.5 - back) * 0.5, 0)
+    canvas = back + (0.5 + 0.5 * _waves(rng, x, y, 2, 12)[..., None]) * 0.4 * (other - back)
+    shift, scale = _point(rng, 0.25), rng.uniform(0.5, 0.85)
+    u, v = _turned((x - shift[0]) / scale, (y - shift[1]) / scale, rng.uniform(-0.3, 0.3))
+    u = u + rng.uniform(-0.35, 0.35) * v
+    width = rng.uniform(0.06, 0.16)
+    for stroke in STROKES[label]:
+        _paint(canvas, scale * (width - _distance(u, v, stroke)), front)
+    for _ in range(rng.integers(0, 4)):
+        mark = np.stack([_point(rng, 1.0), _point(rng, 1.0)])
+        mark[1] = mark[0] + 0.4 * (mark[1] - mark[0])
+        _paint(canvas, 0.04 - _distance(x, y, mark), _jittered(rng, front, 0.3))
+    return canvas
+
+
+def _distance(x: Field, y: Field, points: np.ndarray) -> Field:
+    """Return the distance of each pixel to a line through points (n, 2), n at least 2."""
+    nearest = np.full(x.shape, np.inf, np.float32)
+    for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+        dx, dy = bx - ax, by - ay
+        along = np.clip(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
+        nearest = np.minimum(nearest, np.hypot(x - ax - along * dx, y - ay - along * dy))
+    return nearest

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 
 from ..backbones.records import RECORDS
 from ..lanes.memory import plan_lanes
@@ -61,7 +60,8 @@ def make_plan(settings: Settings, backbone: keras.Model, photos: int) -> Plan:
     if settings.image_size != "auto":
         asked = (settings.image_size,)
     for size in asked:
-        minutes = _seconds(graph, work, photos, speed * size**2 / area) / 60
+        seconds = FIXED + READ * photos + seconds_of(graph, work, speed * size**2 / area)
+        minutes = round(seconds, 1) / 60
         if minutes <= settings.minutes or size == asked[-1]:
             break
     return Plan(size, minutes)
@@ -97,10 +97,11 @@ def works(settings: Settings, found: Sequence[Candidate], photos: int) -> list[W
     pair = [(), _middle(blocks)]
     confirm = Work(pair * s.repeats, s.epochs, train - fold + chosen, fold)
     final = [Work([b], s.epochs, train + chosen, 0) for b in pair]
-    return [*_search(s, found, train, chosen), *[confirm] * s.folds, *final]
+    return [*strategy_works(s, found, train, chosen), *[confirm] * s.folds, *final]
 
 
-def _search(s: Settings, found: Sequence[Candidate], train: int, chosen: int) -> list[Work]:
+def strategy_works(s: Settings, found: Sequence[Candidate], train: int, chosen: int) -> list[Work]:
+    """What the strategy trains on so many photos, and scores on so many others."""
     blocks, alone = [c.layers for c in found], [Work([()], s.epochs, train, chosen)]
     gradients = Work([blocks[1]], 1, min(train, 320) + chosen, 0)
     if s.strategy == "search":
@@ -133,14 +134,14 @@ def _middle(blocks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return blocks[2 + (len(blocks) - 2) // 4] if len(blocks) > 2 else ()
 
 
-def _seconds(graph: Graph, works: Sequence[Work], photos: int, speed: float) -> float:
-    """Seconds of all the work.
+def seconds_of(graph: Graph, works: Sequence[Work], speed: float) -> float:
+    """Seconds of some work.
 
     speed: seconds of a forward pass of the whole backbone for one photo.
     """
     total = sum(call.macs for call in graph.calls)
     frontiers = [graph.frontier(cut) for cut in range(len(graph.calls) + 1)]
-    seconds = FIXED + READ * photos
+    seconds = 0.0
     for work in works:
         firsts = [graph.span(block)[0] for block in work.blocks]
         above = sum(sum(c.macs for c in graph.calls[first:]) for first in firsts) / total
@@ -148,4 +149,4 @@ def _seconds(graph: Graph, works: Sequence[Work], photos: int, speed: float) -> 
         executed = plan_lanes(graph, work.blocks, min(firsts), frontiers).executed
         trunk = (work.train + work.evaluated) * sum(c.macs for c in graph.calls[: min(firsts)])
         seconds += speed * (above * images + trunk / total) + MODEL + TRACE * executed
-    return float(np.round(seconds, 1))
+    return seconds

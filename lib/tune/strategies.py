@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..lanes.trunk import Trunk
-from ..train import LanePlateau, accuracy, fuse, fused_steps
+from ..train import LanePlateau, fuse, fused_steps
 from . import gradients
 from .candidates import Candidate, candidates, fixed, ranked, unlike
 from .lanes import LaneState, PhotoStudy, put_states
@@ -49,17 +49,27 @@ class Search:
 
         By accuracy on the selection photos, then by loss, then nearer to the output.
         """
+        found, places = self.outcomes(some, epochs), self.study.graph
+
+        def rank(c: Candidate) -> tuple:
+            accuracy, loss = found[c.layers]
+            return not np.isfinite(loss), -accuracy, loss, -places.span(c.layers)[0]
+
+        return sorted(some, key=rank)
+
+    def outcomes(
+        self, some: Sequence[Candidate], epochs: int
+    ) -> dict[tuple[str, ...], tuple[float, float]]:
+        """Accuracy and loss on the selection photos after so many epochs, by layers."""
         study = self.study.at(epochs, self.folder / f"epochs_{epochs:03}")
         study.train([study.run(c.method, c.block) for c in some])
         rows = study.rows().drop_duplicates("layers").set_index("layers")
-        places = study.graph
+        found = rows.loc[[";".join(c.layers) for c in some], ["val_accuracy", "val_loss"]]
+        return dict(zip((c.layers for c in some), found.itertuples(index=False), strict=True))
 
-        def rank(c: Candidate) -> tuple:
-            row = rows.loc[";".join(c.layers)]
-            lost = not np.isfinite(row["val_loss"])
-            return lost, -row["val_accuracy"], row["val_loss"], -places.span(c.layers)[0]
-
-        return sorted(some, key=rank)
+    def top(self, scores: dict[str, float], counts: Sequence[int]) -> list[Candidate]:
+        """The best few layers together; scores: of every layer with weights."""
+        return ranked(self.study.backbone, scores, counts)
 
     def trained(self, some: Sequence[Candidate], epochs: int) -> list[LaneState]:
         """Train candidates without writing rows: where each ends."""
@@ -86,6 +96,43 @@ class Search:
         found = gradients.scores(self.measured(), [c.layers for c in some], self.settings.gradient)
         return sorted(some, key=lambda c: -found[c.layers])
 
+    def layer_gradients(self) -> dict[str, float]:
+        """The gradient of each layer with weights, by name."""
+        names = list(self.measured()["layer"])
+        found = gradients.scores(self.measured(), [(n,) for n in names], self.settings.gradient)
+        return {n: found[(n,)] for n in names}
+
+    def grafts(
+        self, some: Sequence[Candidate]
+    ) -> dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]:
+        """Which selection photos each candidate's graft gets right, and its losses, by layers.
+
+        Everything is tuned once. A candidate's graft is the frozen network with the tuned weights
+        of the candidate's layers, under the classifier that was trained on the frozen network.
+
+        Args:
+            some: the first two are the baselines.
+
+        Returns:
+            bool and float32 ``(photos,)`` each.
+        """
+        study, epochs = self.study, self.settings.epochs
+        alone, whole = self.trained(some[:2], epochs)
+        split, trainer = study.plan.params.search_split, study.trainer()
+        task, grouping = trainer.task(split, epochs), trainer.grouping
+        floats, truth = grouping.memory(split).batch_floats(), task.eval_targets.argmax(axis=1)
+        evaluation = Trunk.from_images(study.graph, task.eval_images)
+        found = {}
+        for group in grouping.cut([study.run(c.method, c.block) for c in some]):
+            model = fuse(evaluation, [r.block for r in group], [r.seed for r in group], task)
+            steps = fused_steps(model, evaluation, evaluation, task, floats)
+            put_states(steps, LanePlateau(len(group), task.params),
+                       [_with_graft(alone, whole, r.block.layers) for r in group])  # fmt: skip
+            probabilities, losses = steps.evaluate()
+            right = probabilities.argmax(axis=2) == truth
+            found |= {r.block.layers: (right[j], losses[j]) for j, r in enumerate(group)}
+        return found
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -105,12 +152,16 @@ def exhaustive(search: Search) -> Candidate:
     """The paper's: train every candidate, then the best few layers of the ranking together."""
     full, every = search.settings.epochs, search.everything
     order = search.scored(every, full)
-    layers = [c for c in order if c.kind == "layers"]
-    if layers:
-        places = {c.block.name: -i for i, c in enumerate(layers)}
-        every = unlike([*every, *ranked(search.study.backbone, places, RANKED)])
-        order = search.scored(every, full)
+    together = best_together(search, order)
+    if together:
+        order = search.scored(unlike([*every, *together]), full)
     return order[0]
+
+
+def best_together(search: Search, order: Sequence[Candidate]) -> list[Candidate]:
+    """The best 3 and 5 single layers of a ranking, tuned together; none where it has no layers."""
+    places = {c.block.name: -i for i, c in enumerate(order) if c.kind == "layers"}
+    return search.top(places, RANKED) if places else []
 
 
 def halving(search: Search) -> Candidate:
@@ -126,7 +177,7 @@ def shortlist(search: Search) -> Candidate:
     for kind in kinds:
         order = search.by_gradient([c for c in every if c.kind == kind])
         short += order[: math.ceil(SHORT * len(order))]
-    return _halved(search, unlike([*short, *_ranked_by_gradient(search)]))
+    return _halved(search, unlike([*short, *search.top(search.layer_gradients(), RANKED)]))
 
 
 def gradient(search: Search) -> Candidate:
@@ -166,12 +217,6 @@ STRATEGIES = {
 }  # fmt: skip
 
 
-def _ranked_by_gradient(search: Search) -> list[Candidate]:
-    names = list(search.measured()["layer"])
-    found = gradients.scores(search.measured(), [(n,) for n in names], search.settings.gradient)
-    return ranked(search.study.backbone, {n: found[(n,)] for n in names}, RANKED)
-
-
 def halvings(settings: Settings) -> list[int]:
     """The epochs after which lanes leave, and the last one."""
     return sorted({e for e in settings.halvings if e < settings.epochs} | {settings.epochs})
@@ -203,26 +248,9 @@ def _forget(study: PhotoStudy, alive: Iterable[Candidate]) -> None:
 
 
 def _grafted(search: Search, every: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates by the accuracy of their grafts, the best first."""
-    study, epochs = search.study, search.settings.epochs
-    alone, whole = search.trained(every[:2], epochs)
-    split = study.plan.params.search_split
-    trainer = study.trainer()
-    task, grouping = trainer.task(split, epochs), trainer.grouping
-    floats = grouping.memory(split).batch_floats()
-    evaluation = Trunk.from_images(study.graph, task.eval_images)
-    runs = [study.run(c.method, c.block) for c in every]
-    found = {}
-    for group in grouping.cut(runs):
-        model = fuse(evaluation, [r.block for r in group], [r.seed for r in group], task)
-        steps = fused_steps(model, evaluation, evaluation, task, floats)
-        put_states(steps, LanePlateau(len(group), task.params),
-                   [_with_graft(alone, whole, r.block.layers) for r in group])  # fmt: skip
-        probabilities, losses = steps.evaluate()
-        accuracies = accuracy(probabilities, task.eval_targets)
-        losses = losses.mean(axis=1)
-        for run, score in zip(group, zip(-accuracies, losses, strict=True), strict=True):
-            found[run.block.layers] = score
+    """Candidates by the accuracy of their grafts, then by their loss, the best first."""
+    found = {layers: (-right.mean(), losses.mean())
+             for layers, (right, losses) in search.grafts(every).items()}  # fmt: skip
     return sorted(every, key=lambda c: found[c.layers])
 
 

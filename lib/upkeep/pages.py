@@ -13,10 +13,17 @@ from ..params import ROOT, described, load_params
 from ..report.paper import accuracies, compare, statistics
 from ..report.tables import markdown
 from ..results import Results
+from ..study import report as choice
 from .speed import read_bench, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
-PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/parameters.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/speed.md",
+    "docs/parameters.md",
+    "docs/choice.md",
+)
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -29,7 +36,7 @@ def contents(root: Path = ROOT) -> dict[str, str]:
     """What stands in each section that is made of rows, by its name."""
     params = load_params(PROFILE, results=str(root / "results" / PROFILE))
     bench = read_bench(root / "results" / "bench.csv")
-    return sections(Results.read(params), read_controls(params), bench)
+    return sections(Results.read(params), read_controls(params), bench) | choice.sections(root)
 
 
 def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[str, str]:

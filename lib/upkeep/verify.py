@@ -22,6 +22,7 @@ from ..methods import method, methods
 from ..params import ROOT, InputError, Params, load_params
 from ..provenance import own_git
 from ..results import Results, planned
+from ..study.report import save_choice
 from . import pages
 from .speed import read_bench, save_bench
 
@@ -45,7 +46,11 @@ def verify(root: Path = ROOT) -> Iterator[str]:
         yield from _ours(problems, root, ours)
     if (root / "results" / "bench.csv").exists():
         bench = read_bench(root / "results" / "bench.csv")
-        problems = _unlike(lambda fresh: save_bench(fresh, bench), root / "figures")
+
+        def others(fresh: str) -> list[Path]:
+            return [*save_bench(fresh, bench), *save_choice(fresh, root)]
+
+        problems = _unlike(others, root / "figures")
         yield from _ours(problems, root, ours)
     yield from pages.outdated(root, pages.contents(root))
 

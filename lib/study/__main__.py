@@ -1,0 +1,159 @@
+"""The commands of the study: ``python -m lib.study COMMAND KEY=VALUE ...``.
+
+run: train what is lacking, cell by cell; figures: table and figure from the rows; people: `make
+photos` against what people use; cost: how long each cell will take.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..__main__ import read_values
+from ..params import ROOT, InputError, resolve_path
+from ..quiet import import_quietly
+from .protocol import PROTOCOLS, Cell, Protocol
+
+PHOTOS, NETWORKS = 600, ("MobileNetV3Small",)  # of the comparison
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a command was told.
+
+    Attributes:
+        protocol: full, or smoke for a test of every step.
+        only: a cell, such as flowers/MobileNetV2, or a data set; empty: all.
+        results: folder of the folders of rows; work: of what is kept on the way.
+        weights: as in `lib.tune.settings`; data_dir: where TFDS keeps tf_flowers.
+    """
+
+    protocol: str = "full"
+    only: str = ""
+    results: str = ""
+    work: str = ""
+    weights: str = ""
+    data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise InputError(
+                f"study: protocol: {self.protocol!r} is not allowed; allowed: "
+                f"{', '.join(PROTOCOLS)}"
+            )
+
+    @property
+    def plan(self) -> Protocol:
+        return PROTOCOLS[self.protocol]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Raises InputError where none is meant."""
+        every = list(self.plan.cells())
+        some = [c for c in every if self.only in ("", c.name, c.source)]
+        if not some:
+            raise InputError(
+                f"study: only: {self.only!r} is not allowed; allowed: "
+                f"{', '.join([*self.plan.sizes, *(c.name for c in every)])}"
+            )
+        return some
+
+    def places(self) -> Any:
+        from .run import Places
+
+        full = self.protocol == "full"
+        base = Path("build") / f"choice_{self.protocol}"
+        return Places(
+            resolve_path(self.results or ("results" if full else str(base / "results"))),
+            resolve_path(self.work or str(base / "work")),
+            self.weights or ("imagenet" if full else "none"),
+            self.data_dir,
+        )
+
+
+def run(words: Words) -> None:
+    """Train what is lacking."""
+    from .run import run_cells
+
+    run_cells(words.plan, words.cells, words.places(), _say)
+
+
+def cost(words: Words) -> None:
+    """Print how long each cell will take on this machine, by its speed now."""
+    from .cost import report
+
+    for line in report(words.plan, words.cells, words.places()):
+        _say(line)
+
+
+def figures(words: Words) -> None:
+    """Write the figure, and the sections of docs/choice.md where these are the project's rows."""
+    from ..upkeep.pages import refresh
+    from .report import save_choice, sections
+
+    if words.results or words.protocol != "full":
+        root = words.places().results.parent
+        paths = save_choice(root / "figures", root)
+        print(*sections(root).values(), sep="\n")
+    else:
+        paths = save_choice(ROOT / "figures", ROOT)
+        refresh(ROOT, sections(ROOT))
+    print(*paths, sep="\n")
+
+
+def people(words: Words) -> None:
+    """Run what is lacking of the comparison with what people use."""
+    from ..tune.demo import drawn_photos
+    from .data import write_flowers
+    from .recipes import compare, settings_for
+
+    places = words.places()
+    if words.protocol == "smoke":
+        folder, networks = drawn_photos(places.work / "drawn", 50, 40), tuple(words.plan.alphas)
+    else:
+        folder = write_flowers(places.work / "flowers", PHOTOS, words.data_dir)
+        networks = NETWORKS
+    for seed in words.plan.seeds:
+        for name in networks:
+            settings = settings_for(words.plan, name, seed, folder, places)
+            compare(settings, folder.name, places.results, _say)
+
+
+COMMANDS: Mapping[str, Callable[[Words], None]] = {
+    f.__name__: f for f in (run, cost, figures, people)
+}
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; 2 and one line on standard error where the input is refused."""
+    parser = argparse.ArgumentParser(prog="python -m lib.study", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="weights=<folder>")
+    options = parser.parse_args(arguments)
+    known = tuple(Words.__dataclass_fields__)
+    try:
+        values = read_values(options.words, known)
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise InputError(f"study: {unknown[0]}: unknown; allowed: {', '.join(known)}")
+        words = Words(**values)
+        if options.command != "figures":
+            import_quietly()
+        COMMANDS[options.command](words)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: what is done is kept; the same command goes on", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,265 @@
+"""How much accuracy a cheap choice costs, from the rows of runs and the picks in each halving.
+
+Regret of a choice: accuracy of the search's pick minus that of its own pick, both on the photos
+that neither has seen, mean over halvings and seeds. Nothing here starts Keras.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..audit.intervals import Estimate, pooled, scatter
+from ..ledger import read_results, unpack_hits
+from ..params import InputError
+from .picks import picks_path, read_picks, unpack_picks
+from .protocol import CHOICES, NEAR, PROTOCOLS, SEARCH, TIMED, halvings
+
+ALONE, WHOLE, RANDOM = "classifier alone", "everything", "random block"
+LAST, MOST, CEILING = "last block", "most weights", "another seed's search"
+REFERENCES = (RANDOM, LAST, MOST, ALONE, WHOLE)  # picks that look at no photo
+KINDS = ("layer_wise", "block_wise", "sliding_window")  # methods of the search's own blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All that was measured on one data set with one network.
+
+    Attributes:
+        right: which evaluation photos each run got right, bool ``(photos,)``, by seed and layers;
+            layers are joined with ``;``.
+        picks: layers that each choice picks, one a halving, by seed and choice.
+        blocks: layers of each block that the search trains, the baselines left out.
+        last, most: layers of the last block of the network, and of the block with most weights.
+        seconds: wall and processor seconds, by seed and choice; nan where it was not run by itself.
+        alike: whether a strategy's own run picked what the record says, by seed and choice.
+    """
+
+    data: str
+    backbone: str
+    photos: int
+    right: Mapping[tuple[int, str], np.ndarray]
+    picks: Mapping[tuple[int, str], np.ndarray]
+    blocks: tuple[str, ...]
+    last: str
+    most: str
+    everything: str
+    seconds: Mapping[tuple[int, str], tuple[float, float]]
+    alike: Mapping[tuple[int, str], bool]
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}/{self.backbone}"
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds whose search is done."""
+        return tuple(sorted(seed for seed, choice in self.picks if choice == SEARCH))
+
+    @cached_property
+    def unseen(self) -> np.ndarray:
+        """Which photos score in each halving, bool ``(halvings, photos)``; those never seen left.
+
+        The photos that every half shows are left out.
+        """
+        hidden = ~halvings(self.photos, len(self.picks[self.seeds[0], SEARCH]))
+        return hidden[:, self.scored]
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """Which photos score in any halving, bool ``(photos,)``."""
+        count = len(self.picks[self.seeds[0], SEARCH])
+        return (~halvings(self.photos, count)).any(axis=0)
+
+    def hits(self, layers: Iterable[str], seeds: Sequence[int]) -> np.ndarray:
+        """Share of these seeds' runs that got each photo right, ``(len(layers), scored photos)``.
+
+        nan where a run is missing.
+        """
+        lost = np.full(self.photos, np.nan)
+        each = list(layers)
+        known = {
+            name: np.mean([self.right.get((s, name), lost) for s in seeds], axis=0)[self.scored]
+            for name in dict.fromkeys(each)
+        }
+        return np.array([known[name] for name in each])
+
+    def chosen(self, name: str, seed: int, seeds: Sequence[int]) -> np.ndarray:
+        """`hits` of what a choice or reference picks in each halving, or of all that it may pick.
+
+        Args:
+            name: a choice, a reference, or `CEILING`.
+            seed: with which it picks; seeds: whose runs score it.
+
+        Returns:
+            ``(halvings or 1, scored photos)``.
+        """
+        fixed = {LAST: self.last, MOST: self.most, ALONE: "", WHOLE: self.everything}
+        if name in fixed:
+            return self.hits([fixed[name]], seeds)
+        if name == RANDOM:
+            return self.hits(self.blocks, seeds).mean(axis=0, keepdims=True)
+        if name == CEILING:
+            others = [s for s in self.seeds if s != seed]
+            return np.mean([self.hits(self.picks[s, SEARCH], seeds) for s in others], axis=0)
+        return self.hits(self.picks[seed, name], seeds)
+
+    def regrets(self, name: str, again: bool = False) -> np.ndarray:
+        """What each photo adds to the regret with each seed, ``(seeds, scored photos)``.
+
+        The mean over the photos is the regret of a seed: the mean over the halvings of the
+        difference on the photos that are not seen.
+
+        Args:
+            again: scored by the other seeds' runs of what was picked, as a network that is trained
+                again is, and not by the very runs that were looked at.
+        """
+        found = []
+        for seed in self.seeds:
+            seeds = [s for s in self.seeds if s != seed] if again else [seed]
+            rest = self.chosen(SEARCH, seed, seeds) - self.chosen(name, seed, seeds)
+            found.append((rest * self.unseen).sum(axis=0))
+        scale = self.unseen.shape[1] / self.unseen.sum()
+        return np.array(found) * scale
+
+    def names(self) -> list[str]:
+        """The choices that every seed has picked with, but for the search."""
+        return [n for n in CHOICES if n != SEARCH and all((s, n) in self.picks for s in self.seeds)]
+
+    def share(self, name: str, clock: int = 0) -> float:
+        """Seconds of a choice over those of the search, all seeds; clock: 0 wall, 1 processor."""
+        both = [
+            (self.seconds[s, name][clock], self.seconds[s, SEARCH][clock])
+            for s in self.seeds
+            if (s, name) in self.seconds
+        ]
+        own, search = np.sum(both, axis=0) if both else (np.nan, np.nan)
+        return float(own / search)
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def read_measured(results: Path) -> list[Measured]:
+    """What the folders ``choice_<data>`` hold, in the order of the protocols.
+
+    Raises InputError where rows and picks do not belong together.
+    """
+    order = {c.name: i for i, c in enumerate(c for p in PROTOCOLS.values() for c in p.cells())}
+    found = [
+        _read(folder, path.stem.removeprefix("picks_"))
+        for folder in sorted(results.glob("choice_*"))
+        for path in sorted(folder.glob("picks_*.csv"))
+    ]
+    return sorted(found, key=lambda m: (order.get(m.name, len(order)), m.name))
+
+
+def _read(folder: Path, backbone: str) -> Measured:
+    table, rows = read_picks(folder, backbone), read_results(folder, [backbone])
+    layers = dict(zip(rows["key"], rows["layers"], strict=True))
+    picks = {}
+    for row in table.itertuples():
+        keys = unpack_picks(row.keys, row.picks)
+        lost = [key for key in keys if key not in layers]
+        if lost:
+            raise InputError(
+                f"{picks_path(folder, backbone)}: picks run {lost[0]}, of which {folder} has no "
+                "row; allowed: picks of runs whose rows are there"
+            )
+        picks[row.seed, row.choice] = np.array([layers[key] for key in keys])
+    own = rows[rows["method"].isin(KINDS) & (rows["layers"] != "")]
+    blocks = own[own["method"] == "block_wise"]
+    pairs = zip(zip(table["seed"], table["choice"], strict=True),
+                table[["seconds", "cpu_seconds"]].itertuples(index=False), strict=True)  # fmt: skip
+    return Measured(
+        data=folder.name.removeprefix("choice_"),
+        backbone=backbone,
+        photos=int(rows["eval_images"].iloc[0]),
+        right={
+            (r.seed, r.layers): unpack_hits(r.hits, r.eval_images).astype(float)
+            for r in rows.itertuples()
+        },
+        picks=picks,
+        blocks=tuple(own["layers"].unique()),
+        last=blocks.loc[blocks["block"].idxmax(), "layers"] if len(blocks) else "",
+        most=own.loc[own["n_trainable"].idxmax(), "layers"],
+        everything=rows.loc[rows["method"] == "baseline_2", "layers"].iloc[0],
+        seconds={key: tuple(times) for key, times in pairs if not np.isnan(times[0])},
+        alike={
+            (row.seed, row.choice): row.alike == "true" for row in table.itertuples() if row.alike
+        },
+    )
+
+
+# ------------------------------------------------------------------------------------- estimates
+
+Table = Callable[[Measured], np.ndarray]  # (seeds, scored photos)
+
+
+def regret(name: str, again: bool = False) -> Table:
+    """The regret of a choice or reference, as `average` takes it."""
+    return lambda measured: measured.regrets(name, again)
+
+
+def saved(name: str, other: str = RANDOM) -> Table:
+    """By how much the regret of a choice is below another's."""
+    return lambda measured: measured.regrets(other) - measured.regrets(name)
+
+
+def average(
+    cells: Sequence[Measured], table: Table, every: Sequence[Measured] | None = None
+) -> Estimate:
+    """Mean over cells, with what other photos and other seeds would change.
+
+    Networks on one data set share its photos, and are compared photo by photo; data sets are
+    independent. What chance adds from seed to seed, beyond what the photos show, is pooled over
+    `every` cell (these, where it is None): a few seeds alone say little of it. Degrees of freedom
+    are Satterthwaite's.
+    """
+    tables = {cell.name: table(cell) for cell in (*cells, *(every or ()))}
+    whole = [t for t in (tables[cell.name] for cell in every or cells) if not np.isnan(t).any()]
+    noise = pooled(scatter(table[None], shared=False) for table in whole)
+    by_data: dict[str, list[np.ndarray]] = {}
+    for cell in cells:
+        by_data.setdefault(cell.data, []).append(tables[cell.name].mean(axis=0) / len(cells))
+    photos = [np.sum(each, axis=0) for each in by_data.values()]
+    value = sum(float(each.mean()) for each in photos)
+    variance = sum(float(each.var(ddof=1)) / len(each) for each in photos)
+    if not noise.freedom:
+        return Estimate(value, float(np.sqrt(variance)))
+    squares = sum(1 / (len(cells) ** 2 * len(tables[cell.name])) for cell in cells)
+    variance += squares * noise.variance
+    doubt = (squares * noise.mean_square) ** 2 / noise.freedom
+    freedom = max(1.0, variance**2 / doubt) if doubt else np.inf
+    return Estimate(value, float(np.sqrt(variance)), freedom)
+
+
+# -------------------------------------------------------------------------------------- the rule
+
+
+def share(cells: Sequence[Measured], name: str, clock: int = 0) -> float:
+    """A choice's share of the search's seconds, mean over cells."""
+    return float(np.mean([cell.share(name, clock) for cell in cells]))
+
+
+def better_than_random(cells: Sequence[Measured]) -> list[str]:
+    """The timed strategies whose regret is below the random block's beyond the interval."""
+    there = [n for n in TIMED if all(n in cell.names() for cell in cells)]
+    return [n for n in there if average(cells, saved(n)).interval().low > 0]
+
+
+def recommended(cells: Sequence[Measured]) -> str | None:
+    """The default strategy by the rule of docs/choice.md; None where no strategy was measured.
+
+    Of the strategies that beat the random block, those within `NEAR` of the least regret; of these
+    the cheapest. Where none beats it, the cheapest of all.
+    """
+    timed = [n for n in TIMED if all(n in cell.names() for cell in cells)]
+    if not cells or not timed:
+        return None
+    good = better_than_random(cells)
+    values = {n: average(cells, regret(n)).value for n in good}
+    near = [n for n in good if values[n] <= min(values.values()) + NEAR]
+    return min(near or timed, key=lambda n: share(cells, n))
