@@ -23,8 +23,8 @@ from lib.backbones.records import RECORDS
 from lib.params import ROOT, InputError
 from lib.partition import Block
 from lib.photos.drawn import procedural_flowers
-from lib.tune import export, fit, gradients, settings, strategies
-from lib.tune.candidates import BASELINES, KINDS, Candidate, candidates, fixed, stages
+from lib.tune import fit, strategies
+from lib.tune.candidates import BASELINES, Candidate, candidates, fixed, stages
 from lib.tune.card import model_card
 from lib.tune.confirm import Confirmed
 from lib.tune.fit import class_weights
@@ -32,6 +32,7 @@ from lib.tune.folder import list_folder
 from lib.tune.plan import Plan, make_plan, sizes
 from lib.tune.report import report
 from lib.tune.run import network
+from lib.tune.search import Search
 
 NAMES = ("<script>x", 'it\'s "1"=$2', "花 und Gras")
 THIN = {
@@ -132,7 +133,7 @@ def test_what_goes_on_is_what_was_trained_from_the_start(found, job, tmp_path):
 def searching(job, folder, **values):
     """A search of its own on the same photos."""
     settings = replace(job.settings, **values)
-    return strategies.Search(job.study, settings, folder)
+    return Search(job.study, settings, folder)
 
 
 def test_gradients_choose_and_are_kept(job, tmp_path):
@@ -413,10 +414,3 @@ def test_preprocessing_inside_the_network_is_what_it_was_pre_trained_with(name):
     photos = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     inside = keras.ops.convert_to_numpy(fit._scaling(name)(photos.astype("float32")))
     np.testing.assert_allclose(inside, scale_inputs(photos, name, "native"), rtol=1e-5, atol=1e-4)
-
-
-def test_what_the_settings_allow_is_what_there_are_records_of():
-    assert set(settings.STRATEGIES) == set(strategies.STRATEGIES)
-    assert set(settings.CANDIDATES) == set(KINDS)
-    assert set(settings.GRADIENTS) == set(gradients.MEASURES)
-    assert set(settings.EXPORTS) == set(export.FORMATS)

@@ -1,16 +1,21 @@
-"""What may be tuned: layers, blocks, windows and stages of a backbone, each set of layers once."""
+"""What may be tuned: layers, blocks, windows and stages of a backbone, each set of layers once.
+
+Nothing here starts Keras: the settings name kinds of candidates without it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import groupby
-
-import keras
+from typing import TYPE_CHECKING
 
 from .. import partition
 from ..methods import BASELINES
 from ..params import InputError
 from ..partition import Block
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -39,28 +44,41 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of candidate: the method of its rows, and what it makes of a backbone."""
+    """A kind of candidate.
+
+    Attributes:
+        method: of its rows.
+        says: what it is, in a few words.
+        blocks: what it makes of a backbone, and of the number of layers of a window.
+    """
 
     method: str
-    blocks: Callable[[keras.Model, int], Sequence[Block]]
+    says: str
+    blocks: Callable[["keras.Model", int], Sequence[Block]]
 
 
 KINDS: Mapping[str, Kind] = {
-    "layers": Kind("layer_wise", lambda backbone, window: partition.layer_wise(backbone)),
-    "blocks": Kind("block_wise", lambda backbone, window: partition.block_wise(backbone)),
-    "windows": Kind(
-        "sliding_window", lambda backbone, window: partition.sliding_window(backbone, window)
+    "layers": Kind(
+        "layer_wise", "single layers", lambda backbone, window: partition.layer_wise(backbone)
     ),
-    "stages": Kind("block_wise", lambda backbone, window: stages(backbone)),
+    "blocks": Kind(
+        "block_wise",
+        "what lies between two layers without weights, as in the paper",
+        lambda backbone, window: partition.block_wise(backbone),
+    ),
+    "windows": Kind("sliding_window", "`window` layers in a row", partition.sliding_window),
+    "stages": Kind(
+        "block_wise", "all layers of one resolution", lambda backbone, window: stages(backbone)
+    ),
 }
 
 
-def baselines(backbone: keras.Model) -> list[Candidate]:
+def baselines(backbone: "keras.Model") -> list[Candidate]:
     """The classifier alone, and everything."""
     return [Candidate("baseline", n, *getattr(partition, n)(backbone)) for n in BASELINES]
 
 
-def candidates(backbone: keras.Model, kinds: Sequence[str], window: int) -> list[Candidate]:
+def candidates(backbone: "keras.Model", kinds: Sequence[str], window: int) -> list[Candidate]:
     """The baselines and all candidates of some kinds; of equal sets of layers, the first named."""
     found = baselines(backbone)
     for name in kinds:
@@ -74,7 +92,7 @@ def unlike(found: Sequence[Candidate]) -> list[Candidate]:
     return list({c.layers: c for c in reversed(found)}.values())[::-1]
 
 
-def stages(backbone: keras.Model) -> list[Block]:
+def stages(backbone: "keras.Model") -> list[Block]:
     """Layers with weights whose feature maps are of one height, from the input to the output."""
     names = partition.weighted_layers(backbone)
     runs = groupby(names, key=lambda name: tuple(backbone.get_layer(name).output.shape[1:-1]))
@@ -82,7 +100,7 @@ def stages(backbone: keras.Model) -> list[Block]:
 
 
 def ranked(
-    backbone: keras.Model, scores: Mapping[str, float], counts: Sequence[int]
+    backbone: "keras.Model", scores: Mapping[str, float], counts: Sequence[int]
 ) -> list[Candidate]:
     """The best few layers of a ranking together, as in Algorithm 3.
 
@@ -93,7 +111,7 @@ def ranked(
     return [Candidate("ranked", block.name, block) for block in blocks]
 
 
-def fixed(backbone: keras.Model, layers: str | float) -> Candidate:
+def fixed(backbone: "keras.Model", layers: str | float) -> Candidate:
     """The user's own layers.
 
     layers: names or patterns of names between blanks, or a share of the layers with weights from

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from ..methods import colour
 from ..report.style import GREY, Drawing, add_legend, new_figure, styled
-from .answer import Answer
+from .outcome import Answer
 
 LOOKS = {
     "everything": (colour("baseline_2"), "s"),

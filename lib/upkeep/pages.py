@@ -9,10 +9,11 @@ import pandas as pd
 from ..audit.tables import gain_table, remarks, verdict_table
 from ..controls import Controls, read_controls
 from ..methods import ABBREVIATIONS, TABLE1
-from ..params import ROOT, described, load_params
+from ..params import ROOT, Params, described, load_params
 from ..report.paper import accuracies, compare, statistics
 from ..report.tables import markdown
 from ..results import Results
+from ..tune.settings import Settings
 from .speed import read_bench, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
@@ -46,7 +47,8 @@ def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[
         "costs": costs({PROFILE + kind: source.rows for kind, source in sources.items()}),
         "bench": speed_table(bench),
         "bench-words": speed_words(bench),
-        "parameters": parameters(),
+        "parameters": parameters(Params),
+        "settings": parameters(Settings),
     }
 
 
@@ -72,11 +74,11 @@ def outdated(root: Path, made: dict[str, str]) -> Iterator[str]:
         yield f"{path}: its tables are not what the rows give; make figures mends it"
 
 
-def parameters() -> str:
-    """Every parameter as a Markdown table."""
+def parameters(record: type) -> str:
+    """Every parameter of a record as a Markdown table."""
     lines = [
         [f"`{name}`", about, allowed, f"`{default}`" if default else "required"]
-        for name, about, allowed, default in described()
+        for name, about, allowed, default in described(record)
     ]
     table = markdown(["parameter", "what it is", "allowed", "default"], lines, "")
     return table.replace("---:", "---").lstrip()  # words are aligned to the left

@@ -12,8 +12,7 @@ import numpy as np
 from ..errors import readable
 from ..params import InputError, resolve_path
 from ..photos.folder import EXTENSIONS, measure_depth, read_photo
-from .export import load
-from .fit import RESIZE
+from .export import RESIZE, load
 from .folder import NO_PHOTOS
 
 HEADER = ("file", "class", "probability")
