@@ -27,7 +27,7 @@ from .backbones.records import (
 )
 from .cells import parameters_set
 from .errors import InputError
-from .methods import EXTRA
+from .methods import EXTRA, method
 
 ROOT = Path(__file__).resolve().parent.parent  # the one place that knows where the project lies
 
@@ -267,8 +267,7 @@ class Params:
     extra_methods: tuple[str, ...] = param(
         list_of(one_of(*EXTRA), least=0),
         "Methods that are not the paper's, trained beside its own and shown in Figures 7 and 8; "
-        "none: []. residual_units: the layers between two residual additions, one unit after the "
-        "other; batch_norm: all BatchNorms together.",
+        f"none: []. {'; '.join(f'{name}: {method(name).says}' for name in EXTRA)}.",
         default=(),
     )
 

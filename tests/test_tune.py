@@ -21,14 +21,16 @@ from lib.audit.intervals import Interval
 from lib.backbones.build import scale_inputs
 from lib.backbones.records import RECORDS
 from lib.params import ROOT, InputError
-from lib.partition import Block
+from lib.partition import Block, weighted_layers
 from lib.photos.drawn import procedural_flowers
 from lib.tune import fit, strategies
-from lib.tune.candidates import BASELINES, Candidate, candidates, fixed, stages
+from lib.tune.candidates import BASELINES, KINDS, Candidate, candidates, fixed
 from lib.tune.card import model_card
+from lib.tune.charts import LOOKS
 from lib.tune.confirm import Confirmed
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
+from lib.tune.outcome import TOGETHER, tried
 from lib.tune.plan import Plan, make_plan, sizes
 from lib.tune.report import report
 from lib.tune.run import network
@@ -91,11 +93,13 @@ def tuned(found):
 
 def test_each_set_of_layers_is_one_candidate():
     backbone = network(tune.load_settings({"dir": "x", **THIN}), 32)
-    found = candidates(backbone, ["layers", "blocks", "windows", "stages"], 3)
+    found = candidates(backbone, list(KINDS), 3)
     assert tuple(c.block.name for c in found[:2]) == BASELINES
     assert len({c.layers for c in found}) == len(found)
-    assert [b.name for b in stages(backbone)] == [f"stage_{i:02}" for i in range(1, 6)]
-    assert stages(backbone)[0].layers == ("block1_conv1", "block1_conv2")
+    assert {c.method for c in found} == {*BASELINES, "layer_wise", "block_wise", "sliding_window"}
+    some = candidates(backbone, ["layers", "stages"], 3)[-5:]  # with blocks, VGG16's are those
+    assert [(c.method, c.label) for c in some] == [("stages", f"stage_{i:02}") for i in range(1, 6)]
+    assert some[0].layers == ("block1_conv1", "block1_conv2")
 
 
 def test_layers_of_ones_own():
@@ -128,6 +132,24 @@ def test_what_goes_on_is_what_was_trained_from_the_start(found, job, tmp_path):
     rows = again.rows().set_index("key").loc[went_on.index]
     assert rows["curve"].tolist() == went_on["curve"].tolist()
     np.testing.assert_allclose(rows["val_loss"], went_on["val_loss"], rtol=1e-4)
+
+
+def test_rows_say_of_stages_and_own_layers_what_they_are(job, tmp_path, monkeypatch):
+    backbone, study = job.study.backbone, job.study.at(1, tmp_path / "epochs_001")
+    alone, _, *stages = candidates(backbone, ["stages"], 3)
+    some = [alone, stages[4], fixed(backbone, "block5_conv3")]
+    study.train([study.run(c.method, c.block) for c in some])
+    assert sorted(study.rows()["method"]) == ["baseline_1", "own_layers", "stages"]
+    monkeypatch.setattr("lib.tune.lanes.go_on", trained_again)
+    study.train([study.run(c.method, c.block) for c in some])
+    kinds = tried(tmp_path, weighted_layers(backbone)).set_index("block")["kind"]
+    assert kinds.to_dict() == {"baseline_1": "the classifier alone", "stage_05": "a stage",
+                               "fixed": TOGETHER}  # fmt: skip
+    assert set(kinds[1:]) <= set(LOOKS)
+
+
+def trained_again(*_):
+    raise AssertionError("trained again")
 
 
 def searching(job, folder, **values):
@@ -217,11 +239,8 @@ def test_a_sentence_says_what_is_kept(found, tuned):
 
 
 def test_a_second_start_trains_nothing_and_says_the_same(found, job, monkeypatch):
-    def trained(*_):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(keras.Model, "fit", trained)
-    monkeypatch.setattr("lib.tune.lanes.go_on", trained)
+    monkeypatch.setattr(keras.Model, "fit", trained_again)
+    monkeypatch.setattr("lib.tune.lanes.go_on", trained_again)
     again = tune.answer(tune.prepare(job.settings, lambda line: None))
     assert again.sentence == found.sentence
     assert (again.tested.probabilities == found.tested.probabilities).all()

@@ -6,11 +6,10 @@ Nothing here starts Keras: the settings name kinds of candidates without it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from .. import partition
-from ..methods import BASELINES
+from ..methods import BASELINES, method
 from ..params import InputError
 from ..partition import Block
 
@@ -23,8 +22,8 @@ class Candidate:
     """A block that may be tuned.
 
     Attributes:
-        kind: what it is one of: baseline, layers, blocks, windows, stages, ranked or fixed.
-        method: the paper's method that proposes it; stages and the user's own layers are blocks.
+        kind: what it is one of: baseline, a name of `KINDS`, ranked or fixed.
+        method: that proposes it, of `lib.methods`; it stands in the rows.
     """
 
     kind: str
@@ -38,8 +37,7 @@ class Candidate:
     @property
     def label(self) -> str:
         """What it is called in a sentence."""
-        names = {"baseline_1": "the classifier alone", "baseline_2": "everything"}
-        return names.get(self.block.name, self.block.name)
+        return WORDS[self.method] if self.kind == "baseline" else self.block.name
 
 
 @dataclass(frozen=True)
@@ -47,29 +45,31 @@ class Kind:
     """A kind of candidate.
 
     Attributes:
-        method: of its rows.
-        says: what it is, in a few words.
+        method: that proposes them, of `lib.methods`.
+        word: what one of them is called.
         blocks: what it makes of a backbone, and of the number of layers of a window.
     """
 
     method: str
-    says: str
+    word: str
     blocks: Callable[["keras.Model", int], Sequence[Block]]
+
+    @property
+    def says(self) -> str:
+        """What they are, in a few words."""
+        return method(self.method).says
 
 
 KINDS: Mapping[str, Kind] = {
-    "layers": Kind(
-        "layer_wise", "single layers", lambda backbone, window: partition.layer_wise(backbone)
-    ),
-    "blocks": Kind(
-        "block_wise",
-        "what lies between two layers without weights, as in the paper",
-        lambda backbone, window: partition.block_wise(backbone),
-    ),
-    "windows": Kind("sliding_window", "`window` layers in a row", partition.sliding_window),
-    "stages": Kind(
-        "block_wise", "all layers of one resolution", lambda backbone, window: stages(backbone)
-    ),
+    "layers": Kind("layer_wise", "a layer", lambda backbone, _: partition.layer_wise(backbone)),
+    "blocks": Kind("block_wise", "a block", lambda backbone, _: partition.block_wise(backbone)),
+    "windows": Kind("sliding_window", "a window", partition.sliding_window),
+    "stages": Kind("stages", "a stage", lambda backbone, _: partition.stages(backbone)),
+}
+# What the rows of a method are of; those of any other are of several layers together.
+WORDS: Mapping[str, str] = {
+    **{name: method(name).says for name in BASELINES},
+    **{kind.method: kind.word for kind in KINDS.values()},
 }
 
 
@@ -90,13 +90,6 @@ def candidates(backbone: "keras.Model", kinds: Sequence[str], window: int) -> li
 def unlike(found: Sequence[Candidate]) -> list[Candidate]:
     """The first candidate of each set of layers."""
     return list({c.layers: c for c in reversed(found)}.values())[::-1]
-
-
-def stages(backbone: "keras.Model") -> list[Block]:
-    """Layers with weights whose feature maps are of one height, from the input to the output."""
-    names = partition.weighted_layers(backbone)
-    runs = groupby(names, key=lambda name: tuple(backbone.get_layer(name).output.shape[1:-1]))
-    return [Block(f"stage_{i:02}", tuple(run)) for i, (_, run) in enumerate(runs, start=1)]
 
 
 def ranked(
@@ -125,7 +118,7 @@ def fixed(backbone: "keras.Model", layers: str | float) -> Candidate:
     else:
         chosen = set(names[-max(1, round(layers * len(names))) :])
     block = Block("fixed", tuple(name for name in names if name in chosen))
-    return Candidate("fixed", "block_wise", block)
+    return Candidate("fixed", "own_layers", block)
 
 
 def _matching(pattern: str, names: Sequence[str]) -> list[str]:
