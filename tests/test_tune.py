@@ -324,18 +324,6 @@ def test_predict_writes_a_row_a_photo_and_names_what_it_cannot_read(found, job, 
     assert main(["predict", *words]) == 1  # one could not be read
 
 
-def test_predict_refuses_in_one_line(tmp_path, capsys):
-    (tmp_path / "model.keras").write_bytes(b"no model")
-    for words, line in (
-        ([f"model={tmp_path / 'model.keras'}", f"dir={tmp_path}"], "model.keras cannot be read"),
-        ([f"dir={tmp_path}"], "MODEL is missing"),
-        (["model=x", "dir=y", "size=3"], "predict: size: unknown"),
-    ):
-        assert main(["predict", *words]) == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1 and line in error
-
-
 # ---------------------------------------------------------------------------------- before training
 
 
@@ -380,18 +368,6 @@ def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):
     shutil.copy(job.settings.out_dir / "plan.json", job.settings.out_dir / "kept.json")
     assert _plan(replace(job.settings, seed=1), listing) == Plan(64, 99.0)
     shutil.move(job.settings.out_dir / "kept.json", job.settings.out_dir / "plan.json")
-
-
-def test_weights_that_cannot_be_had_say_how_to_get_them(monkeypatch):
-    def download(*_):
-        raise InputError("weights: imagenet for VGG16 could not be had: no network")
-
-    monkeypatch.setattr("lib.tune.run.load_backbone", lambda *_, **__: download())
-    with pytest.raises(InputError) as caught:
-        network(tune.load_settings({"dir": "x", "backbone": "VGG16"}), 32)
-    line = str(caught.value)
-    assert 'SET="weights=<folder>"' in line and "vgg16_notop.weights.h5" in line
-    assert "~/.keras/models" in line and "\n" not in line
 
 
 def test_two_photos_a_class_are_refused_before_anything_is_built(tmp_path, capsys):

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,13 +59,26 @@ def load(path: Path) -> tuple["keras.Model", list[str]]:
 
     try:
         with zipfile.ZipFile(path) as file:
-            names = json.loads(file.read(CLASSES))
-        return keras.models.load_model(path), names
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            names = json.loads(file.read(CLASSES)) if CLASSES in file.namelist() else None
+        model = keras.models.load_model(path)
+        _check_ours(model, names)
+    except Exception as error:  # Keras raises whatever the layers of the file do
+        reason = getattr(error, "strerror", None) or first_line(error).split(". ")[0]
+        reason = reason.replace("`", "")
         raise InputError(
-            f"model: {path} cannot be read ({first_line(error)}); allowed: a model.keras that "
-            "`make photos` wrote"
+            f"model: {path} cannot be read ({reason}); allowed: a model.keras of make photos"
         ) from error
+    return model, names
+
+
+def _check_ours(model: "keras.Model", names: Any) -> None:
+    """Raise ValueError unless a model and its class names are as `save` writes them."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("it holds no names of classes")
+    if RESIZE not in {layer.name for layer in model.layers}:
+        raise ValueError("it does not take photos of any size")
+    if model.output_shape != (None, len(names)):
+        raise ValueError(f"it has {len(names)} names for outputs of shape {model.output_shape}")
 
 
 def export(model: "keras.Model", folder: Path, kinds: Sequence[str], images: np.ndarray,

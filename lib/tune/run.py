@@ -107,8 +107,8 @@ def network(settings: Settings, size: int) -> keras.Model:
             "has loaded them with Keras keeps in ~/.keras/models"
         )
         raise InputError(
-            f"weights: those of {s.backbone} could not be downloaded; allowed: a network"
-            f"{there if files else ''}"
+            f"weights: those of {s.backbone} could not be downloaded; allowed: a connection to the "
+            f"internet{there if files else ''}"
         ) from error
 
 
@@ -169,7 +169,9 @@ def write_whole(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(draft, path)
     except OSError as error:
-        raise InputError(f"out: {path} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"out: {path} cannot be written: {error.strerror}; allowed: a folder that you may write"
+        ) from error
 
 
 def _found(job: Job) -> Iterator[str]:

@@ -243,16 +243,26 @@ def _as_list(name: str, value: Any) -> Any:
 
 def _check_together(settings: Settings) -> None:
     """Refuse values that are fine one by one and contradict each other."""
-    s = settings
+    s, record = settings, RECORDS[settings.backbone]
     if s.weights in ("none", "embedded") and not s.thin:
         raise InputError(
             f"photos: weights: {s.weights!r} has seen no photos; allowed: imagenet, or the path of "
             "a file or folder"
         )
-    if (s.strategy == "fixed") != (s.layers is not None):
+    if s.weights not in WEIGHTS and not record.weight_files:
         raise InputError(
-            "photos: layers and strategy=fixed belong together; allowed: "
-            f"layers, {_LAYERS.allowed}, with strategy=fixed"
+            f"photos: weights: {s.backbone} takes no file, as Keras builds it with a layer more "
+            "for its ImageNet weights; allowed: imagenet, or another backbone"
+        )
+    if s.strategy == "fixed" and s.layers is None:
+        raise InputError(f"photos: strategy: 'fixed' needs layers; allowed: {_LAYERS.allowed}")
+    if s.strategy != "fixed" and s.layers is not None:
+        raise InputError(
+            f"photos: layers: {s.layers!r} is not for strategy {s.strategy}; allowed: with "
+            "strategy=fixed"
         )
     if s.alpha != 1 and s.backbone not in ALPHA_BACKBONES:
-        raise InputError(f"photos: alpha: {s.backbone} has none; allowed: 1.0")
+        raise InputError(
+            f"photos: alpha: {s.alpha} is not for {s.backbone}; allowed: 1.0, or a MobileNet"
+        )
+    s.params(record.imagenet_size if s.image_size == "auto" else s.image_size, s.out_dir)
