@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +15,11 @@ from ..report.paper import accuracies, compare, statistics
 from ..report.tables import markdown
 from ..results import Results
 from ..tune.settings import Settings
+from ..tune.strategies import STRATEGIES
 from .speed import read_bench, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
-PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/parameters.md")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("results", "speed", "parameters", "photos")))
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -49,6 +51,7 @@ def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[
         "bench-words": speed_words(bench),
         "parameters": parameters(Params),
         "settings": parameters(Settings),
+        "strategies": strategies(),
     }
 
 
@@ -82,6 +85,14 @@ def parameters(record: type) -> str:
     ]
     table = markdown(["parameter", "what it is", "allowed", "default"], lines, "")
     return table.replace("---:", "---").lstrip()  # words are aligned to the left
+
+
+def strategies() -> str:
+    """Every strategy of `make photos` as a Markdown table."""
+    (default,) = (f.default for f in fields(Settings) if f.name == "strategy")
+    lines = [[f"`{s.name}`{' (default)' * (s.name == default)}", s.says]
+             for s in STRATEGIES.values()]  # fmt: skip
+    return markdown(["strategy", "what it does"], lines, "").replace("---:", "---").lstrip()
 
 
 def comparison(results: Results, native: Results) -> str:
