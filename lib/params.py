@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent  # the one place that knows where 
 
 DATA_SETS = ("procedural_flowers", "tf_flowers")
 WEIGHTS = ("imagenet", "none", "embedded")
+ACCURACIES = ("val_accuracy", "best_val_accuracy")  # columns of a row that may pick a block
 
 # A slice in the notation of TFDS: train, train[:10%], train[70%:], train[10:-200].
 _BOUND = r"-?\d+(?:(?:\.\d+)?%)?"
@@ -282,7 +283,7 @@ class Params:
     )
     seed: int = param(whole(0, 2**31 - 1), "Root of all random numbers.", default=0)
     select_on: str = param(
-        one_of("val_accuracy", "best_val_accuracy"),
+        one_of(*ACCURACIES),
         "The score that picks a method's block: of the last epoch, or of the best one.",
         default="val_accuracy",
     )
