@@ -27,7 +27,7 @@ from .regret import (
     share,
 )
 
-PAGE, FIGURE = "docs/choice.md", "choice"
+FIGURE = "choice"
 NOTHING = "Nothing was measured yet.\n"
 INKS = ("layer_wise", "block_wise", "top_3")  # methods whose colours the networks take
 MARKERS = ("o", "D", "^")
@@ -88,9 +88,7 @@ def _names(cells: Sequence[Measured]) -> list[str]:
 
 def _accuracies(cells: Sequence[Measured]) -> list[str]:
     """The first line: how well the search's own pick does on photos that did not choose it."""
-    found = [
-        np.mean([_unseen_accuracy(c, seed) for seed in c.seeds]) for c in cells
-    ]  # fmt: skip
+    found = [np.mean([_unseen_accuracy(c, seed) for seed in c.seeds]) for c in cells]
     return ["search: accuracy", *(f"{100 * x:.1f}" for x in (*found, np.mean(found))), "", "1", "1"]
 
 

@@ -286,41 +286,45 @@ def _cross(parts: Sequence[Part]) -> None:
 
 def _write_picks(part: Part) -> None:
     """One row a choice, in the place of this seed's earlier ones."""
-    folder, p = part.places.rows(part.cell), part.protocol
-    shown, keys = halvings(p.evaluation), part.keys()
-    every = np.ones((1, p.evaluation), bool)
-    rows = []
-    for name in p.choices:
-        timed = _seconds_of(part, name)
-        alike = ""
-        if name in p.timed(part.seed):
-            alike = str(part.picks(name, every)[0] == tuple(timed["layers"])).lower()
-        packed = pack_picks([keys[layers] for layers in part.picks(name, shown)])
-        rows.append(
-            {
-                "data": part.cell.source,
-                "backbone": part.cell.backbone,
-                "alpha": part.cell.alpha,
-                "image_size": part.cell.size,
-                "train_images": p.train,
-                "eval_images": p.evaluation,
-                "seed": part.seed,
-                "choice": name,
-                "strategy": CHOICES[name].strategy,
-                "seconds": timed["seconds"],
-                "cpu_seconds": timed["cpu_seconds"],
-                "alike": alike,
-                "halvings": HALVINGS,
-                **packed,
-                "machine": machine(),
-                "versions": versions(),
-                "git_sha": git_sha(),
-                "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
+    folder, shown = part.places.rows(part.cell), halvings(part.protocol.evaluation)
+    rows = [_common(part) | _picked(part, name, shown) for name in part.protocol.choices]
     old = read_picks(folder, part.cell.backbone)
     new = pd.concat([old[old["seed"] != part.seed], pd.DataFrame(rows, columns=list(COLUMNS))])
     write_whole(picks_path(folder, part.cell.backbone), new.to_csv(index=False))
+
+
+def _common(part: Part) -> dict[str, Any]:
+    """What all rows of picks of a seed say."""
+    return {
+        "data": part.cell.source,
+        "backbone": part.cell.backbone,
+        "alpha": part.cell.alpha,
+        "image_size": part.cell.size,
+        "train_images": part.protocol.train,
+        "eval_images": part.protocol.evaluation,
+        "seed": part.seed,
+        "halvings": HALVINGS,
+        "machine": machine(),
+        "versions": versions(),
+        "git_sha": git_sha(),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _picked(part: Part, name: str, shown: np.ndarray) -> dict[str, Any]:
+    """What a row says of one choice: its time, and its picks on the halves that are shown."""
+    times, alike, keys = _seconds_of(part, name), "", part.keys()
+    if "layers" in times:
+        every = np.ones((1, part.protocol.evaluation), bool)
+        alike = str(part.picks(name, every)[0] == tuple(times["layers"])).lower()
+    return {
+        "choice": name,
+        "strategy": CHOICES[name].strategy,
+        "seconds": times["seconds"],
+        "cpu_seconds": times["cpu_seconds"],
+        "alike": alike,
+        **pack_picks([keys[layers] for layers in part.picks(name, shown)]),
+    }
 
 
 def _seconds_of(part: Part, name: str) -> dict[str, Any]:
