@@ -149,10 +149,16 @@ def settings(given: dict[str, Any]) -> None:
 
 
 def params(given: dict[str, Any]) -> None:
-    """Print every parameter: what it is, what is allowed, and its default."""
-    for name, about, allowed, default in described():
-        print(f"{name} ({f'default {default}' if default else 'required'})")
-        print(f"    {about}", f"    allowed: {allowed}", sep="\n")
+    """Print every parameter and setting: what it is, what is allowed, and its default."""
+    from .tune.settings import Settings
+
+    titles = {"Parameters of a profile": Params, "Settings of make photos": Settings}
+    for title, record in titles.items():
+        print(title, "-" * len(title), sep="\n")
+        for name, about, allowed, default in described(record):
+            print(f"{name} ({f'default {default}' if default else 'required'})")
+            print(f"    {about}", f"    allowed: {allowed}", sep="\n")
+        print()
 
 
 def train(params: Params) -> None:

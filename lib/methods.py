@@ -26,11 +26,13 @@ class Method:
     Attributes:
         name: in rows, in names of ledgers and in parameters.
         label: in figures.
+        says: what it tunes, in a few words.
         propose: the blocks for a backbone, see `Propose`.
         colour: in every figure; baselines are greys, others from the Okabe-Ito palette.
         role: "baseline"; "start" (random layers, where the paper starts from); "approach" (what
             it tests besides); "proposed" (an approach that is its own); "extra" (not the paper's:
-            trained only where `extra_methods` or a control names it).
+            trained only where `extra_methods`, a control or `make photos` names it); "own" (not a
+            method at all: the layers that a user names, in `make photos` alone).
         many: it proposes several blocks, of which the search picks one; others propose one.
         ranked: it tunes so many of the best layers of the layer-wise search together; 0: none.
         abbreviation: the paper's, in Table I; empty: it has no column there.
@@ -39,6 +41,7 @@ class Method:
 
     name: str
     label: str
+    says: str
     propose: Propose
     colour: str
     role: str
@@ -54,7 +57,13 @@ def _ranked(k: int, colour: str = BLACK, **more: Any) -> Method:
     def propose(backbone: Any, params: Any, scores: Mapping[str, float]) -> list[Block]:
         return partition.top_ranked(backbone, scores, k)
 
-    return Method(f"top_{k}", f"Top {k}", propose, colour, "proposed", ranked=k, **more)
+    says = f"the best {k} layers together"
+    return Method(f"top_{k}", f"Top {k}", says, propose, colour, "proposed", ranked=k, **more)
+
+
+def _refused(backbone: Any, params: Any, scores: Mapping[str, float]) -> list[Block]:
+    """Nothing can be proposed where the user names the layers. Raises InputError."""
+    raise InputError('own_layers: only make photos takes them; allowed: SET="strategy=fixed ..."')
 
 
 def _plain(function: Callable[[Any], list[Block]]) -> Propose:
@@ -67,6 +76,7 @@ RECORDS = (
     Method(
         "baseline_1",
         "Baseline I",
+        "the classifier alone",
         _plain(partition.baseline_1),
         "#A6A6A6",
         "baseline",
@@ -76,6 +86,7 @@ RECORDS = (
     Method(
         "baseline_2",
         "Baseline II",
+        "everything",
         _plain(partition.baseline_2),
         "#4D4D4D",
         "baseline",
@@ -85,6 +96,7 @@ RECORDS = (
     Method(
         "random",
         "Random layers",
+        "a few layers drawn at random",
         lambda backbone, params, scores: partition.random_layers(
             backbone, params.random_layers, params.seed
         ),
@@ -95,6 +107,7 @@ RECORDS = (
     Method(
         "layer_wise",
         "Layer-wise",
+        "single layers",
         _plain(partition.layer_wise),
         "#56B4E9",
         "approach",
@@ -105,6 +118,7 @@ RECORDS = (
     Method(
         "block_wise",
         "Block-wise",
+        "what lies between two layers without weights",
         _plain(partition.block_wise),
         "#D55E00",
         "proposed",
@@ -117,6 +131,7 @@ RECORDS = (
     Method(
         "sliding_window",
         "Sliding window",
+        "`window` layers in a row",
         lambda backbone, params, scores: partition.sliding_window(backbone, params.window),
         "#0072B2",
         "proposed",
@@ -127,6 +142,7 @@ RECORDS = (
     Method(
         "batch_norm",
         "BatchNorms alone",
+        "all BatchNorms together",
         _plain(partition.batch_norm),
         "#8C564B",
         "extra",
@@ -134,10 +150,28 @@ RECORDS = (
     Method(
         "residual_units",
         "Residual units",
+        "the layers between two residual additions",
         _plain(partition.residual_units),
         "#F0E442",
         "extra",
         many=True,
+    ),
+    Method(
+        "stages",
+        "Stages",
+        "all layers of one resolution",
+        _plain(partition.stages),
+        "#882255",
+        "extra",
+        many=True,
+    ),
+    Method(
+        "own_layers",
+        "Own layers",
+        "the layers that are named",
+        _refused,
+        "#332288",
+        "own",
     ),
 )
 

@@ -27,12 +27,13 @@ from .backbones.records import (
 )
 from .cells import parameters_set
 from .errors import InputError
-from .methods import EXTRA
+from .methods import EXTRA, method
 
 ROOT = Path(__file__).resolve().parent.parent  # the one place that knows where the project lies
 
 DATA_SETS = ("procedural_flowers", "tf_flowers")
 WEIGHTS = ("imagenet", "none", "embedded")
+ACCURACIES = ("val_accuracy", "best_val_accuracy")  # columns of a row that may pick a block
 
 # A slice in the notation of TFDS: train, train[:10%], train[70%:], train[10:-200].
 _BOUND = r"-?\d+(?:(?:\.\d+)?%)?"
@@ -150,7 +151,7 @@ _LANE = whole(1, 512)
 LANES = Rule(f"auto or {_LANE.allowed}", lambda v: v == "auto" or _LANE.accepts(v))
 
 
-def _param(rule: Rule, about: str, **default: Any) -> Any:
+def param(rule: Rule, about: str, **default: Any) -> Any:
     """Return a dataclass field that carries its rule and what it is; a dict is not hashed."""
     metadata = {"rule": rule, "about": about}
     return field(metadata=metadata, hash="default_factory" not in default, **default)
@@ -167,155 +168,154 @@ class Params:
         InputError: a value of the wrong type or out of range, or values that contradict each other.
     """
 
-    profile: str = _param(
+    profile: str = param(
         _PROFILE,
         "Name of the YAML file in `params/`, without its ending; also of the folder in `build/`.",
     )
 
-    data: str = _param(
+    data: str = param(
         name_or_path(*DATA_SETS),
         "Photos: drawn from the seed, tf_flowers, or a folder with one sub-folder a class.",
         default="procedural_flowers",
     )
-    data_dir: str | None = _param(
+    data_dir: str | None = param(
         or_null(_PATH),
         "Where TFDS keeps tf_flowers; null: $TFDS_DATA_DIR, else TFDS' own folder and a download.",
         default=None,
     )
-    n_images: int = _param(
+    n_images: int = param(
         whole(50, 100_000),
         "Images drawn for procedural_flowers; other data are used whole.",
         default=1000,
     )
-    image_size: int = _param(
+    image_size: int = param(
         whole(32, 1024), "Height and width of the images in pixels.", default=224
     )
-    input_scaling: str = _param(
+    input_scaling: str = param(
         one_of("unit", "native"),
         "unit: RGB in [0, 1], as in the paper; native: as the network was pre-trained with (a "
         ".keras file: 0 to 255, unless it is a network of Keras under Keras' own name).",
         default="unit",
     )
 
-    backbones: tuple[str, ...] = _param(
+    backbones: tuple[str, ...] = param(
         list_of(_BACKBONE),
         "The networks to run; a .keras file of a functional model brings its own weights, and its "
         "rows are named after it.",
         default=BACKBONE_NAMES,
     )
-    thin: bool = _param(
+    thin: bool = param(
         flag(),
         "true: the thin twins, same layers and names with a fraction of the channels; not every "
         "network has one.",
         default=False,
     )
-    alpha: dict[str, float] = _param(
+    alpha: dict[str, float] = param(
         _ALPHA,
         "Width multiplier by network, where there is one; one that is not named has 1.0.",
         default_factory=dict,
     )
-    weights: str = _param(
+    weights: str = param(
         name_or_path(*WEIGHTS),
         "imagenet; none: random; embedded: shipped with the project, thin twins only; or a "
         "weights file, or a folder of them.",
         default="imagenet",
     )
 
-    search_split: str = _param(
+    search_split: str = param(
         _SPLIT,
         "The slice on which the search trains, in the notation of TFDS.",
         default="train[:10%]",
     )
-    final_split: str = _param(_SPLIT, "The slice on which final runs train.", default="train[:70%]")
-    eval_split: str = _param(_SPLIT, "The slice on which both are scored.", default="train[70%:]")
+    final_split: str = param(_SPLIT, "The slice on which final runs train.", default="train[:70%]")
+    eval_split: str = param(_SPLIT, "The slice on which both are scored.", default="train[70%:]")
 
-    batch_size: int = _param(whole(1, 4096), "Images of a training step.", default=4)
-    epochs: int = _param(
+    batch_size: int = param(whole(1, 4096), "Images of a training step.", default=4)
+    epochs: int = param(
         whole(1, 100_000), "Passes over the training slice in the search.", default=50
     )
-    final_epochs: int | None = _param(
+    final_epochs: int | None = param(
         or_null(whole(1, 100_000)), "The same in final runs; null: as epochs.", default=None
     )
-    learning_rate: float = _param(number(0, 1, open_low=True), "Adam's step size.", default=5.0e-5)
-    plateau_factor: float = _param(
+    learning_rate: float = param(number(0, 1, open_low=True), "Adam's step size.", default=5.0e-5)
+    plateau_factor: float = param(
         number(0, 1, open_low=True, open_high=True),
         "ReduceLROnPlateau on validation accuracy multiplies the rate by this; the paper names "
         "no values, these three are Keras' own.",
         default=0.1,
     )
-    plateau_patience: int = _param(
+    plateau_patience: int = param(
         whole(0, 100_000), "After how many epochs without a gain it does so.", default=10
     )
-    plateau_min_delta: float = _param(
+    plateau_min_delta: float = param(
         number(0, 1), "What counts as a gain in accuracy: more than this.", default=1.0e-4
     )
-    dropout: float = _param(
+    dropout: float = param(
         number(0, 1, open_high=True),
         "Share of the 128 units that is dropped between the classifier's dense layers.",
         default=0.5,
     )
 
-    window: int = _param(
+    window: int = param(
         whole(1, 1000), "Layers that one sliding window covers; the paper's is 3.", default=3
     )
-    top_k: tuple[int, ...] = _param(
+    top_k: tuple[int, ...] = param(
         list_of(whole(1, 1000)),
         "How many of the best single layers are tuned jointly.",
         default=(3, 5),
     )
-    random_layers: int = _param(whole(1, 1000), "Layers drawn for the random scheme.", default=3)
-    extra_methods: tuple[str, ...] = _param(
+    random_layers: int = param(whole(1, 1000), "Layers drawn for the random scheme.", default=3)
+    extra_methods: tuple[str, ...] = param(
         list_of(one_of(*EXTRA), least=0),
         "Methods that are not the paper's, trained beside its own and shown in Figures 7 and 8; "
-        "none: []. residual_units: the layers between two residual additions, one unit after the "
-        "other; batch_norm: all BatchNorms together.",
+        f"none: []. {'; '.join(f'{name}: {method(name).says}' for name in EXTRA)}.",
         default=(),
     )
 
-    repeats: int = _param(
+    repeats: int = param(
         whole(1, 1000), "Final runs of each method, each with its own seed.", default=4
     )
-    repeat_order: str = _param(
+    repeat_order: str = param(
         one_of("own", "shared"),
         "own: photos come in another order in each repeat, the same for all methods, so that "
         "differences between methods are paired; shared: all repeats have the first one's.",
         default="own",
     )
-    seed: int = _param(whole(0, 2**31 - 1), "Root of all random numbers.", default=0)
-    select_on: str = _param(
-        one_of("val_accuracy", "best_val_accuracy"),
+    seed: int = param(whole(0, 2**31 - 1), "Root of all random numbers.", default=0)
+    select_on: str = param(
+        one_of(*ACCURACIES),
         "The score that picks a method's block: of the last epoch, or of the best one.",
         default="val_accuracy",
     )
 
-    engine: str = _param(
+    engine: str = param(
         one_of("plain", "fused"),
         "plain: one Keras model a run, the reference; fused: many runs in one model, the same "
         "rows.",
         default="fused",
     )
-    lanes: int | str = _param(
+    lanes: int | str = param(
         LANES,
         "Runs trained side by side in one fused model; auto: as many as the memory allows.",
         default="auto",
     )
-    deterministic: bool = _param(
+    deterministic: bool = param(
         flag(),
         "true: the same bits in every row on one machine with the same versions, however the "
         "sweep is cut up or interrupted. Slow: each run is a fused model of one lane.",
         default=False,
     )
-    memory_gib: float | None = _param(
+    memory_gib: float | None = param(
         or_null(number(0.1, 4096)),
         "Memory in GiB that one process may take in all; null: two fifths of what is free, of "
         "the machine, its container and its GPU the least; 4 where rows are deterministic.",
         default=None,
     )
 
-    results: str | None = _param(
+    results: str | None = param(
         or_null(_PATH), "Folder of the rows; null: `results/<profile>`.", default=None
     )
-    figures: str | None = _param(
+    figures: str | None = param(
         or_null(_PATH),
         "Folder of figures and tables; null: `figures/<profile>`, or beside the rows if these "
         "are named.",
@@ -362,14 +362,14 @@ TEXTS = frozenset(f.name for f in fields(Params) if f.type in (str, str | None))
 _FLOATS = frozenset(f.name for f in fields(Params) if f.type in (float, "float"))
 
 
-def described() -> list[tuple[str, str, str, str]]:
-    """Name, what it is, what is allowed and the default of each parameter, in order.
+def described(record: type = Params) -> list[tuple[str, str, str, str]]:
+    """Name, what it is, what is allowed and the default of each parameter of a record, in order.
 
     The default is written as in a profile, and empty where a value is required.
     """
     return [
         (f.name, f.metadata["about"], f.metadata["rule"].allowed, _default(f))
-        for f in fields(Params)
+        for f in fields(record)
     ]
 
 

@@ -9,9 +9,11 @@ Keras is imported inside functions, where there is a backbone already: figures a
 methods by name, and never start it.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
+from operator import itemgetter
 
 import numpy as np
 
@@ -92,24 +94,45 @@ def block_wise(backbone):
     return [Block(f"block_{i:02}", names) for i, names in enumerate(tuned, start=1)]
 
 
+def stages(backbone):
+    """The layers of one resolution, one stage after the other: not a method of the paper.
+
+    A stage ends where no later layer has a feature map as large. So the convolutions of a
+    squeeze-and-excitation, whose outputs have one position, are of the stage around them. Every
+    layer with weights is in exactly one stage; these are named stage_01, stage_02, ... from the
+    input. VGG16's are the blocks between its pooling layers.
+    """
+    return _runs("stage", weighted_layers(backbone), _areas(backbone))
+
+
+def _areas(backbone):
+    """Of each layer with weights, positions of the largest feature map from it on."""
+    layers = [backbone.get_layer(name) for name in weighted_layers(backbone)]
+    areas = [prod(layer.output.shape[1:-1]) for layer in layers]
+    return np.maximum.accumulate(areas[::-1])[::-1]
+
+
+def _runs(kind, names, marks):
+    """Blocks of consecutive layers with one mark, numbered from the input."""
+    runs = groupby(zip(names, marks, strict=True), key=itemgetter(1))
+    blocks = [tuple(name for name, _ in run) for _, run in runs]
+    return [Block(f"{kind}_{i:02}", block) for i, block in enumerate(blocks, start=1)]
+
+
 def residual_units(backbone):
     """The layers between two residual additions: not a method of the paper.
 
     The list of layers is cut after every `keras.layers.Add`, so the first unit holds the stem too
-    and the last one what follows the last addition. Units without weights are left out. A backbone
-    that adds nothing, such as VGG16 or MobileNet, is cut into stages instead: its layers whose
-    outputs have one height and width, for VGG16 the blocks between its pooling layers. Every layer
-    with weights is in exactly one unit; these are named unit_01, unit_02, ... from the input.
+    and the last one what follows the last addition. Units without weights are left out. Where
+    nothing is added, as in VGG16 or MobileNet, the units are the `stages`. Every layer with weights
+    is in exactly one unit; these are named unit_01, unit_02, ... from the input.
     """
     from keras.layers import Add
 
     additions = np.cumsum([isinstance(layer, Add) for layer in backbone.layers])
-    units: dict[Hashable, list[str]] = {}
-    for layer, before in zip(backbone.layers, additions, strict=True):
-        if has_weights(layer):
-            unit = int(before) if additions[-1] else tuple(layer.output.shape[1:-1])
-            units.setdefault(unit, []).append(layer.name)
-    return [Block(f"unit_{i:02}", tuple(names)) for i, names in enumerate(units.values(), start=1)]
+    before = [n for x, n in zip(backbone.layers, additions, strict=True) if has_weights(x)]
+    marks = before if additions[-1] else _areas(backbone)
+    return _runs("unit", weighted_layers(backbone), marks)
 
 
 def sliding_window(backbone, length):

@@ -14,16 +14,14 @@ import pandas as pd
 from .errors import InputError
 from .ledger import COLUMNS, SETTINGS, empty_rows, read_results
 from .methods import PAPER, SEARCHES, methods
-from .params import BACKBONE_NAMES, Params
-
-ACCURACIES = ("val_accuracy", "best_val_accuracy")
-SEARCH_SPLIT = "train[:10%]"  # the paper's slice for finding the best layer, block or window
-FINAL_SPLIT = "train[:70%]"  # the paper's slice for training each method's winner
+from .params import ACCURACIES, BACKBONE_NAMES, Params
 
 
 @dataclass(frozen=True, eq=False)  # two are the same only if they are one object
 class Results:
     """Rows of one setting.
+
+    Where a choice is not named it is the default of `lib.params.Params`, the paper's.
 
     Attributes:
         rows: as `lib.ledger.read_results` gives them, failed runs and all repeats included.
@@ -35,9 +33,9 @@ class Results:
     """
 
     rows: pd.DataFrame
-    select_on: str = "val_accuracy"
-    search_split: str = SEARCH_SPLIT
-    final_split: str = FINAL_SPLIT
+    select_on: str = Params.select_on
+    search_split: str = Params.search_split
+    final_split: str = Params.final_split
 
     def __post_init__(self) -> None:
         if self.select_on not in ACCURACIES:

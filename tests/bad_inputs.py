@@ -1,11 +1,11 @@
 """Bad inputs, each with the words that its one line must hold; docs/bad-input.md is made of them.
 
-``python tests/bad_inputs.py`` writes that table; `test_main.py` tries each of them.
+``python tests/bad_inputs.py`` writes these tables; `test_main.py` tries each of them.
 """
 
 import io
 import os
-import sys
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import h5py
+import numpy as np
 from PIL import Image
 from rows import row
 
@@ -176,8 +177,85 @@ def file_in_the_way(folder: Path) -> None:
     (folder / "old").write_text("a file, no folder")
 
 
+def drawn(folder: Path, count: int = 6) -> None:
+    """So many photos of each of two classes, no two of them alike."""
+    rng = np.random.default_rng(0)
+    for name in ("daisy", "roses"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
+
+
+def few(folder: Path) -> None:
+    drawn(folder, count=3)
+
+
+def broken_class(folder: Path) -> None:
+    drawn(folder)
+    for path in (folder / "photos" / "roses").iterdir():
+        path.write_text("this is no image")
+
+
+def same_photos(folder: Path) -> None:
+    for name in ("daisy", "roses"):
+        photo(folder / "photos" / name / "0.png")
+
+
+def other_columns(folder: Path) -> None:
+    drawn(folder)
+    (folder / "plants.csv").write_text("photo,plant\n")
+
+
+def file_for_a_folder(folder: Path) -> None:
+    drawn(folder)
+    (folder / "out").write_text("a file, no folder")
+
+
+def tuned(folder: Path, names=("daisy", "roses"), inner: str = "flatten") -> None:
+    """A model.keras as `make photos` writes it, but for what is asked for."""
+    import keras
+
+    from lib.tune.export import RESIZE, save
+
+    top = {"flatten": keras.layers.Flatten(), "code": keras.layers.Lambda(lambda x: x[:, 0, 0])}
+    photos = keras.Input((None, None, 3))
+    small = top[inner](keras.layers.Resizing(8, 8, name=RESIZE)(photos))
+    save(keras.Model(photos, keras.layers.Dense(2)(small)), names, folder / "model.keras")
+    drawn(folder)
+
+
+def tuned_half(folder: Path) -> None:
+    tuned(folder)
+    path = folder / "model.keras"
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def tuned_elsewhere(folder: Path) -> None:
+    sequential_model(folder)
+    (folder / "mine.keras").rename(folder / "model.keras")
+
+
+def tuned_for_one_class(folder: Path) -> None:
+    tuned(folder, ["daisy"])
+
+
+def tuned_with_code(folder: Path) -> None:
+    tuned(folder, inner="code")
+
+
+def tuned_and_no_photo(folder: Path) -> None:
+    tuned(folder)
+    (folder / "empty").mkdir()
+
+
+def tuned_and_no_image(folder: Path) -> None:
+    tuned(folder)
+    (folder / "broken.jpg").write_text("this is no image")
+
+
 # Name, what is prepared in a folder, settings ({} is the folder), words of the one line.
-BAD = [
+OF_CHECK = [
     ("unknown profile", nothing, "profile=quik", "quik quick"),
     ("profile that is no file", nothing, "profile={}/none.yaml", "none.yaml"),
     ("profile that climbs out", nothing, "profile=../../quick", "../../quick"),
@@ -231,7 +309,7 @@ BAD = [
     ("no lanes", nothing, "profile=smoke lanes=0", "lanes 0 auto"),
     ("seed below zero", nothing, "profile=smoke seed=-1", "seed -1"),
     ("selecting on a loss", nothing, "profile=smoke select_on=val_loss", "select_on val_accuracy"),
-    ("width of a VGG16", nothing, 'profile=smoke alpha={{"VGG16":0.5}}', "alpha VGG16"),
+    ("width of a VGG16", nothing, 'profile=smoke alpha={"VGG16":0.5}', "alpha VGG16"),
     ("more ranked layers than there are", nothing, "profile=smoke backbones=VGG16 top_k=[14]",
      "top_k 14 13"),
     ("window longer than the network", nothing, "profile=smoke backbones=VGG16 window=50",
@@ -292,38 +370,120 @@ BAD = [
 ]  # fmt: skip
 
 
+# The same, with the command.
+THIN = "thin=true weights=none backbone=VGG16 image_size=32"
+OF_PHOTOS = [
+    ("no DIR", nothing, "photos dir=", "DIR missing"),
+    ("DIR that is not there", nothing, "photos dir={}/gone", "dir gone sub-folder"),
+    ("DIR without photos", nothing, "photos dir={}/photos", "photos no class at least 2 .png"),
+    ("DIR with one class", one_class, "photos dir={}/photos", "photos 1 class; at least 2"),
+    ("the same photo in two classes", same_photos, "photos dir={}/photos",
+     "daisy/0.png roses too"),
+    ("too few photos", few, "photos dir={}/photos", "daisy has 3 roses at least 5"),
+    ("a class that cannot be read", broken_class, f"photos dir={{}}/photos {THIN}",
+     "1 class roses/0.png no image"),
+    ("unknown strategy", nothing, "photos dir=x strategy=shortlst", "strategy shortlst halving"),
+    ("unknown kind of candidates", nothing, "photos dir=x candidates=layer",
+     "candidates layers blocks"),
+    ("unknown setting", nothing, "photos dir=x epohcs=3", "epohcs epochs"),
+    ("setting of a profile", nothing, "photos dir=x top_k=[3]", "top_k unknown strategy"),
+    ("share beyond its range", nothing, "photos dir=x test=0.7", "test 0.7 0.4"),
+    ("layers without their strategy", nothing, "photos dir=x layers=conv*",
+     "layers strategy=fixed"),
+    ("strategy without its layers", nothing, "photos dir=x strategy=fixed", "fixed layers share"),
+    ("layers that are none", drawn,
+     f"photos dir={{}}/photos strategy=fixed layers=conv9 {THIN}", "layers conv9 block1_conv1"),
+    ("model file for a network", nothing, "photos dir=x backbone=mine.keras",
+     "backbone mine.keras keras.applications"),
+    ("photos too small for the network", nothing,
+     "photos dir=x backbone=Xception image_size=64", "image_size 64 Xception 71"),
+    ("weights that have seen no photos", nothing, "photos dir=x weights=none",
+     "weights none imagenet"),
+    ("ImageNet weights without a connection", drawn,
+     "photos dir={}/photos backbone=VGG16",
+     "VGG16 downloaded weights=<folder> vgg16_notop.weights.h5 ~/.keras/models"),
+    ("weights folder without the network's", drawn,
+     "photos dir={}/photos backbone=VGG16 weights={}/photos image_size=32",
+     "weights VGG16 photos vgg16_notop.weights.h5"),
+    ("weights file for a network without", nothing,
+     "photos dir=x backbone=EfficientNetB0 weights={}/x.h5", "weights EfficientNetB0 imagenet"),
+    ("pattern of groups that is none", drawn, f"photos dir={{}}/photos groups=( {THIN}",
+     "groups ( regular expression"),
+    ("groups in other columns", other_columns,
+     f"photos dir={{}}/photos groups={{}}/plants.csv {THIN}", "plants.csv photo file group"),
+    ("OUT where a file is", file_for_a_folder, f"photos dir={{}}/photos {THIN}", "out folder"),
+    ("no MODEL", nothing, "predict dir={}/photos", "MODEL missing model.keras"),
+    ("no DIR to predict", nothing, "predict model={}/model.keras", "DIR missing my/photos"),
+    ("unknown word of predict", nothing, "predict model={}/model.keras dir={} size=3",
+     "size model dir out"),
+    ("MODEL that is not there", drawn, "predict model={}/model.keras dir={}/photos",
+     "model.keras No such file"),
+    ("MODEL cut short", tuned_half, "predict model={}/model.keras dir={}/photos",
+     "model.keras zip"),
+    ("MODEL that make photos did not write", tuned_elsewhere,
+     "predict model={}/model.keras dir={}/photos", "model.keras names make photos"),
+    ("MODEL with too few names", tuned_for_one_class,
+     "predict model={}/model.keras dir={}/photos", "model.keras 1 names 2"),
+    ("MODEL that would execute code", tuned_with_code,
+     "predict model={}/model.keras dir={}/photos", "model.keras Lambda"),
+    ("no photo to predict", tuned_and_no_photo, "predict model={}/model.keras dir={}/empty",
+     "empty no photo .png"),
+    ("photo that is none", tuned_and_no_image, "predict model={}/model.keras dir={}/broken.jpg",
+     "dir broken.jpg no image"),
+]  # fmt: skip
+BAD = [*OF_CHECK, *OF_PHOTOS]
+NO_CONNECTION = {"https_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # where nobody listens
+
+
+def command_of(settings: str, folder: Path) -> list[str]:
+    """The words of a bad input: a command and its settings, with results inside the folder."""
+    command, *words = settings.replace("{}", str(folder)).split()
+    if command == "predict":
+        return [command, *words]
+    if command == "photos":
+        return [command, *words, f"out={folder / 'out'}"]
+    if "results=" not in settings:
+        words.append(f"results={folder / 'rows'}")
+    return ["check", command, *words]
+
+
 def refusal(prepare: Callable[[Path], None], settings: str, folder: Path) -> tuple[int, str, bool]:
-    """Exit status and error output of `check` on a bad input; whether it left anything behind."""
+    """Exit status and error output of a command on a bad input; whether it left results behind.
+
+    The plan of `make photos` is none: it is written before the photos are read.
+    """
     prepare(folder)
-    words = settings.format(folder).split()
-    words += [] if "results=" in settings else [f"results={folder / 'rows'}"]
-    before = sorted(folder.rglob("*"))
-    cache = folder.parent / f"{folder.name}-cache"
+    plan = {folder / "out", folder / "out" / "plan.json"}
+    before = {*folder.rglob("*")} | plan
+    environment = {"BLOCKWISE_CACHE": str(folder.parent / f"{folder.name}-cache")}
     error = io.StringIO()
     with (
-        patch.dict(os.environ, {"BLOCKWISE_CACHE": str(cache)}),
+        patch.dict(os.environ, environment | NO_CONNECTION),
         redirect_stderr(error),
         redirect_stdout(io.StringIO()),
     ):
-        code = main(["check", *words])
-    return code, error.getvalue().strip(), sorted(folder.rglob("*")) != before
+        code = main(command_of(settings, folder))
+    return code, error.getvalue().strip(), not before >= {*folder.rglob("*")}
 
 
-def table() -> str:
-    """Every bad input and its one line, as a Markdown table."""
+def table(some: list[tuple]) -> str:
+    """Bad inputs and the one line of each, as a Markdown table."""
     lines = []
-    for name, prepare, settings, _ in BAD:
+    for name, prepare, settings, _ in some:
         with tempfile.TemporaryDirectory() as folder:
             inner = Path(folder) / "here"
             inner.mkdir()
             _, line, _ = refusal(prepare, settings, inner)
             line = line.removeprefix("error: ").replace(str(inner), "…").replace(str(ROOT), "…")
+            line = re.sub(r"the [\d.]+ (\w+) that are free", r"the … \1 that are free", line)
         lines.append([name, f"`{line.replace('|', '/')}`"])
-    return markdown(["", ""], lines, f"{len(BAD)} bad inputs, each tried by `make test`.")
+    return markdown(["", ""], lines, f"{len(some)} bad inputs, each tried by `make test`.")
 
 
 if __name__ == "__main__":
+    os.environ["KERAS_HOME"] = tempfile.mkdtemp()  # no weights are there already
     page = ROOT / "docs" / "bad-input.md"
     text = page.read_text(encoding="utf-8")
-    page.write_text(replaced(text, "bad", table()), encoding="utf-8")
-    sys.exit(0)
+    for section, some in {"bad": OF_CHECK, "photos": OF_PHOTOS}.items():
+        text = replaced(text, section, table(some))
+    page.write_text(text, encoding="utf-8")

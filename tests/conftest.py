@@ -5,13 +5,16 @@ KERAS_BACKEND stays, which chooses what is tested, and TFDS_DATA_DIR, which says
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
+from pathlib import Path
 
 FOREIGN = ("BLOCKWISE_", "MPL", "MATPLOTLIBRC", "TF_NUM_", "TF_DETERMINISTIC", "KERAS_MAX_")
 FOREIGN += ("GIT_", "MAKE", "MFLAGS")
-OPTIONS = ("PROFILE", "BACKBONES", "RESULTS", "SET", "CASE", "CONTROL", "CLAIM")
-OPTIONS += ("WORKERS", "SCHEDULER", "NODE_PYTHON", "DIR", "BACKBONE", "OUT", "MODEL")
+MAKEFILE = Path(__file__).resolve().parent.parent / "Makefile"
+# Those of make, which the Makefile hands on through the environment; one line of it names them all.
+OPTIONS = re.search(r"(?m)^OPTIONS *:= (.+)$", MAKEFILE.read_text(encoding="utf-8"))[1].split()
 
 for name in list(os.environ):
     if name.startswith(FOREIGN) or name in OPTIONS:

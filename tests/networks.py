@@ -215,8 +215,8 @@ def page(networks: pd.DataFrame, rounding: pd.DataFrame) -> str:
             "```",
             "",
             "which keeps its rows in `results/networks.csv` and `results/rounding.csv`. For the"
-            " paper's five networks `tests/test_fusion.py` compares the same way, at every"
-            " `make test`.",
+            " paper's five networks `tests/test_fusion.py` compares the same way: three of them at"
+            " every `make test`, all of them at `make test-all`.",
             "",
             "## Networks outside the paper",
             "",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.ledger import COLUMNS, pack_hits
-from lib.results import FINAL_SPLIT, SEARCH_SPLIT
+from lib.params import Params
 
 # Layers with weights, blocks between layers without, and all layers, as in Keras.
 SHAPES = {
@@ -53,8 +53,8 @@ def row(**changes) -> dict:
         "block": "block_01",
         "layers": "block1_conv1;block1_conv2",
         "n_trainable": 12345,
-        "split": SEARCH_SPLIT,
-        "eval_split": "train[70%:]",
+        "split": Params.search_split,
+        "eval_split": Params.eval_split,
         "train_images": 100,
         "eval_images": 300,
         "seed": 0,
@@ -145,7 +145,7 @@ def _final(winner: dict, repeat: int, rng: np.random.Generator) -> dict:
         backbone=backbone,
         block=winner["block"],
         layers=winner["layers"],
-        split=FINAL_SPLIT,
+        split=Params.final_split,
         train_images=700,
         repeat=repeat,
         seed=repeat,

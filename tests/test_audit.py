@@ -11,8 +11,8 @@ from lib.audit.intervals import Estimate, Interval, Noise, Score
 from lib.audit.scores import noises, scores
 from lib.ledger import pack_hits, read_results, unpack_hits
 from lib.methods import SEARCHES
-from lib.params import ROOT
-from lib.results import NOTHING, SEARCH_SPLIT, Results
+from lib.params import ROOT, Params
+from lib.results import NOTHING, Results
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_the_papers_way_of_scoring_is_given_beside_ours(df):
     ours, paper = scores(Results(df)), scores(Results(df), honest=False)
     for name in ("VGG16", "MobileNet"):
         best = df[(df["method"] == "block_wise") & (df["backbone"] == name)]
-        best = best[best["split"] == SEARCH_SPLIT]["val_accuracy"].max()
+        best = best[best["split"] == Params.search_split]["val_accuracy"].max()
         assert paper.winners["block_wise", name].value == pytest.approx(best)
         assert ours.winners["block_wise", name].value < best
         same = [of.winners["baseline_2", name].value for of in (ours, paper)]

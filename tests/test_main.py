@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from committed import SHIPPED
 from lib.__main__ import main, read_settings, split_words
 from lib.params import ROOT, Params, described, load_params, parse_yaml
 from lib.photos.dataset import load_data
+from lib.tune.settings import Settings
 
 
 @pytest.mark.parametrize(("prepare", "settings", "words"), [b[1:] for b in BAD],
@@ -165,11 +167,15 @@ def test_every_profile_is_valid():
 
 def test_every_parameter_is_printed_with_a_default_that_a_profile_may_hold(capsys):
     assert main(["params"]) == 0
-    printed = capsys.readouterr().out
-    for name, about, allowed, _ in described():
-        assert f"{name} (" in printed and about in printed and f"allowed: {allowed}" in printed
-    values = {name: parse_yaml(text, name) for name, *_, text in described() if text}
-    assert Params("test", **values) == Params("test")
+    *_, profile, photos = re.split(r"(?m)^Parameters of a profile\n-+\n|^Settings of .*\n-+\n",
+                                   capsys.readouterr().out)  # fmt: skip
+    for record, printed in ((Params, profile), (Settings, photos)):
+        of = described(record)
+        for name, about, allowed, default in of:
+            head = f"{name} ({f'default {default}' if default else 'required'})"
+            assert f"{head}\n    {about}\n    allowed: {allowed}\n" in printed
+        values = {name: parse_yaml(text, name) for name, *_, text in of if text}
+        assert record("test", **values) == record("test")
 
 
 @pytest.mark.parametrize(("command", "word"), [("bench", "case"), ("controls", "control")])

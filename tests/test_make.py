@@ -10,6 +10,7 @@ import nbformat
 import pytest
 import yaml
 from committed import PROJECT
+from conftest import OPTIONS
 
 from lib.params import ROOT
 
@@ -44,8 +45,7 @@ def project(tmp_path):
 
 def make(project, *words):
     """Run make in a project, with this Python and no option from outside."""
-    options = ("PROFILE", "BACKBONES", "RESULTS", "SET", "WORKERS", "MAKEFLAGS", "BUILD")
-    environment = {k: v for k, v in os.environ.items() if k not in options}
+    environment = {k: v for k, v in os.environ.items() if k not in (*OPTIONS, "MAKEFLAGS", "BUILD")}
     command = ["make", f"PY={sys.executable}", "-f", "Makefile", "-f", "show.mk", *words]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 

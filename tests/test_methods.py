@@ -42,14 +42,20 @@ def test_a_ranked_block_of_any_size_is_a_method():
 
 
 def test_methods_of_a_profile_come_in_the_papers_order_and_extra_ones_last():
-    params = load_params("smoke", top_k=[2, 7], extra_methods=["residual_units"])
+    params = load_params("smoke", top_k=[2, 7], extra_methods=["residual_units", "stages"])
     assert methods.methods(params) == (
         *("baseline_1", "baseline_2", "random", "layer_wise", "block_wise"),
-        *("top_2", "top_7", "sliding_window", "residual_units"),
+        *("top_2", "top_7", "sliding_window", "residual_units", "stages"),
     )
     assert load_params("paper").extra_methods == ()
-    with pytest.raises(InputError, match="each one of batch_norm, residual_units"):
+    with pytest.raises(InputError, match="each one of batch_norm, residual_units, stages$"):
         load_params("smoke", extra_methods=["residual_unit"])
+
+
+def test_a_users_own_layers_are_known_in_rows_and_proposed_by_nobody():
+    assert is_method("own_layers") and "own_layers" not in (*methods.PAPER, *methods.EXTRA)
+    with pytest.raises(InputError, match="own_layers: only make photos takes them"):
+        method("own_layers").propose(None, load_params("smoke"), {})
 
 
 def test_an_extra_method_is_trained_and_drawn_like_the_papers(tmp_path):

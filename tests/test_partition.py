@@ -103,6 +103,28 @@ def test_blocks_of_a_small_network(small):
     ]
 
 
+STAGES = {
+    "VGG16": [2, 2, 3, 3, 3],
+    "MobileNet": [6, 8, 8, 24, 8],
+    "MobileNetV2": [8, 12, 18, 42, 24],
+    "MobileNetV3Small": [2, 8, 12, 40, 24],
+    "ResNet50V2": [1, 16, 25, 37, 23],
+}
+
+
+def test_stages_are_of_one_resolution_and_hold_every_layer_with_weights(named_twin):
+    name, twin = named_twin
+    found = partition.stages(twin)
+    assert [len(stage.layers) for stage in found] == STAGES[name]
+    assert [stage.name for stage in found] == [f"stage_{i:02}" for i in range(1, 6)]
+    assert [layer for stage in found for layer in stage.layers] == partition.weighted_layers(twin)
+    sizes = [{twin.get_layer(x).output.shape[1] for x in stage.layers} for stage in found]
+    first = 32 if name == "VGG16" else 16
+    assert [max(of_stage) for of_stage in sizes] == [first // 2**i for i in range(5)]
+    inside = 1 if "V3" in name else 0  # squeeze-and-excitation
+    assert all(of_stage <= {max(of_stage), inside} for of_stage in sizes)
+
+
 # Units between residual additions, or stages of one size where nothing is added.
 UNITS = {
     "VGG16": [2, 2, 3, 3, 3],

@@ -89,6 +89,7 @@ from lib.__main__ import main
 from lib import controls, ledger, methods, results
 from lib.audit import claims, doubts, figures, intervals, scores, tables
 from lib.report import captions, explore, figures, layers, paper, schemes, style, tables
+from lib.tune import settings
 from lib.upkeep import pages
 code = main(sys.argv[1:])
 print(*sorted({"keras", "tensorflow", "jax"} & set(sys.modules)), file=sys.stderr)

@@ -90,7 +90,7 @@ def test_a_network_that_keras_builds_with_a_layer_more_takes_no_weights_file(mon
     assert built["input_shape"] == (224, 224, 3) and "alpha" not in built
     with pytest.raises(InputError, match="file cannot be given to EfficientNetB0") as error:
         load_backbone("EfficientNetB0", image_size=32, weights="x.weights.h5")
-    assert "imagenet, none, or (not in make photos) a .keras file" in str(error.value)
+    assert "imagenet, none, or a .keras file in backbones" in str(error.value)
 
 
 def test_names_of_weights_files():

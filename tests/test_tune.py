@@ -21,17 +21,20 @@ from lib.audit.intervals import Interval
 from lib.backbones.build import scale_inputs
 from lib.backbones.records import RECORDS
 from lib.params import ROOT, InputError
-from lib.partition import Block
+from lib.partition import Block, weighted_layers
 from lib.photos.drawn import procedural_flowers
-from lib.tune import export, fit, gradients, settings, strategies
-from lib.tune.candidates import BASELINES, KINDS, Candidate, candidates, fixed, stages
+from lib.tune import fit, strategies
+from lib.tune.candidates import BASELINES, KINDS, Candidate, candidates, fixed
 from lib.tune.card import model_card
+from lib.tune.charts import LOOKS
 from lib.tune.confirm import Confirmed
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
+from lib.tune.outcome import TOGETHER, tried
 from lib.tune.plan import Plan, make_plan, sizes
 from lib.tune.report import report
 from lib.tune.run import network
+from lib.tune.search import Search
 
 NAMES = ("<script>x", 'it\'s "1"=$2', "花 und Gras")
 THIN = {
@@ -90,11 +93,13 @@ def tuned(found):
 
 def test_each_set_of_layers_is_one_candidate():
     backbone = network(tune.load_settings({"dir": "x", **THIN}), 32)
-    found = candidates(backbone, ["layers", "blocks", "windows", "stages"], 3)
+    found = candidates(backbone, list(KINDS), 3)
     assert tuple(c.block.name for c in found[:2]) == BASELINES
     assert len({c.layers for c in found}) == len(found)
-    assert [b.name for b in stages(backbone)] == [f"stage_{i:02}" for i in range(1, 6)]
-    assert stages(backbone)[0].layers == ("block1_conv1", "block1_conv2")
+    assert {c.method for c in found} == {*BASELINES, "layer_wise", "block_wise", "sliding_window"}
+    some = candidates(backbone, ["layers", "stages"], 3)[-5:]  # with blocks, VGG16's are those
+    assert [(c.method, c.label) for c in some] == [("stages", f"stage_{i:02}") for i in range(1, 6)]
+    assert some[0].layers == ("block1_conv1", "block1_conv2")
 
 
 def test_layers_of_ones_own():
@@ -129,10 +134,28 @@ def test_what_goes_on_is_what_was_trained_from_the_start(found, job, tmp_path):
     np.testing.assert_allclose(rows["val_loss"], went_on["val_loss"], rtol=1e-4)
 
 
+def test_rows_say_of_stages_and_own_layers_what_they_are(job, tmp_path, monkeypatch):
+    backbone, study = job.study.backbone, job.study.at(1, tmp_path / "epochs_001")
+    alone, _, *stages = candidates(backbone, ["stages"], 3)
+    some = [alone, stages[4], fixed(backbone, "block5_conv3")]
+    study.train([study.run(c.method, c.block) for c in some])
+    assert sorted(study.rows()["method"]) == ["baseline_1", "own_layers", "stages"]
+    monkeypatch.setattr("lib.tune.lanes.go_on", trained_again)
+    study.train([study.run(c.method, c.block) for c in some])
+    kinds = tried(tmp_path, weighted_layers(backbone)).set_index("block")["kind"]
+    assert kinds.to_dict() == {"baseline_1": "the classifier alone", "stage_05": "a stage",
+                               "fixed": TOGETHER}  # fmt: skip
+    assert set(kinds[1:]) <= set(LOOKS)
+
+
+def trained_again(*_):
+    raise AssertionError("trained again")
+
+
 def searching(job, folder, **values):
     """A search of its own on the same photos."""
     settings = replace(job.settings, **values)
-    return strategies.Search(job.study, settings, folder)
+    return Search(job.study, settings, folder)
 
 
 def test_gradients_choose_and_are_kept(job, tmp_path):
@@ -216,11 +239,8 @@ def test_a_sentence_says_what_is_kept(found, tuned):
 
 
 def test_a_second_start_trains_nothing_and_says_the_same(found, job, monkeypatch):
-    def trained(*_):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(keras.Model, "fit", trained)
-    monkeypatch.setattr("lib.tune.lanes.go_on", trained)
+    monkeypatch.setattr(keras.Model, "fit", trained_again)
+    monkeypatch.setattr("lib.tune.lanes.go_on", trained_again)
     again = tune.answer(tune.prepare(job.settings, lambda line: None))
     assert again.sentence == found.sentence
     assert (again.tested.probabilities == found.tested.probabilities).all()
@@ -304,18 +324,6 @@ def test_predict_writes_a_row_a_photo_and_names_what_it_cannot_read(found, job, 
     assert main(["predict", *words]) == 1  # one could not be read
 
 
-def test_predict_refuses_in_one_line(tmp_path, capsys):
-    (tmp_path / "model.keras").write_bytes(b"no model")
-    for words, line in (
-        ([f"model={tmp_path / 'model.keras'}", f"dir={tmp_path}"], "model.keras cannot be read"),
-        ([f"dir={tmp_path}"], "MODEL is missing"),
-        (["model=x", "dir=y", "size=3"], "predict: size: unknown"),
-    ):
-        assert main(["predict", *words]) == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1 and line in error
-
-
 # ---------------------------------------------------------------------------------- before training
 
 
@@ -362,18 +370,6 @@ def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):
     shutil.move(job.settings.out_dir / "kept.json", job.settings.out_dir / "plan.json")
 
 
-def test_weights_that_cannot_be_had_say_how_to_get_them(monkeypatch):
-    def download(*_):
-        raise InputError("weights: imagenet for VGG16 could not be had: no network")
-
-    monkeypatch.setattr("lib.tune.run.load_backbone", lambda *_, **__: download())
-    with pytest.raises(InputError) as caught:
-        network(tune.load_settings({"dir": "x", "backbone": "VGG16"}), 32)
-    line = str(caught.value)
-    assert 'SET="weights=<folder>"' in line and "vgg16_notop.weights.h5" in line
-    assert "~/.keras/models" in line and "\n" not in line
-
-
 def test_two_photos_a_class_are_refused_before_anything_is_built(tmp_path, capsys):
     images = iter(procedural_flowers(4, 32, 1)[0])
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
@@ -413,10 +409,3 @@ def test_preprocessing_inside_the_network_is_what_it_was_pre_trained_with(name):
     photos = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     inside = keras.ops.convert_to_numpy(fit._scaling(name)(photos.astype("float32")))
     np.testing.assert_allclose(inside, scale_inputs(photos, name, "native"), rtol=1e-5, atol=1e-4)
-
-
-def test_what_the_settings_allow_is_what_there_are_records_of():
-    assert set(settings.STRATEGIES) == set(strategies.STRATEGIES)
-    assert set(settings.CANDIDATES) == set(KINDS)
-    assert set(settings.GRADIENTS) == set(gradients.MEASURES)
-    assert set(settings.EXPORTS) == set(export.FORMATS)

@@ -142,7 +142,7 @@ def test_a_file_in_two_classes_is_left_out_of_both(tmp_path):
 def test_folders_that_are_none(tmp_path):
     refused(lambda: read(tmp_path / "nowhere"), "nowhere is not a folder")
     folder_of(tmp_path, {"a": 2})
-    refused(lambda: read(tmp_path), "photos of 1 classes", "at least 2")
+    refused(lambda: read(tmp_path), "photos of 1 class;", "at least 2")
     put(tmp_path, "b/0.png", b"no photo")
     refused(lambda: read(tmp_path), "left out: 1, such as b/0.png: cannot be read")
 
@@ -218,7 +218,10 @@ def test_groups_from_a_table(tmp_path):
     table.write_text("file,group\na/0.png,1\n")
     refused(lambda: read_groups(photos, str(table)), "groups.csv has no group of")
     table.write_text("name,plant\n")
-    refused(lambda: read_groups(photos, str(table)), "columns file and group")
+    refused(
+        lambda: read_groups(photos, str(table)),
+        "has the columns name, plant; allowed: file and group",
+    )
 
 
 GROUPS = [("(", "no regular expression"), ("plant", "has 0 groups"), (r"(\d+)x", "does not match")]
@@ -252,9 +255,9 @@ REFUSED = [
     ({"dir": "x", "keep": 1}, "below 1"),
     ({}, "DIR is missing"),
     ({"dir": "x", "weights": "none"}, "has seen no photos"),
-    ({"dir": "x", "strategy": "fixed"}, "belong together"),
-    ({"dir": "x", "layers": "conv*"}, "belong together"),
-    ({"dir": "x", "backbone": "VGG16", "alpha": 0.5}, "VGG16 has none"),
+    ({"dir": "x", "strategy": "fixed"}, "'fixed' needs layers"),
+    ({"dir": "x", "layers": "conv*"}, "not for strategy shortlist"),
+    ({"dir": "x", "backbone": "VGG16", "alpha": 0.5}, "0.5 is not for VGG16"),
     ({"dir": "x", "learning_rate": "5e-5"}, "write 5.0e-5"),
 ]
 

@@ -171,7 +171,9 @@ def _find_weights(path, name, alpha, thin):
             )
         return found[0]
     if not path.is_file():
-        raise InputError(f"weights: {path} does not exist; give imagenet, none, a file or a folder")
+        raise InputError(
+            f"weights: {path} does not exist; allowed: an existing file or folder, or imagenet"
+        )
     if path.suffix != ".h5":
         raise InputError(f"weights: {path} must end in .weights.h5 or .h5")
     return path
@@ -210,7 +212,7 @@ def check_takes_files(name):
     if not RECORDS[name].weight_files:
         raise InputError(
             f"weights: a file cannot be given to {name}, which Keras builds with a layer more for "
-            "its ImageNet weights; allowed: imagenet, none, or (not in make photos) a .keras file"
+            "its ImageNet weights; allowed: imagenet, none, or a .keras file in backbones"
         )
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..tune.candidates import Candidate, unlike
-from ..tune.strategies import STRATEGIES, Search, best_together
+from ..tune.search import Search
+from ..tune.strategies import STRATEGIES, best_together
 from .protocol import SEARCH
 from .record import Told
 

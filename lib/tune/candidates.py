@@ -1,16 +1,20 @@
-"""What may be tuned: layers, blocks, windows and stages of a backbone, each set of layers once."""
+"""What may be tuned: layers, blocks, windows and stages of a backbone, each set of layers once.
+
+Nothing here starts Keras: the settings name kinds of candidates without it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby
-
-import keras
+from typing import TYPE_CHECKING
 
 from .. import partition
-from ..methods import BASELINES
+from ..methods import BASELINES, method
 from ..params import InputError
 from ..partition import Block
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,8 @@ class Candidate:
     """A block that may be tuned.
 
     Attributes:
-        kind: what it is one of: baseline, layers, blocks, windows, stages, ranked or fixed.
-        method: the paper's method that proposes it; stages and the user's own layers are blocks.
+        kind: what it is one of: baseline, a name of `KINDS`, ranked or fixed.
+        method: that proposes it, of `lib.methods`; it stands in the rows.
     """
 
     kind: str
@@ -33,34 +37,48 @@ class Candidate:
     @property
     def label(self) -> str:
         """What it is called in a sentence."""
-        names = {"baseline_1": "the classifier alone", "baseline_2": "everything"}
-        return names.get(self.block.name, self.block.name)
+        return WORDS[self.method] if self.kind == "baseline" else self.block.name
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of candidate: the method of its rows, and what it makes of a backbone."""
+    """A kind of candidate.
+
+    Attributes:
+        method: that proposes them, of `lib.methods`.
+        word: what one of them is called.
+        blocks: what it makes of a backbone, and of the number of layers of a window.
+    """
 
     method: str
-    blocks: Callable[[keras.Model, int], Sequence[Block]]
+    word: str
+    blocks: Callable[["keras.Model", int], Sequence[Block]]
+
+    @property
+    def says(self) -> str:
+        """What they are, in a few words."""
+        return method(self.method).says
 
 
 KINDS: Mapping[str, Kind] = {
-    "layers": Kind("layer_wise", lambda backbone, window: partition.layer_wise(backbone)),
-    "blocks": Kind("block_wise", lambda backbone, window: partition.block_wise(backbone)),
-    "windows": Kind(
-        "sliding_window", lambda backbone, window: partition.sliding_window(backbone, window)
-    ),
-    "stages": Kind("block_wise", lambda backbone, window: stages(backbone)),
+    "layers": Kind("layer_wise", "a layer", lambda backbone, _: partition.layer_wise(backbone)),
+    "blocks": Kind("block_wise", "a block", lambda backbone, _: partition.block_wise(backbone)),
+    "windows": Kind("sliding_window", "a window", partition.sliding_window),
+    "stages": Kind("stages", "a stage", lambda backbone, _: partition.stages(backbone)),
+}
+# What the rows of a method are of; those of any other are of several layers together.
+WORDS: Mapping[str, str] = {
+    **{name: method(name).says for name in BASELINES},
+    **{kind.method: kind.word for kind in KINDS.values()},
 }
 
 
-def baselines(backbone: keras.Model) -> list[Candidate]:
+def baselines(backbone: "keras.Model") -> list[Candidate]:
     """The classifier alone, and everything."""
     return [Candidate("baseline", n, *getattr(partition, n)(backbone)) for n in BASELINES]
 
 
-def candidates(backbone: keras.Model, kinds: Sequence[str], window: int) -> list[Candidate]:
+def candidates(backbone: "keras.Model", kinds: Sequence[str], window: int) -> list[Candidate]:
     """The baselines and all candidates of some kinds; of equal sets of layers, the first named."""
     found = baselines(backbone)
     for name in kinds:
@@ -74,15 +92,8 @@ def unlike(found: Sequence[Candidate]) -> list[Candidate]:
     return list({c.layers: c for c in reversed(found)}.values())[::-1]
 
 
-def stages(backbone: keras.Model) -> list[Block]:
-    """Layers with weights whose feature maps are of one height, from the input to the output."""
-    names = partition.weighted_layers(backbone)
-    runs = groupby(names, key=lambda name: tuple(backbone.get_layer(name).output.shape[1:-1]))
-    return [Block(f"stage_{i:02}", tuple(run)) for i, (_, run) in enumerate(runs, start=1)]
-
-
 def ranked(
-    backbone: keras.Model, scores: Mapping[str, float], counts: Sequence[int]
+    backbone: "keras.Model", scores: Mapping[str, float], counts: Sequence[int]
 ) -> list[Candidate]:
     """The best few layers of a ranking together, as in Algorithm 3.
 
@@ -93,7 +104,7 @@ def ranked(
     return [Candidate("ranked", block.name, block) for block in blocks]
 
 
-def fixed(backbone: keras.Model, layers: str | float) -> Candidate:
+def fixed(backbone: "keras.Model", layers: str | float) -> Candidate:
     """The user's own layers.
 
     layers: names or patterns of names between blanks, or a share of the layers with weights from
@@ -107,7 +118,7 @@ def fixed(backbone: keras.Model, layers: str | float) -> Candidate:
     else:
         chosen = set(names[-max(1, round(layers * len(names))) :])
     block = Block("fixed", tuple(name for name in names if name in chosen))
-    return Candidate("fixed", "block_wise", block)
+    return Candidate("fixed", "own_layers", block)
 
 
 def _matching(pattern: str, names: Sequence[str]) -> list[str]:

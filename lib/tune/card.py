@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..errors import readable
-from .answer import Answer, named, shares, signed
+from .outcome import Answer, named, shares, signed
 from .strategies import STRATEGIES
 
 

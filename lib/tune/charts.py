@@ -9,15 +9,11 @@ from matplotlib.lines import Line2D
 
 from ..methods import colour
 from ..report.style import GREY, Drawing, add_legend, new_figure, styled
-from .answer import Answer
+from .candidates import WORDS
+from .outcome import TOGETHER, Answer
 
-LOOKS = {
-    "everything": (colour("baseline_2"), "s"),
-    "a layer": (colour("layer_wise"), "o"),
-    "a block": (colour("block_wise"), "D"),
-    "a window": (colour("sliding_window"), "v"),
-    "layers together": (colour("top_3"), "^"),
-}
+_INKS = {word: colour(method) for method, word in WORDS.items()} | {TOGETHER: colour("top_3")}
+LOOKS = dict(zip(_INKS, zip(_INKS.values(), "*soDvP^", strict=True), strict=True))
 
 
 @styled

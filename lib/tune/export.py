@@ -1,4 +1,7 @@
-"""The tuned network as files: model.keras with its class names, and other formats, tried out."""
+"""The tuned network as files: model.keras with its class names, and other formats, tried out.
+
+Keras is imported inside functions: the settings name formats without it.
+"""
 
 import importlib.util
 import json
@@ -8,15 +11,18 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from ..params import InputError
 from ..photos.folder import first_line
 from ..quiet import silence
-from .fit import RESIZE
 
+if TYPE_CHECKING:
+    import keras
+
+RESIZE = "resize"  # name of the layer that resizes photos
 CLASSES = "classes.json"  # inside model.keras, which Keras leaves alone, and beside it
 
 
@@ -35,7 +41,7 @@ class Export:
     missing: str = ""
 
 
-def save(model: keras.Model, names: Sequence[str], path: Path) -> None:
+def save(model: "keras.Model", names: Sequence[str], path: Path) -> None:
     """Write a model and its class names, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".draft-{path.name}")
@@ -47,20 +53,35 @@ def save(model: keras.Model, names: Sequence[str], path: Path) -> None:
     path.with_name(CLASSES).write_text(text, encoding="utf-8")
 
 
-def load(path: Path) -> tuple[keras.Model, list[str]]:
+def load(path: Path) -> tuple["keras.Model", list[str]]:
     """What `save` wrote. Raises InputError for a file that is no such model."""
+    import keras
+
     try:
         with zipfile.ZipFile(path) as file:
-            names = json.loads(file.read(CLASSES))
-        return keras.models.load_model(path), names
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            names = json.loads(file.read(CLASSES)) if CLASSES in file.namelist() else None
+        model = keras.models.load_model(path)
+        _check_ours(model, names)
+    except Exception as error:  # Keras raises whatever the layers of the file do
+        reason = getattr(error, "strerror", None) or first_line(error).split(". ")[0]
+        reason = reason.replace("`", "")
         raise InputError(
-            f"model: {path} cannot be read ({first_line(error)}); allowed: a model.keras that "
-            "`make photos` wrote"
+            f"model: {path} cannot be read ({reason}); allowed: a model.keras of make photos"
         ) from error
+    return model, names
 
 
-def export(model: keras.Model, folder: Path, kinds: Sequence[str], images: np.ndarray,
+def _check_ours(model: "keras.Model", names: Any) -> None:
+    """Raise ValueError unless a model and its class names are as `save` writes them."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("it holds no names of classes")
+    if RESIZE not in {layer.name for layer in model.layers}:
+        raise ValueError("it does not take photos of any size")
+    if model.output_shape != (None, len(names)):
+        raise ValueError(f"it has {len(names)} names for outputs of shape {model.output_shape}")
+
+
+def export(model: "keras.Model", folder: Path, kinds: Sequence[str], images: np.ndarray,
            classes: np.ndarray) -> list[Export]:  # fmt: skip
     """Write a model in other formats, load each again, and compare its classes.
 
@@ -82,7 +103,7 @@ def export(model: keras.Model, folder: Path, kinds: Sequence[str], images: np.nd
 
 
 def _written(
-    form: "Format", model: keras.Model, folder: Path, images: np.ndarray, classes: np.ndarray
+    form: "Format", model: "keras.Model", folder: Path, images: np.ndarray, classes: np.ndarray
 ) -> Export:
     path = folder / form.path
     _remove(path)
@@ -118,11 +139,11 @@ class Format:
 
     path: str
     needs: tuple[str, ...]
-    write: Callable[[keras.Model, Path, tuple[int, ...]], None]
+    write: Callable[["keras.Model", Path, tuple[int, ...]], None]
     classes: Callable[[Path, np.ndarray], np.ndarray]
 
 
-def _write_saved_model(model: keras.Model, path: Path, shape: tuple[int, ...]) -> None:
+def _write_saved_model(model: "keras.Model", path: Path, shape: tuple[int, ...]) -> None:
     model.export(path, format="tf_saved_model", verbose=False)
 
 
@@ -134,8 +155,10 @@ def _classes_of_saved_model(path: Path, images: np.ndarray) -> np.ndarray:
     return np.concatenate(found).argmax(1)
 
 
-def _of_one_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+def _of_one_shape(model: "keras.Model", shape: tuple[int, ...]) -> "keras.Model":
     """The model without its resizing, which not every format knows, for photos of one shape."""
+    import keras
+
     photos = keras.Input(shape, batch_size=1, name="photos")
     x = photos
     for layer in model.layers[model.layers.index(model.get_layer(RESIZE)) + 1 :]:
@@ -143,7 +166,7 @@ def _of_one_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     return keras.Model(photos, x)
 
 
-def _write_onnx(model: keras.Model, path: Path, shape: tuple[int, ...]) -> None:
+def _write_onnx(model: "keras.Model", path: Path, shape: tuple[int, ...]) -> None:
     _of_one_shape(model, shape).export(path, format="onnx", verbose=False)
 
 
@@ -156,7 +179,7 @@ def _classes_of_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     return np.concatenate(found).argmax(1)
 
 
-def _write_litert(model: keras.Model, path: Path, shape: tuple[int, ...]) -> None:
+def _write_litert(model: "keras.Model", path: Path, shape: tuple[int, ...]) -> None:
     import tensorflow as tf
 
     model = _of_one_shape(model, shape)

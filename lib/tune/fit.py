@@ -17,10 +17,10 @@ from ..backbones.records import NORMALISED, PIXELS, RECORDS, UNIT_RANGE
 from ..lanes.trunk import Trunk, read_graph
 from ..partition import Block
 from ..train import batch_order, freeze_except
+from .export import RESIZE
 from .lanes import pooled
 from .settings import Settings
 
-RESIZE = "resize"  # name of the layer that resizes photos
 TORCH_MEANS = (0.485, 0.456, 0.406)  # of red, green and blue from 0 to 1, as DenseNet was trained
 TORCH_DEVIATIONS = (0.229, 0.224, 0.225)
 CAFFE_MEANS = (103.939, 116.779, 123.68)  # of blue, green and red: what VGG16 was trained with

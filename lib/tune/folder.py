@@ -120,8 +120,8 @@ def list_folder(folder: str | Path) -> Listing:
     names = tuple(sorted({name for *_, name in kept}, key=os.fsencode))
     if len(names) < 2:
         raise InputError(
-            f"dir: {folder} holds photos of {len(names)} classes{_such_as(left_out)}; allowed: at "
-            f"least 2, one sub-folder per class, with files ending in {', '.join(EXTENSIONS)}"
+            f"dir: {folder} holds photos of {_in_words(len(names))}{_such_as(left_out)}; allowed: "
+            f"at least 2, one sub-folder per class, with files ending in {', '.join(EXTENSIONS)}"
         )
     kept.sort(key=lambda x: (x[0], os.fsencode(x[1])))
     return Listing(
@@ -132,6 +132,10 @@ def list_folder(folder: str | Path) -> Listing:
         tuple(map(readable, names)),
         tuple(left_out),
     )
+
+
+def _in_words(count: int) -> str:
+    return f"{count or 'no'} class{'es' * (count > 1)}"
 
 
 def _such_as(left_out: Sequence[LeftOut]) -> str:
@@ -272,7 +276,7 @@ def _photos(listing: Listing, found: dict, left_out: list[LeftOut], note: str) -
     there = np.unique(labels)
     if len(there) < 2:
         raise InputError(
-            f"dir: {listing.folder} holds readable photos of {len(there)} classes"
+            f"dir: {listing.folder} holds readable photos of {_in_words(len(there))}"
             f"{_such_as(left_out)}; allowed: at least 2"
         )
     return Photos(

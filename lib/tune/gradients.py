@@ -2,10 +2,10 @@
 
 Measured after the classifier has been trained alone, because the gradients of an untrained one say
 more of its random weights than of the layers. All measures of a group of layers are functions of
-sums over its layers, so one pass serves layers, blocks and windows.
+sums over its layers (`lib.tune.measures`), so one pass serves layers, blocks and windows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,48 +103,6 @@ def _jax(loss: Callable, variables: Sequence[keras.Variable]) -> Callable:
 
     gradient, values = jax.jit(jax.grad(at)), [v.value for v in variables]
     return lambda *arrays: list(map(np.asarray, gradient(values, *arrays)))
-
-
-# ------------------------------------------------------------------------------------- the measures
-
-
-def _norm(sums: Mapping[str, float]) -> float:
-    return float(np.sqrt(sums["g2"]))
-
-
-def _relative(sums: Mapping[str, float]) -> float:
-    return float(np.sqrt(sums["g2"] / max(sums["w2"], 1e-12)))
-
-
-def _fisher(sums: Mapping[str, float]) -> float:
-    return float(sums["g2"] / sums["weights"])
-
-
-def _agreement(sums: Mapping[str, float]) -> float:
-    return float(sums["both"] / max(np.sqrt(sums["t2"] * sums["s2"]), 1e-12))
-
-
-# norm of the gradient; of it relative to the weights; its mean square a weight (the diagonal of the
-# Fisher information); cosine between the mean gradients on training and selection photos.
-MEASURES: Mapping[str, Callable[[Mapping[str, float]], float]] = {
-    "norm": _norm,
-    "relative": _relative,
-    "fisher": _fisher,
-    "agreement": _agreement,
-}
-
-
-def scores(
-    table: pd.DataFrame, blocks: Sequence[tuple[str, ...]], name: str
-) -> dict[tuple[str, ...], float]:
-    """A measure of each group of layers; an empty group scores 0.
-
-    Args:
-        table: as `measure` returns it.
-        name: one of `MEASURES`.
-    """
-    by_layer = table.set_index("layer")
-    return {b: MEASURES[name](by_layer.loc[list(b)].sum()) if b else 0.0 for b in blocks}
 
 
 def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from ..backbones.records import RECORDS
 from ..lanes.memory import plan_lanes
 from ..lanes.trunk import Graph, read_graph
 from ..upkeep.cost import BACKWARD
-from .candidates import Candidate, candidates
+from .candidates import Candidate, candidates, fixed
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors
 
@@ -51,10 +51,16 @@ def make_plan(settings: Settings, backbone: keras.Model, photos: int) -> Plan:
     Args:
         backbone: of any size of photos; its graph tells the others' work by area.
         photos: how many there are.
+
+    Raises InputError where the user's own layers fit none of the network's.
     """
     graph, speed = read_graph(backbone), measured_speed(backbone)
     found = candidates(backbone, settings.candidates, settings.window)
-    work = works(settings, found, photos)
+    if settings.layers is None:
+        winner = _middle([c.layers for c in found])
+    else:
+        winner = fixed(backbone, settings.layers).layers
+    work = works(settings, found, winner, photos)
     area = backbone.input_shape[1] ** 2
     asked = sizes(settings.backbone)
     if settings.image_size != "auto":
@@ -85,16 +91,20 @@ def measured_speed(backbone: keras.Model, images: int = 16) -> float:
     return min(seconds) / images
 
 
-def works(settings: Settings, found: Sequence[Candidate], photos: int) -> list[Work]:
+def works(
+    settings: Settings, found: Sequence[Candidate], winner: tuple[str, ...], photos: int
+) -> list[Work]:
     """What the strategy, the confirmation and the final training will train, as far as is known.
 
     Which candidates survive is not known: those in the middle of the list stand for them.
+
+    Args:
+        winner: the layers that are confirmed, or what stands for them.
     """
     s = settings
     train, chosen = round(photos * (1 - s.selection - s.test)), round(photos * s.selection)
     fold = round(train / s.folds)
-    blocks = [c.layers for c in found]
-    pair = [(), _middle(blocks)]
+    pair = [(), winner]
     confirm = Work(pair * s.repeats, s.epochs, train - fold + chosen, fold)
     final = [Work([b], s.epochs, train + chosen, 0) for b in pair]
     return [*strategy_works(s, found, train, chosen), *[confirm] * s.folds, *final]

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ..errors import readable
 from ..report.style import render
-from .answer import Answer, named, shares, signed
 from .charts import curves, gains
+from .outcome import Answer, named, shares, signed
 from .strategies import STRATEGIES
 
 FILE = "report.html"

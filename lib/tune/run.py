@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,17 +22,20 @@ from ..params import InputError
 from ..partition import weighted_layers
 from ..photos.dataset import Dataset, describe_classes
 from ..provenance import versions
-from .answer import Answer, Tested, tried
 from .candidates import Candidate
+from .card import model_card
 from .confirm import arranged, best_epoch, confirm, curve, slices
 from .export import export, load, save
 from .fit import fit
 from .folder import Listing, Photos, Twins, find_twins, list_folder, read_photos
 from .lanes import PhotoPlan, PhotoStudy, pooled
+from .outcome import Answer, Tested, tried
 from .plan import Plan, make_plan, sizes
-from .settings import Settings
+from .report import FILE, report
+from .search import Search
+from .settings import Settings, load_settings
 from .split import Split, check_counts, read_groups, split_photos
-from .strategies import STRATEGIES, Search
+from .strategies import STRATEGIES
 
 MODEL = "model.keras"
 LISTED = 10  # files that are named one by one on the screen; the report names all
@@ -103,8 +107,8 @@ def network(settings: Settings, size: int) -> keras.Model:
             "has loaded them with Keras keeps in ~/.keras/models"
         )
         raise InputError(
-            f"weights: those of {s.backbone} could not be downloaded; allowed: a network"
-            f"{there if files else ''}"
+            f"weights: those of {s.backbone} could not be downloaded; allowed: a connection to the "
+            f"internet{there if files else ''}"
         ) from error
 
 
@@ -165,7 +169,9 @@ def write_whole(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(draft, path)
     except OSError as error:
-        raise InputError(f"out: {path} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"out: {path} cannot be written: {error.strerror}; allowed: a folder that you may write"
+        ) from error
 
 
 def _found(job: Job) -> Iterator[str]:
@@ -288,3 +294,37 @@ def _clock(folder: Path, seconds: float) -> float:
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
     write_whole(path, json.dumps(before + seconds))
     return before + seconds
+
+
+# ------------------------------------------------------------------------------------- all of it
+
+
+def write(found: Answer) -> list[Path]:
+    """Write the model card and the report beside the network.
+
+    Returns:
+        The paths of model.keras, model_card.md and report.html.
+    """
+    out = found.settings.out_dir
+    paths = [out / MODEL, out / "model_card.md", out / FILE]
+    write_whole(paths[1], model_card(found))
+    write_whole(paths[2], report(found))
+    return paths
+
+
+def tune_photos(say: Callable[[str], None] = print, **values: Any) -> Answer:
+    """Find the layers to tune for a folder of photos, tune them, and write all that comes out.
+
+    Called again with the same photos and settings, it goes on where it stopped.
+
+    Args:
+        say: takes each line that tells what is going on.
+        **values: by the names of `Settings`; ``dir`` is required.
+
+    Raises InputError.
+    """
+    found = answer(prepare(load_settings(values), say))
+    say(f"{found.sentence[0].upper()}{found.sentence[1:]}.")
+    for path in write(found):
+        say(f"  {path}")
+    return found

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from ..params import (
     number,
     one_of,
     or_null,
+    param,
     resolve_path,
     whole,
 )
-
-STRATEGIES = ("search", "halving", "shortlist", "gradient", "graft", "fixed")
-CANDIDATES = ("layers", "blocks", "windows", "stages")
-GRADIENTS = ("norm", "relative", "fisher", "agreement")
-EXPORTS = ("saved_model", "onnx", "litert")
+from .candidates import KINDS
+from .export import FORMATS
+from .measures import MEASURES
+from .strategies import STRATEGIES
 
 _TEXT = Rule("text", is_path)
 _SIZE = whole(32, 1024)
@@ -46,11 +46,12 @@ _NETWORK = Rule(
     lambda v: isinstance(v, str) and v in RECORDS,
     tuple(RECORDS),
 )
-_EPOCHS = list_of(whole(1, 1000))
+_PART = number(0, 0.4, open_low=True)
 
 
-def _setting(rule: Rule, **default: Any) -> Any:
-    return field(metadata={"rule": rule}, **default)
+def _each(records: Mapping[str, Any]) -> str:
+    """What each of some records says, as one line."""
+    return "; ".join(f"{name}: {record.says}" for name, record in records.items())
 
 
 @dataclass(frozen=True)
@@ -60,77 +61,113 @@ class Settings:
     Raises InputError: an unknown strategy, a value out of range, values that contradict each other.
     """
 
-    # Folder of photos: one sub-folder per class.
-    dir: str = _setting(_TEXT)
-    # Folder of what comes out; null: build/photos/<name of the folder>.
-    out: str | None = _setting(or_null(_TEXT), default=None)
-
-    # The pre-trained network.
-    backbone: str = _setting(_NETWORK, default="MobileNetV3Small")
-    # Its width multiplier, 0.05 to 4; other than 1 for the MobileNets only.
-    alpha: float = _setting(number(0.05, 4), default=1.0)
-    # imagenet (downloaded by Keras); the path of a weights file or of a folder of them; embedded or
-    # none (with thin only, for tests: they have seen no photos).
-    weights: str = _setting(name_or_path(*WEIGHTS), default="imagenet")
-    # true: the thin twin, which has seen no photos. For tests.
-    thin: bool = _setting(flag(), default=False)
-    # Height and width in pixels that the network sees; auto: that of its training, or as much as
-    # `minutes` allow on this machine.
-    image_size: int | str = _setting(_AUTO_SIZE, default="auto")
-    # What image_size: auto may make of it, all in all; 1 to 10000.
-    minutes: float = _setting(number(1, 10_000), default=10.0)
-
-    # How the layers to tune are chosen.
-    strategy: str = _setting(one_of(*STRATEGIES), default="shortlist")
-    # What is tried besides the classifier alone and everything; each of layers, blocks, windows,
-    # stages.
-    candidates: tuple[str, ...] = _setting(
-        list_of(one_of(*CANDIDATES)), default=("layers", "blocks", "windows")
+    dir: str = param(_TEXT, "Folder of the photos: one sub-folder a class. `DIR=` sets it.")
+    out: str | None = param(
+        or_null(_TEXT),
+        "Folder of what comes out; null: `build/photos/<name of the folder>`. `OUT=` sets it.",
+        default=None,
     )
-    # Of strategy fixed: the layers to tune.
-    layers: str | float | None = _setting(or_null(_LAYERS), default=None)
-    # What gradient and shortlist rank by.
-    gradient: str = _setting(one_of(*GRADIENTS), default="norm")
-    # Layers of one window; 1 to 1000.
-    window: int = _setting(whole(1, 1000), default=3)
-    # Epochs after which halving drops lanes; those beyond `epochs` are left out.
-    halvings: tuple[int, ...] = _setting(_EPOCHS, default=(2, 5))
-    # What halving keeps, above 0 and below 1.
-    keep: float = _setting(number(0, 1, open_low=True, open_high=True), default=0.25)
 
-    # What keeps photos together on one side of the split: a regular expression with one group,
-    # looked for in each path, or a .csv file with the columns file and group.
-    groups: str | None = _setting(or_null(_TEXT), default=None)
-    # Shares of the photos that choose the layers, and that test; each above 0, up to 0.4.
-    selection: float = _setting(number(0, 0.4, open_low=True), default=0.2)
-    test: float = _setting(number(0, 0.4, open_low=True), default=0.2)
-    # Parts of the training photos on which the winner is confirmed; 2 to 20.
-    folds: int = _setting(whole(2, 20), default=3)
-    # Runs of each confirmation, each with its own seed; 2 to 100.
-    repeats: int = _setting(whole(2, 100), default=2)
+    backbone: str = param(
+        _NETWORK, "The pre-trained network. `BACKBONE=` sets it.", default="MobileNetV3Small"
+    )
+    alpha: float = param(
+        number(0.05, 4),
+        "Its width multiplier; only the MobileNets have others than 1.",
+        default=1.0,
+    )
+    weights: str = param(
+        name_or_path(*WEIGHTS),
+        "imagenet: downloaded by Keras; or a weights file, or a folder of them. embedded and none "
+        "are for thin: true.",
+        default="imagenet",
+    )
+    thin: bool = param(
+        flag(), "true: the thin twin, which has seen no photos; for tests.", default=False
+    )
+    image_size: int | str = param(
+        _AUTO_SIZE,
+        "Height and width in pixels that the network sees; auto: those of its training, or fewer "
+        "where `minutes` would not do on this machine.",
+        default="auto",
+    )
+    minutes: float = param(
+        number(1, 10_000), "What image_size: auto may make the whole of it take.", default=10.0
+    )
 
-    # Passes over the training photos; 1 to 1000.
-    epochs: int = _setting(whole(1, 1000), default=12)
-    # Photos per step; 1 to 4096.
-    batch_size: int = _setting(whole(1, 4096), default=8)
-    # Adam's step size; above 0, up to 1.
-    learning_rate: float = _setting(number(0, 1, open_low=True), default=3.0e-4)
-    # Fraction of the classifier's units dropped; 0 up to below 1.
-    dropout: float = _setting(number(0, 1, open_high=True), default=0.5)
-    # true: flips, small turns and zooms in the final training.
-    augment: bool = _setting(flag(), default=False)
-    # What is written beside model.keras where the installed packages can.
-    exports: tuple[str, ...] = _setting(list_of(one_of(*EXPORTS), least=0), default=EXPORTS)
-    # Root of all random numbers; 0 to 2147483647.
-    seed: int = _setting(whole(0, 2**31 - 1), default=0)
-    # Runs trained side by side, and memory in GiB: as in lib.params.
-    lanes: int | str = _setting(LANES, default="auto")
-    memory_gib: float | None = _setting(or_null(number(0.1, 4096)), default=None)
+    strategy: str = param(
+        one_of(*STRATEGIES),
+        f"How the layers to tune are chosen. {_each(STRATEGIES)}.",
+        default="shortlist",
+    )
+    candidates: tuple[str, ...] = param(
+        list_of(one_of(*KINDS)),
+        f"What is tried besides the classifier alone and everything. {_each(KINDS)}.",
+        default=("layers", "blocks", "windows"),
+    )
+    layers: str | float | None = param(
+        or_null(_LAYERS), "Of strategy fixed: the layers to tune.", default=None
+    )
+    gradient: str = param(
+        one_of(*MEASURES),
+        f"What the strategies gradient and shortlist rank by. {_each(MEASURES)}.",
+        default="norm",
+    )
+    window: int = param(whole(1, 1000), "Layers that one window covers.", default=3)
+    halvings: tuple[int, ...] = param(
+        list_of(whole(1, 1000)),
+        "Epochs after which halving drops candidates; those beyond `epochs` are left out.",
+        default=(2, 5),
+    )
+    keep: float = param(
+        number(0, 1, open_low=True, open_high=True), "The share that it keeps.", default=0.25
+    )
+
+    groups: str | None = param(
+        or_null(_TEXT),
+        "What keeps photos together on one side of the split: a regular expression with one group, "
+        "looked for in each path below the folder, or a .csv file with the columns file and group.",
+        default=None,
+    )
+    selection: float = param(_PART, "Share of the photos that choose the layers.", default=0.2)
+    test: float = param(_PART, "Share of the photos that test the network.", default=0.2)
+    folds: int = param(
+        whole(2, 20), "Parts of the training photos on which the winner is confirmed.", default=3
+    )
+    repeats: int = param(
+        whole(2, 100), "Runs of each confirmation, each with its own seed.", default=2
+    )
+
+    epochs: int = param(whole(1, 1000), "Passes over the training photos.", default=12)
+    batch_size: int = param(whole(1, 4096), "Photos of a training step.", default=8)
+    learning_rate: float = param(_SHARE, "Adam's step size.", default=3.0e-4)
+    dropout: float = param(
+        number(0, 1, open_high=True),
+        "Share of the classifier's units that is dropped.",
+        default=0.5,
+    )
+    augment: bool = param(
+        flag(), "true: flips, small turns and zooms in the final training.", default=False
+    )
+    exports: tuple[str, ...] = param(
+        list_of(one_of(*FORMATS), least=0),
+        "What is written beside model.keras where the installed packages can; none: [].",
+        default=tuple(FORMATS),
+    )
+    seed: int = param(whole(0, 2**31 - 1), "Root of all random numbers.", default=0)
+    lanes: int | str = param(
+        LANES, "Runs trained side by side; auto: as many as the memory allows.", default="auto"
+    )
+    memory_gib: float | None = param(
+        or_null(number(0.1, 4096)),
+        "Memory in GiB that training may take; null: two fifths of what is free.",
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in accepted(values, "photos", RULES).items():
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+            object.__setattr__(self, name, _tidied(name, value))
         _check_together(self)
 
     @property
@@ -174,8 +211,10 @@ class Settings:
 
 
 RULES: dict[str, Rule] = {f.name: f.metadata["rule"] for f in fields(Settings)}
-TEXTS = frozenset(("dir", "out", "backbone", "weights", "strategy", "groups", "gradient", "layers"))
-LISTS = frozenset(("candidates", "exports"))  # words between blanks will do
+_TYPES_OF_TEXT = (str, str | None, str | float | None)
+TEXTS = frozenset(f.name for f in fields(Settings) if f.type in _TYPES_OF_TEXT)  # taken as written
+LISTS = frozenset(f.name for f in fields(Settings) if f.type == tuple[str, ...])  # or words
+_FLOATS = frozenset(f.name for f in fields(Settings) if f.type is float)
 
 
 def load_settings(values: Mapping[str, Any]) -> Settings:
@@ -184,6 +223,13 @@ def load_settings(values: Mapping[str, Any]) -> Settings:
     if "dir" not in given:
         raise InputError("photos: DIR is missing; allowed: DIR=<folder with one folder per class>")
     return Settings(**given)
+
+
+def _tidied(name: str, value: Any) -> Any:
+    """Lists to tuples, and whole numbers to floats: 1 and 1.0 are the same rows."""
+    if name in _FLOATS:
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _as_list(name: str, value: Any) -> Any:
@@ -197,16 +243,26 @@ def _as_list(name: str, value: Any) -> Any:
 
 def _check_together(settings: Settings) -> None:
     """Refuse values that are fine one by one and contradict each other."""
-    s = settings
+    s, record = settings, RECORDS[settings.backbone]
     if s.weights in ("none", "embedded") and not s.thin:
         raise InputError(
             f"photos: weights: {s.weights!r} has seen no photos; allowed: imagenet, or the path of "
             "a file or folder"
         )
-    if (s.strategy == "fixed") != (s.layers is not None):
+    if s.weights not in WEIGHTS and not record.weight_files:
         raise InputError(
-            "photos: layers and strategy=fixed belong together; allowed: "
-            f"layers, {_LAYERS.allowed}, with strategy=fixed"
+            f"photos: weights: {s.backbone} takes no file, as Keras builds it with a layer more "
+            "for its ImageNet weights; allowed: imagenet, or another backbone"
+        )
+    if s.strategy == "fixed" and s.layers is None:
+        raise InputError(f"photos: strategy: 'fixed' needs layers; allowed: {_LAYERS.allowed}")
+    if s.strategy != "fixed" and s.layers is not None:
+        raise InputError(
+            f"photos: layers: {s.layers!r} is not for strategy {s.strategy}; allowed: with "
+            "strategy=fixed"
         )
     if s.alpha != 1 and s.backbone not in ALPHA_BACKBONES:
-        raise InputError(f"photos: alpha: {s.backbone} has none; allowed: 1.0")
+        raise InputError(
+            f"photos: alpha: {s.alpha} is not for {s.backbone}; allowed: 1.0, or a MobileNet"
+        )
+    s.params(record.imagenet_size if s.image_size == "auto" else s.image_size, s.out_dir)

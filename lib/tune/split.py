@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..params import InputError, resolve_path
+from ..photos.folder import first_line
 from .folder import Photos, Twins
 
 PARTS = ("training", "selection", "test")
@@ -139,9 +140,9 @@ def check_counts(names: Sequence[str], found: Sequence[int]) -> None:
         some = ", ".join(f"{name} has {count}" for name, count in few[:5])
         some += f" and {len(few) - 5} more classes have too few" * (len(few) > 5)
         raise InputError(
-            f"dir: {some}; allowed: at least {LEAST_UNITS} photos of each class that are not the "
-            "same photo or of one group, 3 to train on, 1 to choose layers with, 1 to test; 50 or "
-            "more make a difference of layers visible"
+            f"dir: too few photos: {some}; allowed: at least {LEAST_UNITS} photos of each class, "
+            "where the same photo twice and all photos of a group count once; 50 or more show "
+            "differences between layers"
         )
 
 
@@ -176,15 +177,19 @@ def read_groups(photos: Photos, groups: str | None) -> list[str]:
     return list(_from_pattern(photos, groups))
 
 
+_PATTERN = r"one with one group, such as plant(\d+)_"
+
+
 def _from_pattern(photos: Photos, pattern: str) -> Iterator[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"groups: {pattern!r} is no regular expression: {error}") from error
-    if compiled.groups != 1:
         raise InputError(
-            f"groups: {pattern!r} has {compiled.groups} groups; allowed: one, such as plant(\\d+)_"
-        )
+            f"groups: {pattern!r} is no regular expression: {error}; allowed: {_PATTERN}, or the "
+            "path of a .csv file"
+        ) from error
+    if compiled.groups != 1:
+        raise InputError(f"groups: {pattern!r} has {compiled.groups} groups; allowed: {_PATTERN}")
     for path in photos.paths:
         found = compiled.search(path)
         if found is None or found[1] is None:
@@ -192,15 +197,22 @@ def _from_pattern(photos: Photos, pattern: str) -> Iterator[str]:
         yield found[1]
 
 
-def _from_table(photos: Photos, table: str) -> Iterator[str]:
-    path = resolve_path(table)
+def _from_table(photos: Photos, name: str) -> Iterator[str]:
+    path = resolve_path(name)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            table = csv.DictReader(file)
+            rows, titles = list(table), table.fieldnames or ["none"]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"groups: {path} cannot be read: {error}") from error
-    if not rows or not {"file", "group"} <= set(rows[0]):
-        raise InputError(f"groups: {path} needs a line of titles with the columns file and group")
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(
+            f"groups: {path} cannot be read ({reason}); allowed: a .csv file with the columns file "
+            "and group"
+        ) from error
+    if not {"file", "group"} <= set(titles):
+        raise InputError(
+            f"groups: {path} has the columns {', '.join(titles)}; allowed: file and group"
+        )
     known = {row["file"]: row["group"] for row in rows}
     for photo in photos.paths:
         if not known.get(photo):

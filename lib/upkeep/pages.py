@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -9,21 +10,18 @@ import pandas as pd
 from ..audit.tables import gain_table, remarks, verdict_table
 from ..controls import Controls, read_controls
 from ..methods import ABBREVIATIONS, TABLE1
-from ..params import ROOT, described, load_params
+from ..params import ROOT, Params, described, load_params
 from ..report.paper import accuracies, compare, statistics
 from ..report.tables import markdown
 from ..results import Results
 from ..study import report as choice
+from ..tune.settings import Settings
+from ..tune.strategies import STRATEGIES
 from .speed import read_bench, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
-PAGES = (
-    "README.md",
-    "docs/results.md",
-    "docs/speed.md",
-    "docs/parameters.md",
-    "docs/choice.md",
-)
+TABLED = ("results", "speed", "parameters", "photos", "choice")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in TABLED))
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -53,7 +51,9 @@ def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[
         "costs": costs({PROFILE + kind: source.rows for kind, source in sources.items()}),
         "bench": speed_table(bench),
         "bench-words": speed_words(bench),
-        "parameters": parameters(),
+        "parameters": parameters(Params),
+        "settings": parameters(Settings),
+        "strategies": strategies(),
     }
 
 
@@ -79,14 +79,22 @@ def outdated(root: Path, made: dict[str, str]) -> Iterator[str]:
         yield f"{path}: its tables are not what the rows give; make figures mends it"
 
 
-def parameters() -> str:
-    """Every parameter as a Markdown table."""
+def parameters(record: type) -> str:
+    """Every parameter of a record as a Markdown table."""
     lines = [
         [f"`{name}`", about, allowed, f"`{default}`" if default else "required"]
-        for name, about, allowed, default in described()
+        for name, about, allowed, default in described(record)
     ]
     table = markdown(["parameter", "what it is", "allowed", "default"], lines, "")
     return table.replace("---:", "---").lstrip()  # words are aligned to the left
+
+
+def strategies() -> str:
+    """Every strategy of `make photos` as a Markdown table."""
+    (default,) = (f.default for f in fields(Settings) if f.name == "strategy")
+    lines = [[f"`{s.name}`{' (default)' * (s.name == default)}", s.says]
+             for s in STRATEGIES.values()]  # fmt: skip
+    return markdown(["strategy", "what it does"], lines, "").replace("---:", "---").lstrip()
 
 
 def comparison(results: Results, native: Results) -> str:

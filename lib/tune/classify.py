@@ -12,8 +12,7 @@ import numpy as np
 from ..errors import readable
 from ..params import InputError, resolve_path
 from ..photos.folder import EXTENSIONS, measure_depth, read_photo
-from .export import load
-from .fit import RESIZE
+from .export import RESIZE, load
 from .folder import NO_PHOTOS
 
 HEADER = ("file", "class", "probability")
@@ -31,14 +30,16 @@ def predict(model: str, photos: str, out: str | None = None) -> tuple[Path, list
     Returns:
         The path of the CSV, and a line for each file that could not be read.
 
-    Raises InputError for a model that cannot be loaded, and where there is no photo.
+    Raises InputError for a model that cannot be loaded, and where no photo can be read.
     """
     path = resolve_path(model)
     network, names = load(path)
     target = resolve_path(out) if out else path.with_name("predictions.csv")
     unread: list[str] = []
     rows = list(_rows(network, names, list(_files(resolve_path(photos))), unread))
-    if not rows and not unread:
+    if unread and not rows:
+        raise InputError(f"dir: {unread[0]}")
+    if not rows:
         raise InputError(
             f"dir: {photos} holds no photo; allowed: a photo or a folder of photos, with names "
             f"ending in {', '.join(EXTENSIONS)}"
@@ -76,7 +77,7 @@ def _rows(
             try:
                 found[path] = read_photo(path, size, measure_depth([path]))
             except InputError as error:
-                unread.append(str(error))
+                unread.append(str(error).removeprefix("data: "))
         if found:
             probabilities = network.predict_on_batch(np.stack(list(found.values())))
             for path, p in zip(found, np.asarray(probabilities), strict=True):
@@ -90,4 +91,6 @@ def _write(path: Path, rows: list[tuple[str, str, str]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise InputError(f"out: {path} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"out: {path} cannot be written: {error.strerror}; allowed: a file that you may write"
+        ) from error

@@ -14,20 +14,14 @@ from scipy.stats import binomtest
 
 from ..audit.intervals import Estimate, Interval
 from ..ledger import read_results, unpack_hits
-from .candidates import Candidate
+from .candidates import WORDS, Candidate
 from .confirm import curve
 from .export import Export
 from .folder import Photos, Twins
 from .settings import Settings
 from .split import Split
 
-KINDS = {
-    "baseline_1": "the classifier alone",
-    "baseline_2": "everything",
-    "layer_wise": "a layer",
-    "block_wise": "a block",
-    "sliding_window": "a window",
-}  # what a method's rows are of; any other is several layers together
+TOGETHER = "layers together"  # what ranked candidates are
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +181,7 @@ def tried(folder: Path, layers: Sequence[str]) -> pd.DataFrame:
             gain = paired(hits[r["layers"]], hits[""])
             names = r["layers"].split(";") if r["layers"] else []
             depth = np.mean([place[n] for n in names]) if names else np.nan
-            kind = KINDS.get(r["method"], "layers together")
+            kind = WORDS.get(r["method"], TOGETHER)
             found[r["layers"]] = (r["block"], kind, tuple(names), r["epochs"], r["val_accuracy"],
                                   gain.value, gain.low, gain.high, depth, curve(r))  # fmt: skip
     columns = ["block", "kind", "layers", "epochs", "accuracy", "gain", "low", "high", "depth",
