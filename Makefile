@@ -34,8 +34,7 @@ PYTHON ?= python3
 PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
-OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM WORKERS SCHEDULER NODE_PYTHON DIR \
-  BACKBONE OUT MODEL
+OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM WORKERS SCHEDULER NODE_PYTHON DIR BACKBONE OUT MODEL
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
 TRAINING := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
