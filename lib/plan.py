@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from . import partition
-from .backbones.build import backbone_of, source_digest
-from .backbones.records import backbone_name
+from .backbones.build import backbone_of, find_weights, source_digest
+from .backbones.records import backbone_name, is_model_file
 from .lanes.trunk import Graph, read_graph
 from .ledger import ledger_path, read_ledger, read_results, run_key
 from .methods import method, methods
-from .params import InputError, Params
+from .params import WEIGHTS, InputError, Params, resolve_path
 from .partition import Block
 from .photos.dataset import Dataset
 from .results import Results
@@ -61,6 +61,56 @@ class Run:
         return self.settings["order_seed"]
 
 
+class Network:
+    """A backbone, and what is read from it once.
+
+    Args:
+        source: as `lib.backbones.build.load_backbone` takes it.
+    """
+
+    def __init__(self, source: str, backbone: keras.Model):
+        self.source, self.backbone = source, backbone
+
+    @cached_property
+    def graph(self) -> Graph:
+        return read_graph(self.backbone)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        return source_digest(self.source, self.backbone)
+
+
+KEPT = 5  # networks, the last ones used: building one takes seconds
+_networks: dict[tuple, Network] = {}
+
+
+def network(params: Params, source: str) -> Network:
+    """The network that parameters describe, built once a process; training leaves it as it is.
+
+    Raises InputError as `lib.backbones.build.load_backbone`.
+    """
+    key = (source, params.image_size, params.alpha_of(backbone_name(source)), params.weights)
+    key += (params.thin, _file_state(params, source))
+    found = _networks.pop(key, None) or Network(source, backbone_of(params, source))
+    _networks[key] = found  # the last one
+    for oldest in [*_networks][:-KEPT]:
+        del _networks[oldest]
+    return found
+
+
+def _file_state(params: Params, source: str) -> tuple[int, ...]:
+    """What changes where the file of the weights is another one."""
+    if is_model_file(source):
+        path = resolve_path(source)
+    elif params.weights in WEIGHTS:
+        return ()
+    else:
+        alpha = params.alpha_of(source)
+        path = find_weights(params.weights, source, alpha, params.thin)
+    state = path.stat() if path.is_file() else None  # else loading it says what is wrong
+    return (state.st_mtime_ns, state.st_size, state.st_ino) if state else ()
+
+
 class Plan:
     """All runs of one backbone under one profile.
 
@@ -76,16 +126,20 @@ class Plan:
         self.name = backbone_name(source)
 
     @cached_property
+    def network(self) -> Network:
+        return network(self.params, self.source)
+
+    @property
     def backbone(self) -> keras.Model:
-        return backbone_of(self.params, self.source)
+        return self.network.backbone
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
-        return read_graph(self.backbone)
+        return self.network.graph
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
-        return source_digest(self.source, self.backbone)
+        return self.network.weights_sha256
 
     def search_runs(self, name: str, repeats: int = 1) -> list[Run]:
         """The runs of a method's search: its partition, block by block, with one seed a repeat."""

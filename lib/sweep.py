@@ -54,6 +54,9 @@ class InProcess:
         for plan, runs in jobs:
             trainer = self.trainer(plan)
             yield from trainer.train(trainer.grouping.cut(runs), progress)
+            del trainer
+            keras.utils.clear_session()
+            gc.collect()
 
 
 def search(params: Params, *names: str, repeats: int = 1) -> pd.DataFrame:
@@ -93,8 +96,6 @@ def plans(params: Params) -> Iterator[Plan]:
     check_splits(dataset, params)
     for source in params.backbones:
         yield Plan(params, source, dataset)
-        keras.utils.clear_session()
-        gc.collect()
 
 
 def _stages(params: Params) -> Iterator[tuple[list[Plan], Engine]]:
@@ -152,11 +153,12 @@ def train_runs(
             for job in _jobs(same[0] for same in left.values()):
                 engine.train(plan, job)
         if todo:
+            commit = git_sha()  # of the code that is running, whatever becomes of its files
             with _Bar([same[0] for _, same in todo.values()]) as progress:
                 for outcome in engine.outcomes(progress):
                     plan, same = todo[outcome.key]
                     for run in same:
-                        append_row(plan.ledger(run.method), _row(plan, run, outcome))
+                        append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
 
 
 def _left(plan: Plan, runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -213,7 +215,7 @@ class _Bar(Progress):
         self.bar.write(text)
 
 
-def _row(plan: Plan, run: Run, outcome: Outcome) -> dict:
+def _row(plan: Plan, run: Run, outcome: Outcome, commit: str) -> dict:
     return {
         **run.settings,
         "key": run.key,
@@ -222,6 +224,6 @@ def _row(plan: Plan, run: Run, outcome: Outcome) -> dict:
         "block": run.block.name,
         "n_trainable": plan.trainable_weights(run.block),
         "repeat": run.repeat,
-        "git_sha": git_sha(),
+        "git_sha": commit,
         **outcome.values,
     }

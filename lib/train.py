@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import keras
@@ -112,12 +113,13 @@ def train_plain(backbone: keras.Model, block: Block, seed: int, task: Task) -> H
     Same weights, every layer trainable.
     """
     initial = backbone.get_weights()
-    _, history = fit_plain(backbone, block, seed, task)
-    backbone.trainable = True
-    for layer in backbone.layers:
-        layer.trainable = True
-    backbone.set_weights(initial)
-    return history
+    try:
+        return fit_plain(backbone, block, seed, task)[1]
+    finally:
+        backbone.trainable = True
+        for layer in backbone.layers:
+            layer.trainable = True
+        backbone.set_weights(initial)
 
 
 def fit_plain(
@@ -227,6 +229,7 @@ def fuse(trunk: Trunk, blocks: Sequence[Block], seeds: Sequence[int], task: Task
     return FusedModel(trunk.graph, trunk.cut, lanes, build)
 
 
+@cache
 def classifier_weights(shape: tuple[int, ...], n_classes: int) -> int:
     """Weights of the paper's classifier on a feature map of `shape`."""
     return classifier(shape, n_classes, dropout=0, seed=0).count_params()

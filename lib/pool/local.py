@@ -106,7 +106,7 @@ def _kept(cluster: Any, workers: int) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(1):
+        while not over.wait(5):
             cluster.scale(workers)
 
     thread = threading.Thread(target=watch, daemon=True)

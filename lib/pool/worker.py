@@ -23,7 +23,7 @@ from ..trainer import Outcome, Progress, Trainer
 
 RECYCLE = 100  # groups after which a new process takes a worker's place
 PHOTOS = "photos.npz"  # of the inputs that a worker is sent
-KEPT = 8  # plans that a worker keeps: networks, no trunks
+PLANS = 8  # that a worker keeps, without trunks
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class _Held:
         found = next((pair for pair in self.plans if pair[0] == wanted), None)
         if found is None:
             found = wanted, self._plan(order, inputs, folder / order.weights_sha256[:16])
-        self.plans = [*(pair for pair in self.plans if pair is not found), found][-KEPT:]
+        self.plans = [*(pair for pair in self.plans if pair is not found), found][-PLANS:]
         if self.last is None or self.last.plan is not found[1]:
             self.last = None  # freed before the next one reads its photos
             self.last = Trainer(found[1])

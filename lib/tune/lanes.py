@@ -21,7 +21,7 @@ from ..lanes.trunk import Graph
 from ..params import Params
 from ..partition import Block
 from ..photos.dataset import Dataset
-from ..plan import Plan, Run
+from ..plan import Network, Plan, Run
 from ..sweep import InProcess, train_runs
 from ..train import History, LanePlateau, Task, fused_epoch
 from ..trainer import Progress, Trainer
@@ -63,7 +63,7 @@ class PhotoPlan(Plan):
 
     def __init__(self, params: Params, backbone: keras.Model, dataset: Dataset):
         super().__init__(params, params.backbones[0], dataset)
-        self.backbone = backbone
+        self.network = Network(self.source, backbone)
 
     def check_rows(self, runs: Sequence[Run]) -> None:
         """Nothing: each folder of rows is named by the settings of its rows."""
