@@ -292,6 +292,28 @@ def test_a_local_cluster_listens_on_the_loopback_address_alone(cluster):
     assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
 
 
+def test_a_scheduler_starts_no_keras(tmp_path, monkeypatch):
+    """It unpacks the tasks that it hands on."""
+    monkeypatch.setattr(client, "PATIENCE", 1)
+    with pools.scheduler(tmp_path) as file, client._client(file) as own:
+        workers = client.Workers(own, file)
+        future = workers._call("made")
+        loaded, deadline = set(), time.monotonic() + 60
+        while "lib.pool.task" not in loaded and time.monotonic() < deadline:
+            loaded = set(own.run_on_scheduler(lambda: sorted(sys.modules)))
+        assert "lib.pool.task" in loaded and not {"keras", "tensorflow"} & loaded
+        future.cancel()
+
+
+def test_the_slurm_script_of_the_docs_is_a_script(tmp_path):
+    """It was not run: no Slurm here."""
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    script = text[text.index("#!/bin/bash") :].partition("```")[0]
+    (tmp_path / "paper.sh").write_text(script)
+    subprocess.run(["bash", "-n", tmp_path / "paper.sh"], check=True)
+    assert "dask worker" in script and "SCHEDULER=" in script
+
+
 # ------------------------------------------------------------------------------- small parts
 
 

@@ -17,7 +17,8 @@ from ..lanes.memory import FIXED, SHARE
 from ..params import InputError
 from ..plan import Plan, Run
 from ..trainer import Outcome, Progress
-from .worker import Inputs, Made, Missing, Order, made, prepare_here, train_here
+from .task import call, packed
+from .worker import Inputs, Made, Missing, Order, made
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -96,7 +97,7 @@ class Workers:
                 f"SCHEDULER: {self.place} has no worker after {PATIENCE:.0f} s; allowed: a "
                 "scheduler with workers"
             ) from error
-        asked = [self.client.submit(made, workers=[w], pure=False) for w in self.addresses]
+        asked = [self._call("made", workers=[worker]) for worker in self.addresses]
         for future in asked:
             self._result(future).check(self.made)
 
@@ -208,9 +209,8 @@ class Workers:
         Not by the worker's address: Dask leaves tasks where they are whose workers are all gone.
         """
         order = self._order(job, job.groups[0])
-        return self.client.submit(
-            prepare_here, order, key=f"prepare-{order.number}", priority=job.work, **self._needs
-        )
+        key, needs = f"prepare-{order.number}", self._needs
+        return self._call("prepare_here", order, key=key, priority=job.work, **needs)
 
     def _submit(self, job: Job, group: Group, *near: "Future") -> None:
         """Have a group trained.
@@ -219,9 +219,15 @@ class Workers:
             near: what a worker needs or had better have for it.
         """
         order, work = self._order(job, group), job.grouping.work(group)
-        key = f"train-{order.number}"
-        future = self.client.submit(train_here, order, *near, key=key, priority=work, **self._needs)
+        key, needs = f"train-{order.number}", self._needs
+        future = self._call("train_here", order, near=near, key=key, priority=work, **needs)
         self.orders[future] = job, group, order
+
+    def _call(
+        self, name: str, *arguments: Any, near: Sequence["Future"] = (), **options: Any
+    ) -> "Future":
+        """Have a worker call a function of `lib.pool.worker`."""
+        return self.client.submit(call, name, packed(*arguments), *near, pure=False, **options)
 
     def _order(self, job: Job, group: Group) -> Order:
         params = replace(job.plan.params, results=None, figures=None)
