@@ -65,13 +65,12 @@ def test_one_altered_byte_of_a_figure_is_found(tmp_path):
     rows = rows[rows["repeat"] < params.repeats]
     folder = tmp_path / "figures"
     write_all(Results.of(planned(rows, params), params), read_controls(params), folder)
-    assert list(files_wrong(rows, folder, params)) == []
     svg = folder / "fig08_final.svg"
     svg.write_text(svg.read_text().replace("0.8", "0.9", 1))
     (folder / "table1.csv").unlink()
     (folder / "fig99.png").write_bytes(b"")
     found = list(files_wrong(rows, folder, params))
-    assert len(found) == 3
+    assert len(found) == 3  # and nothing is said of all the other files
     for name, words in (("fig08", "not what"), ("fig99", "nothing"), ("table1.csv", "missing")):
         assert any(name in problem and words in problem for problem in found)
 
