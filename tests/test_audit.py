@@ -20,6 +20,12 @@ def df():
     return make_rows(["VGG16", "MobileNet", "MobileNetV2"])
 
 
+@pytest.fixture(scope="module")
+def results(df):
+    """One object, whose scores are made once."""
+    return Results(df)
+
+
 def finding(value, error, **limits):
     return claims.finding("x", Estimate(value, error), **limits)
 
@@ -65,11 +71,11 @@ def _score(key, accuracy, noise, photos=2000):
     return Score(np.arange(photos) < accuracy * photos, {key: 1.0}, noise)
 
 
-def test_every_claim_gets_a_verdict(df):
-    table = claims.verdicts(Results(df))
+def test_every_claim_gets_a_verdict(results):
+    table = claims.verdicts(results)
     assert table["claim"].tolist() == [claim.text for claim in CLAIMS]
     assert set(table["status"]) <= set(claims.STATUSES)
-    assert set(claims.findings(Results(df))) == {claim.name for claim in CLAIMS}
+    assert set(claims.findings(results)) == {claim.name for claim in CLAIMS}
     by_name = dict(zip([claim.name for claim in CLAIMS], table["status"], strict=True))
     assert by_name["layers_differ"] == "not tested"  # the search was not repeated
     assert by_name["all_beat_baseline_1"] != "not tested"
@@ -101,9 +107,9 @@ def test_without_rows_nothing_is_tested():
     assert set(table["status"]) == {"not tested"}
 
 
-def test_an_interval_does_not_depend_on_the_groups_beside_it(df):
+def test_an_interval_does_not_depend_on_the_groups_beside_it(df, results):
     alone = doubts.final_gains(Results(df[df["backbone"] == "MobileNet"]))
-    beside = doubts.final_gains(Results(df))
+    beside = doubts.final_gains(results)
     beside = beside[beside["backbone"] == "MobileNet"].set_index("method").loc[alone["method"]]
     bounds = ["low", "high"]
     np.testing.assert_allclose(alone[bounds].to_numpy(), beside[bounds].to_numpy(), atol=1e-12)
@@ -200,8 +206,8 @@ def test_a_search_with_one_seed_takes_its_noise_from_the_others():
     assert noises(Results(once))["search", "MobileNet"].freedom == 0
 
 
-def test_the_papers_way_of_scoring_is_given_beside_ours(df):
-    ours, paper = scores(Results(df)), scores(Results(df), honest=False)
+def test_the_papers_way_of_scoring_is_given_beside_ours(df, results):
+    ours, paper = scores(results), scores(results, honest=False)
     for name in ("VGG16", "MobileNet"):
         best = df[(df["method"] == "block_wise") & (df["backbone"] == name)]
         best = best[best["split"] == Params.search_split]["val_accuracy"].max()
@@ -209,7 +215,7 @@ def test_the_papers_way_of_scoring_is_given_beside_ours(df):
         assert ours.winners["block_wise", name].value < best
         same = [of.winners["baseline_2", name].value for of in (ours, paper)]
         assert same[0] == same[1]
-    assert set(claims.verdicts(Results(df))["scored as in the paper"]) <= set(claims.STATUSES)
+    assert set(claims.verdicts(results)["scored as in the paper"]) <= set(claims.STATUSES)
 
 
 def test_the_rank_correlation_of_a_search_with_itself_is_one():
@@ -226,41 +232,41 @@ def test_the_rank_correlation_of_a_search_with_itself_is_one():
     assert one["place"] == 1 and one["lost"] == 0
 
 
-def test_two_settings_are_compared_cell_by_cell(df):
+def test_two_settings_are_compared_cell_by_cell(df, results):
     better = df.assign(hits=pack_hits(np.ones(300, bool)))
-    table = doubts.setting_gains(Results(df), Results(better))
+    table = doubts.setting_gains(results, Results(better))
     assert (table["second"] == 1).all() and (table["low"] > 0).all()
     assert np.allclose(table["second"] - table["first"], table["gain"])
     assert len(table) == 3 * 7
-    assert doubts.setting_gains(Results(df), NOTHING).empty
+    assert doubts.setting_gains(results, NOTHING).empty
 
 
-def test_the_same_rows_give_the_same_verdicts(df):
-    tested = (claims.verdicts(Results(df))["status"] != "not tested").sum()
-    assert doubts.same_verdicts(Results(df), Results(df)) == (tested, tested)
-    assert doubts.same_verdicts(Results(df), NOTHING) == (0, 0)
+def test_the_same_rows_give_the_same_verdicts(df, results):
+    tested = (claims.verdicts(results)["status"] != "not tested").sum()
+    assert doubts.same_verdicts(results, Results(df.copy())) == (tested, tested)
+    assert doubts.same_verdicts(results, NOTHING) == (0, 0)
     flipped = df.assign(hits=df["hits"].map(lambda text: pack_hits(~unpack_hits(text, 300))))
-    same, of = doubts.same_verdicts(Results(df), Results(flipped))
+    same, of = doubts.same_verdicts(results, Results(flipped))
     assert same < of == tested
 
 
-def test_gains_name_depth_kind_and_weights(df):
-    table = doubts.layer_gains(Results(df), {})
+def test_gains_name_depth_kind_and_weights(results):
+    table = doubts.layer_gains(results, {})
     vgg = table[table["backbone"] == "VGG16"]
     assert len(vgg) == 13 and vgg["depth"].iloc[0] == 0 and vgg["depth"].iloc[-1] == 1
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()
 
 
-def test_ranks_of_two_searches_are_compared_block_by_block(df):
-    vgg = Results(df).only("VGG16")
+def test_ranks_of_two_searches_are_compared_block_by_block(results):
+    vgg = results.only("VGG16")
     flipped = vgg.rows.assign(val_accuracy=1 - vgg.rows["val_accuracy"])
     upside_down = Results(flipped.iloc[::-1])
     assert doubts.same_ranks(vgg, vgg) == dict.fromkeys(SEARCHES[:3], pytest.approx(1))
     assert doubts.same_ranks(vgg, upside_down) == dict.fromkeys(SEARCHES[:3], pytest.approx(-1))
 
 
-def test_a_method_gains_what_it_is_above_baseline_1(df):
-    table = doubts.final_gains(Results(df)).set_index(["backbone", "method"])
+def test_a_method_gains_what_it_is_above_baseline_1(df, results):
+    table = doubts.final_gains(results).set_index(["backbone", "method"])
     assert len(table) == 3 * 7  # the paper's other methods, and random
     means = df[df["split"] == "train[:70%]"].groupby(["backbone", "method"])["val_accuracy"].mean()
     expected = means["VGG16", "top_3"] - means["VGG16", "baseline_1"]
@@ -272,8 +278,8 @@ def test_a_method_gains_what_it_is_above_baseline_1(df):
     assert doubts.final_gains(Results(df[df["method"] != "baseline_1"])).empty
 
 
-def test_variances_leave_each_backbone_out_in_turn(df):
-    table = doubts.variances(Results(df))
+def test_variances_leave_each_backbone_out_in_turn(results):
+    table = doubts.variances(results)
     assert table.index.tolist()[0] == "all" and len(table) == 4
     assert len(doubts.variances(Results(make_rows(["VGG16"])))) == 0
 
@@ -306,10 +312,10 @@ def test_ranks_are_compared_between_seeds_and_never_within_one():
     np.testing.assert_allclose(table["between"], 0)
 
 
-def test_a_search_with_one_seed_says_nothing_about_stopping(df):
-    assert doubts.stop_early(Results(df)).empty
+def test_a_search_with_one_seed_says_nothing_about_stopping(results):
+    assert doubts.stop_early(results).empty
 
 
-def test_the_last_epoch_is_compared_with_the_best(df):
-    table = doubts.last_against_best(Results(df))
+def test_the_last_epoch_is_compared_with_the_best(df, results):
+    table = doubts.last_against_best(results)
     assert (table["mean"] >= 0).all() and set(BACKBONES) >= set(df["backbone"])

@@ -32,10 +32,16 @@ def weighted(model):
 
 
 @pytest.mark.parametrize("name", BACKBONE_NAMES)
-def test_backbone_computes_what_keras_computes_and_its_twin_has_its_layers(name):
+def test_backbone_computes_what_keras_computes_and_its_twin_has_its_layers(name, monkeypatch):
     """The renaming copy keeps order, wiring and non-layer operations of Keras' model."""
     options = {"include_top": False, "weights": None, "input_shape": (32, 32, 3)}
     original = getattr(keras.applications, name)(**options)
+
+    def built(**given):  # once is enough: it is copied and not changed
+        assert options.items() <= given.items() and given.get("alpha", 1) == 1
+        return original
+
+    monkeypatch.setattr(keras.applications, name, built)
     full = load_backbone(name, image_size=32, weights="none")
     full.set_weights(original.get_weights())
     images = np.random.default_rng(0).random((1, 32, 32, 3), dtype="float32")
@@ -69,21 +75,20 @@ def test_digest_sees_a_single_changed_weight():
     assert len(before) == 64 and weights_digest(model) != before
 
 
-@pytest.mark.parametrize("as_folder", [False, True])
-def test_weights_of_a_file_or_folder_fit_any_image_size(tmp_path, as_folder):
+def test_weights_of_a_file_or_folder_fit_any_image_size(tmp_path):
     saved = load_backbone("MobileNet", image_size=64, alpha=0.25, weights="none")
     saved.set_weights([w + 1 for w in saved.get_weights()])
     file = tmp_path / "mobilenet_0.25_224_notop.weights.h5"
     saved.save_weights(file)
-    where = tmp_path if as_folder else file
-    loaded = load_backbone("MobileNet", image_size=96, alpha=0.25, weights=str(where))
-    assert weights_digest(loaded) == weights_digest(saved)
+    for where in (tmp_path, file):
+        loaded = load_backbone("MobileNet", image_size=96, alpha=0.25, weights=str(where))
+        assert weights_digest(loaded) == weights_digest(saved)
 
 
 def test_weights_of_another_network_are_refused_in_one_line(tmp_path):
     file = tmp_path / "x.weights.h5"
     thin("MobileNet").save_weights(file)
-    for name in ("VGG16", "MobileNetV2", "MobileNetV3Small", "ResNet50V2"):
+    for name in ("VGG16", "MobileNetV2"):  # fewer layers, and more
         with pytest.raises(InputError, match=f"x.weights.h5 does not fit {name}: layer") as error:
             thin(name, weights=str(file))
         assert "\n" not in str(error.value)

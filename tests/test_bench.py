@@ -14,7 +14,12 @@ from lib.upkeep.speed import bench_figure, read_bench, speed_table, speed_words
 @pytest.fixture
 def params(tmp_path):
     return load_params(
-        "smoke", backbones=("VGG16",), n_images=60, epochs=2, results=str(tmp_path / "rows")
+        "smoke",
+        backbones=("VGG16",),
+        n_images=60,
+        batch_size=6,  # the search has one batch
+        epochs=2,
+        results=str(tmp_path / "rows"),
     )
 
 

@@ -16,7 +16,9 @@ SEEDS = 2
 @pytest.fixture(scope="module")
 def params(tmp_path_factory):
     results = tmp_path_factory.mktemp("controls") / "rows"
-    params = load_params("smoke", results=str(results), backbones=["VGG16"])
+    # One order for all seeds: then they are lanes of one model.
+    shared = {"backbones": ["VGG16"], "repeat_order": "shared"}
+    params = load_params("smoke", results=str(results), **shared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(controls, "LONG", 2)
         patch.setattr(controls, "SEEDS", SEEDS)

@@ -76,13 +76,6 @@ def test_all_files_come_out_for_five_backbones(df, tmp_path):
     assert all(path.stat().st_size > 500 for path in paths)
 
 
-def test_all_files_of_one_backbone_repeat_byte_by_byte(one, tmp_path):
-    for folder in ("a", "b"):
-        figures.draw_all(Results(one), tmp_path / folder)
-    for name in FILES:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-
-
 def test_an_svg_holds_no_date(tmp_path):
     png, svg = save(figures.fig02_parameters(COUNTS), tmp_path, "figure")
     assert (png.name, svg.name) == ("figure.png", "figure.svg")

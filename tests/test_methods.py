@@ -60,6 +60,7 @@ def test_a_users_own_layers_are_known_in_rows_and_proposed_by_nobody():
 
 def test_an_extra_method_is_trained_and_drawn_like_the_papers(tmp_path):
     changes = {"backbones": ["VGG16"], "extra_methods": ["residual_units"], "n_images": 60}
+    changes |= {"repeats": 1, "batch_size": 6}  # whole batches only: one graph a model
     params = load_params("smoke", results=str(tmp_path / "rows"), **changes)
     next(plans(params)).check()
     search(params, "baseline_1", "block_wise", "residual_units")

@@ -73,9 +73,11 @@ def test_a_network_outside_the_paper_is_searched_and_fused_equals_plain(name, tm
 
 
 def test_what_training_cannot_move_is_proposed_by_no_method():
-    backbone = load_backbone("EfficientNetB0", image_size=32, weights="none")
+    options = {"include_top": False, "weights": None, "input_shape": (32, 32, 3)}
+    backbone = keras.applications.EfficientNetB0(**options)
     kinds = {type(backbone.get_layer(name)).__name__ for name in weighted_layers(backbone)}
-    assert backbone.get_layer("normalization_1").weights
+    (constants,) = (x for x in backbone.layers if isinstance(x, layers.Normalization))
+    assert constants.weights
     assert kinds == {"Conv2D", "DepthwiseConv2D", "BatchNormalization"}
 
 
@@ -122,10 +124,10 @@ def test_a_keras_file_is_searched_and_its_rows_bear_its_name(file, tmp_path):
 
 
 def test_ranks_and_final_runs_take_a_keras_file_and_do_nothing_twice(file, tmp_path):
-    params = params_of(tmp_path, str(file), top_k=[2], random_layers=2)
+    params = params_of(tmp_path, str(file), top_k=[2], random_layers=2, repeats=1)
     names = ("layer_wise", "top_2")
     rows = search(params, *names), final(params, *names)
-    assert [len(x) for x in rows] == [3 + 1, 2 * 2]
+    assert [len(x) for x in rows] == [3 + 1, 2]
     again = search(params, *names), final(params, *names)
     assert [list(x["finished_at"]) for x in again] == [list(x["finished_at"]) for x in rows]
 

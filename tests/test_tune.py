@@ -45,7 +45,7 @@ THIN = {
     "epochs": 2,
     "halvings": [1],
     "folds": 2,
-    "batch_size": 10,
+    "batch_size": 12,  # of 24 photos to train on: whole batches, which are one graph
     "learning_rate": 2.0e-3,
     "candidates": ["blocks"],
     "exports": ["saved_model"],

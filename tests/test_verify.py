@@ -60,18 +60,17 @@ def test_one_altered_digit_of_a_row_is_found(root):
     assert "baseline_2-MobileNet.csv, line 2" in problem and "altered" in problem
 
 
-def test_one_altered_byte_of_a_figure_is_found(tmp_path):
+def test_figures_repeat_byte_by_byte_and_one_altered_byte_is_found(tmp_path):
     params, rows = load_params("smoke", results=str(tmp_path / "rows")), make_rows(["MobileNet"])
     rows = rows[rows["repeat"] < params.repeats]
     folder = tmp_path / "figures"
     write_all(Results.of(planned(rows, params), params), read_controls(params), folder)
-    assert list(files_wrong(rows, folder, params)) == []
     svg = folder / "fig08_final.svg"
     svg.write_text(svg.read_text().replace("0.8", "0.9", 1))
     (folder / "table1.csv").unlink()
     (folder / "fig99.png").write_bytes(b"")
     found = list(files_wrong(rows, folder, params))
-    assert len(found) == 3
+    assert len(found) == 3  # all other files are drawn again as they were
     for name, words in (("fig08", "not what"), ("fig99", "nothing"), ("table1.csv", "missing")):
         assert any(name in problem and words in problem for problem in found)
 
