@@ -5,6 +5,7 @@ the result of each run, and the rows that are there. It trains nothing; `lib.tra
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,15 +101,18 @@ def network(params: Params, source: str) -> Network:
 
 def _file_state(params: Params, source: str) -> tuple[int, ...]:
     """What changes where the file of the weights is another one."""
-    if is_model_file(source):
-        path = resolve_path(source)
-    elif params.weights in WEIGHTS:
+    if not is_model_file(source) and params.weights in WEIGHTS:
         return ()
-    else:
-        alpha = params.alpha_of(source)
-        path = find_weights(params.weights, source, alpha, params.thin)
-    state = path.stat() if path.is_file() else None  # else loading it says what is wrong
-    return (state.st_mtime_ns, state.st_size, state.st_ino) if state else ()
+    with suppress(InputError, OSError):  # loading it says what is wrong
+        state = _weights_file(params, source).stat()
+        return state.st_mtime_ns, state.st_size, state.st_ino
+    return ()
+
+
+def _weights_file(params: Params, source: str) -> Path:
+    if is_model_file(source):
+        return resolve_path(source)
+    return find_weights(params.weights, source, params.alpha_of(source), params.thin)
 
 
 class Plan:
