@@ -229,6 +229,25 @@ def test_a_worker_that_dies_of_its_lanes_gets_half(tmp_path, monkeypatch):
     assert set(here["lanes"]) == {6} and set(there["lanes"]) == {3}
 
 
+@pytest.mark.long
+def test_a_worker_that_has_trained_enough_gives_way_to_a_new_process(whole, tmp_path, monkeypatch):
+    """Between two stages; here after one group."""
+    preload = tmp_path / "often.py"
+    preload.write_text("import lib.pool.worker as worker\nworker.RECYCLE = 1\n")
+    with (
+        pools.scheduler(tmp_path) as file,
+        pools.workers(file, 1, "--preload", str(preload)),
+        client._client(file) as own,
+    ):
+        pids = []
+        for method in torture.METHODS:
+            monkeypatch.setenv("SCHEDULER", file)
+            search(torture.parameters(tmp_path / "rows"), method)
+            pids += own.run(os.getpid).values()
+        assert len(set(pids)) == 2
+    assert_the_same(torture.rows(tmp_path / "rows"), whole)
+
+
 CLIENT = "import torture, sys, pathlib; torture.sweep(pathlib.Path(sys.argv[1]))"
 
 

@@ -128,7 +128,8 @@ class Workers:
             return plan
         limits = [w["memory_limit"] for w in self._info.values() if w["memory_limit"]]
         own = copy.copy(plan)  # the backbone is shared
-        own.params = replace(plan.params, memory_gib=SHARE * min([*limits, FIXED / SHARE]) / 2**30)
+        least = min(limits, default=FIXED / SHARE)
+        own.params = replace(plan.params, memory_gib=SHARE * least / 2**30)
         return own
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
@@ -140,6 +141,7 @@ class Workers:
         the scheduler is gone.
         """
         jobs = self._cut()
+        self._renew(all(job.plan.params.deterministic for job in jobs))
         told = _Told(progress)
         self.client.subscribe_topic(self.topic, told.event)
         try:
@@ -163,9 +165,10 @@ class Workers:
             found = self._result(future)
         except KilledWorker:
             told.finish(order.number, 0)
-            died = f"workers died with {len(group)} lanes; now {len(group) // 2}"
+            parts = _halved(job, group)
+            died = f"workers died with {len(group)} lanes; now {len(parts[0])}"
             told.progress.say(f"{job.plan.name}: {died}")
-            for part in _halved(job, group):
+            for part in parts:
                 self._submit(job, part)
             return ()
         if isinstance(found, Missing):
@@ -202,6 +205,13 @@ class Workers:
             grouping = Grouping(plan)
             jobs.append(Job(plan, grouping, grouping.cut(runs, share)))
         return jobs
+
+    def _renew(self, exact: bool) -> None:
+        """Have workers that have done enough start again; those without a nanny go on."""
+        asked = {w: self._call("is_spent", exact, workers=[w]) for w in self.addresses}
+        spent = [worker for worker, future in asked.items() if self._result(future)]
+        if spent:
+            self.client.restart_workers(spent, timeout=PATIENCE, raise_for_error=False)
 
     def _prepared(self, job: Job) -> "Future":
         """A token on the worker that has built a job's network; its groups prefer to go there.

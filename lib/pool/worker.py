@@ -5,7 +5,6 @@ by their digests, and its software, before it trains.
 """
 
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,7 +20,7 @@ from ..plan import Plan, Run
 from ..provenance import code_digest, versions
 from ..trainer import Outcome, Progress, Trainer
 
-RECYCLE = 100  # groups after which a new process takes a worker's place
+RECYCLE = 100  # groups after which a new process takes a worker's place, see `is_spent`
 PHOTOS = "photos.npz"  # of the inputs that a worker is sent
 PLANS = 8  # that a worker keeps, without trunks
 
@@ -183,8 +182,6 @@ def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome
 
     worker = get_worker()
     _HELD.groups += 1
-    if _HELD.groups > RECYCLE or (_HELD.exact and not order.params.deterministic):
-        _begin_anew(worker)
     made().check(order.client)
     inputs = near if isinstance(near, Inputs) else None
     try:
@@ -194,18 +191,16 @@ def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome
     return list(trainer.train([order.runs], _Events(worker, order)))
 
 
-def _begin_anew(worker: Any) -> None:
-    """Have another worker or a new process in this one's place take the group.
+def is_spent(exact: bool) -> bool:
+    """Whether a new process should take this one's place.
 
-    What the client has not fetched yet would be lost with this process, so it is waited for.
+    After many groups, because Keras and its backend do not give everything back; and after exact
+    runs for others, because a backend that was told to repeat bits goes on doing so.
+
+    Args:
+        exact: whether exact runs are to come.
     """
-    from distributed import Reschedule
-
-    deadline = time.monotonic() + 60
-    while worker.data and time.monotonic() < deadline:
-        time.sleep(0.05)
-    worker.loop.add_callback(worker.close_gracefully, restart=True)
-    raise Reschedule
+    return _HELD.groups >= RECYCLE or (_HELD.exact and not exact)
 
 
 class _Events(Progress):
@@ -237,7 +232,7 @@ class _Held:
 
     def trainer(self, order: Order, inputs: Inputs | None, folder: Path) -> Trainer:
         """The trainer of an order's plan, with all that it still holds from the group before."""
-        wanted = order.params, order.source
+        wanted = order.params, order.source, order.data_sha256, order.weights_sha256
         found = next((pair for pair in self.plans if pair[0] == wanted), None)
         if found is None:
             found = wanted, self._plan(order, inputs, folder / order.weights_sha256[:16])
