@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,37 @@ def dask(*words: str, log: Path, project: Path = ROOT, **variables: str) -> subp
         return subprocess.Popen(
             command, cwd=project, env=os.environ | own, stdout=sink, stderr=sink
         )
+
+
+@dataclass(frozen=True)
+class Local:
+    """A cluster of `lib.pool.local` in a process of its own.
+
+    Attributes:
+        address: of the scheduler.
+        process: which ends with all of it.
+    """
+
+    address: str
+    process: psutil.Process
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes that are there now."""
+        return [child for child in self.process.children() if _is_worker(child)]
+
+
+@contextmanager
+def local(workers: int) -> Iterator[Local]:
+    """A cluster on this machine, as `make paper` starts one."""
+    command = [sys.executable, "-m", "lib", "pool", f"--workers={workers}", "--"]
+    command += ["sh", "-c", "echo $SCHEDULER; sleep 100000"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            about, address = (process.stdout.readline().strip() for _ in range(2))
+            assert about.startswith(f"{workers} worker")
+            yield Local(address, psutil.Process(process.pid))
+        finally:
+            end(process)
 
 
 @contextmanager
@@ -85,20 +117,20 @@ def end(process: subprocess.Popen) -> None:
 
 
 class Killer(threading.Thread):
-    """Kills workers of this process' own cluster at random moments.
+    """Kills workers of a local cluster at random moments.
 
     Attributes:
         killed: how many so far.
     """
 
-    def __init__(self, most: int, longest: float, seed: int = 0):
+    def __init__(self, cluster: Local, most: int, longest: float, seed: int = 0):
         super().__init__(daemon=True)
-        self.most, self.longest, self.random = most, longest, random.Random(seed)
-        self.killed, self.over = 0, threading.Event()
+        self.cluster, self.most, self.longest = cluster, most, longest
+        self.random, self.killed, self.over = random.Random(seed), 0, threading.Event()
 
     def run(self) -> None:
         while self.killed < self.most and not self.over.wait(self.random.uniform(0, self.longest)):
-            found = worker_processes()
+            found = self.cluster.workers()
             if found:
                 os.kill(self.random.choice(found).pid, signal.SIGKILL)
                 self.killed += 1
@@ -110,11 +142,6 @@ class Killer(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self.over.set()
         self.join()
-
-
-def worker_processes() -> list[psutil.Process]:
-    """The worker processes that this process has started."""
-    return [child for child in psutil.Process().children() if _is_worker(child)]
 
 
 def _is_worker(process: psutil.Process) -> bool:

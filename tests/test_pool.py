@@ -41,8 +41,8 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    with local._cluster(2) as (address, _):
-        yield address
+    with pools.local(2) as started:
+        yield started
 
 
 def sweep(folder: Path, scheduler: str, monkeypatch) -> pd.DataFrame:
@@ -60,19 +60,19 @@ def assert_the_same(found: pd.DataFrame, whole: pd.DataFrame) -> None:
 def test_workers_give_the_rows_of_one_process_and_survive_kills(
     cluster, whole, tmp_path, monkeypatch
 ):
-    assert_the_same(sweep(tmp_path / "calm", cluster, monkeypatch), whole)
-    with pools.Killer(3, longest=5) as killer:
+    assert_the_same(sweep(tmp_path / "calm", cluster.address, monkeypatch), whole)
+    with pools.Killer(cluster, 3, longest=5) as killer:
         places = (tmp_path / f"rows_{i}" for i in range(20))
         while killer.killed < 3:
-            assert_the_same(sweep(next(places), cluster, monkeypatch), whole)
+            assert_the_same(sweep(next(places), cluster.address, monkeypatch), whole)
 
 
 @pytest.mark.long
 def test_fifty_kills_lose_no_row_and_double_none(cluster, whole, tmp_path, monkeypatch):
-    with pools.Killer(50, longest=8, seed=1) as killer:
+    with pools.Killer(cluster, 50, longest=8, seed=1) as killer:
         sweeps = 0
         while killer.killed < 50:
-            found = sweep(tmp_path / f"rows_{sweeps}", cluster, monkeypatch)
+            found = sweep(tmp_path / f"rows_{sweeps}", cluster.address, monkeypatch)
             assert_the_same(found, whole)
             sweeps += 1
     assert sweeps >= 1
@@ -97,7 +97,7 @@ def grouped(folder: Path, **changes):
 @pytest.mark.long
 def test_groups_give_the_same_rows_in_this_process_and_in_workers(cluster, tmp_path, monkeypatch):
     here = grouped(tmp_path / "here")
-    monkeypatch.setenv("SCHEDULER", cluster)
+    monkeypatch.setenv("SCHEDULER", cluster.address)
     there = grouped(tmp_path / "there")
     same = [c for c in here.columns if c not in torture.TAIL]
     pd.testing.assert_frame_equal(there[same], here[same])
@@ -173,7 +173,7 @@ def test_a_cluster_without_workers_is_one_line(tmp_path, monkeypatch):
 
 def test_a_worker_of_other_software_is_one_line(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(client.Workers, "made", replace(made(), code="0" * 16))
-    line = refusal(lambda: sweep(tmp_path / "rows", cluster, monkeypatch))
+    line = refusal(lambda: sweep(tmp_path / "rows", cluster.address, monkeypatch))
     assert "SCHEDULER: worker tcp://127.0.0.1:" in line and "allowed: 0000000000000000" in line
     assert not (tmp_path / "rows").exists()
 
@@ -192,7 +192,7 @@ def test_other_weights_and_photos_than_the_clients_are_one_line(cluster, tmp_pat
     from lib.plan import Plan
 
     monkeypatch.setattr(Plan, "weights_sha256", "0" * 64)
-    line = refusal(lambda: sweep(tmp_path / "rows", cluster, monkeypatch))
+    line = refusal(lambda: sweep(tmp_path / "rows", cluster.address, monkeypatch))
     assert "has other weights of VGG16: digest " in line
     assert line.endswith("allowed: 0000000000000000, as here")
     assert not list((tmp_path / "rows").glob("*.csv"))
@@ -295,18 +295,20 @@ def test_a_scheduler_that_is_gone_is_one_line_and_its_successor_goes_on(
 
 def test_ctrl_c_leaves_no_process_behind():
     command = [sys.executable, "-m", "lib", "pool", "--workers=1", "--", "sleep", "600"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
-    assert b"1 worker" in process.stdout.readline()
-    family = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)
-    process.wait(60)
-    _, alive = psutil.wait_procs(family, timeout=30)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert b"1 worker" in process.stdout.readline()
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+        _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive and len(family) >= 2
 
 
 def test_a_local_cluster_listens_on_the_loopback_address_alone(cluster):
-    assert cluster.startswith("tcp://127.0.0.1:")
-    family = [psutil.Process(), *pools.worker_processes()]
+    assert cluster.address.startswith("tcp://127.0.0.1:")
+    family = [cluster.process, *cluster.workers()]
     listening = [c.laddr.ip for p in family for c in p.net_connections() if c.status == "LISTEN"]
     assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
 
