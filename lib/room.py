@@ -54,7 +54,9 @@ def visible_gpus() -> list[str]:
         return [name for name in visible.split(",") if name]
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        found = subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=True, timeout=30
+        )
     except (OSError, subprocess.SubprocessError):
         return []  # no GPU, or none of NVIDIA's
     return [line for line in found.stdout.split() if line.isdigit()]
