@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import lib.groups
 import lib.trainer
-from lib.groups import FEW_LANES, GROUP_WORK, Grouping
+from lib.groups import FEW_LANES, Grouping
 from lib.lanes.memory import MOST_LANES
 from lib.lanes.trunk import Trunk
 from lib.ledger import COLUMNS, read_ledger, read_results, rewrite_ledger, run_key, unpack_hits
@@ -281,17 +282,18 @@ def test_groups_are_neighbours_in_depth(params):
     assert {r.key for group in groups for r in group} == {r.key for r in runs}
 
 
-def test_long_runs_come_in_smaller_groups_whose_rows_come_sooner(params):
-    def grouped(epochs):
-        plan = next(plans(replace(params, epochs=epochs)))
-        return plan, Grouping(plan).cut(plan.search_runs("layer_wise"))
+def test_long_runs_come_in_smaller_groups_whose_rows_come_sooner(params, monkeypatch):
+    plan = next(plans(params))
+    runs = plan.search_runs("layer_wise")
+    work = sum(call.macs for call in plan.graph.calls) * (3 * 6 + 18) * params.epochs  # of a run
 
-    plan, groups = grouped(1)
-    work = sum(call.macs for call in plan.graph.calls) * (3 * 6 + 18)  # of an epoch
-    assert [len(group) for group in groups] == [13] and MOST_LANES > 13
-    assert [len(group) for group in grouped(int(GROUP_WORK / work / 10))[1]] == [7, 6]
-    fewest = grouped(int(GROUP_WORK / work / 2))[1]  # two lanes would be too few
-    assert [len(group) for group in fewest] == [7, 6] and FEW_LANES == 8
+    def sizes(lanes):
+        monkeypatch.setattr(lib.groups, "GROUP_WORK", (lanes + 0.5) * work)
+        return [len(group) for group in Grouping(plan).cut(runs)]
+
+    assert sizes(13) == [13] and MOST_LANES > 13
+    assert sizes(10) == [7, 6]
+    assert sizes(2) == [7, 6] and FEW_LANES == 8  # two would be too few
 
 
 def test_groups_are_as_many_as_workers_where_runs_suffice(params):
