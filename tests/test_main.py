@@ -101,9 +101,16 @@ def takes_the_locale(call: ast.Call) -> bool:
     return (by_name and not others or "text" in keys) and "encoding" not in keys
 
 
-def test_the_plan_is_printed_for_make(capsys):
-    assert main(["plan", "profile=quick", "backbones=VGG16 MobileNet"]) == 0
-    assert capsys.readouterr().out.split() == ["build/quick", "VGG16", "MobileNet"]
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """A folder to write to: no test removes the user's executed notebooks."""
+    monkeypatch.setattr("lib.executed.ROOT", tmp_path)
+    monkeypatch.setattr("lib.__main__.ROOT", tmp_path)
+
+
+def test_the_folder_of_executed_notebooks_is_printed_for_make(capsys):
+    assert main(["settings", "profile=quick", "backbones=VGG16 MobileNet"]) == 0
+    assert capsys.readouterr().out.split() == ["build/quick"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +131,7 @@ def test_a_set_of_settings_is_quoted_as_in_a_shell():
 
 def refused(words, capsys):
     """The one line with which the command line is refused."""
-    assert main(["plan", *words]) == 2
+    assert main(["settings", *words]) == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ") and "\n" not in line
     return line
@@ -162,7 +169,7 @@ def test_figures_without_rows(tmp_path, capsys):
 
 def test_every_profile_is_valid():
     for name in SHIPPED:
-        assert main(["plan", f"profile={name}"]) == 0
+        assert main(["settings", f"profile={name}"]) == 0
 
 
 def test_every_parameter_is_printed_with_a_default_that_a_profile_may_hold(capsys):

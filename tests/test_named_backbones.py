@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from lib.backbones.build import _rebuild, load_backbone, scale_inputs, weights_digest
-from lib.executed import prepare, resolved
+from lib.executed import resolved
 from lib.params import InputError, Params, from_notebook, load_params
 from lib.partition import weighted_layers
 from lib.sweep import final, plans, search, train_runs
@@ -234,14 +234,7 @@ def test_a_config_that_names_other_code_is_not_executed(file, tmp_path):
         load_backbone(str(file), image_size=32)
 
 
-def test_a_notebook_is_told_where_the_file_of_its_backbone_is(file, tmp_path, monkeypatch):
+def test_a_notebook_is_told_where_the_file_of_its_backbone_is(file, tmp_path):
     params = params_of(tmp_path, str(file))
-    given = resolved(params, "smoke")
-    found = from_notebook(given | {"backbone": "mine.v2"})
+    found = from_notebook(resolved(params, "smoke"))
     assert found.backbones == (str(file),) and found.backbone_names == ("mine.v2",)
-    monkeypatch.setattr("lib.executed.ROOT", tmp_path)
-    old = tmp_path / "build" / "smoke" / "mine.v2" / "01_baselines.ipynb"
-    old.parent.mkdir(parents=True)
-    old.write_text("executed")
-    prepare(load_params("smoke", thin=False, backbones=[str(file)]), "smoke")
-    assert not old.exists()

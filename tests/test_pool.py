@@ -107,6 +107,7 @@ def test_groups_give_the_same_rows_in_this_process_and_in_workers(cluster, tmp_p
 @pytest.fixture
 def own_files():
     """Settings with relative paths: files in this project's folder and in no copy of it."""
+    (ROOT / "build").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=ROOT / "build"))
     pack(load_data(load_params("smoke", n_images=60)), folder / "mine.npz")
     network = load_backbone("VGG16", image_size=32, weights="none", thin=True)

@@ -150,7 +150,7 @@ def _local_links(body: BeautifulSoup) -> Iterator[tuple]:
 
 def _find(path: str, source: Path, root: Path) -> Path | None:
     """The file that a link means: beside its page or, of an executed notebook, its source's."""
-    for beside in (source.parent, source.parent.parent, root / "notebooks"):
+    for beside in (source.parent, root / "notebooks"):
         found = (beside / path).resolve()
         if found.exists():
             return found
