@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm  # not tqdm.auto: a widget is lost where a notebook is executed headless
 
 from .backend import check_keras
+from .interrupt import kept_interrupts
 from .ledger import append_row, ledger_lock, read_results
 from .methods import method
 from .params import Params
@@ -143,7 +144,7 @@ def train_runs(
         engine: `InProcess` where none is given.
     """
     engine = engine or InProcess()
-    with ExitStack() as locks:
+    with kept_interrupts(), ExitStack() as locks:
         todo: dict[str, tuple[Plan, list[Run]]] = {}
         for plan in sorted(some, key=lambda plan: plan.name):  # all processes lock in one order
             locks.enter_context(ledger_lock(plan.params.results_dir, plan.name))

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 
@@ -12,6 +13,7 @@ import torture
 from rows import row
 
 import lib.trainer
+from lib.interrupt import kept_interrupts
 from lib.ledger import append_row, ledger_lock, read_ledger
 from lib.params import InputError, load_params
 from lib.results import Results
@@ -52,6 +54,44 @@ def test_ctrl_c_ends_a_sweep_within_seconds_and_leaves_whole_rows(tmp_path):
     process.join(60)  # seconds; a second on an idle machine
     assert process.exitcode not in (0, None)
     assert ledger.read_bytes().endswith(b"\n") and len(read_ledger(ledger)) >= 1
+
+
+class Finalised:
+    """Ctrl-C arrives in its finaliser."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def terminal():
+    """Ctrl-C as in a terminal: a shell without one has its background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_a_finaliser_is_not_lost(terminal):
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), kept_interrupts():
+        thing = Finalised()
+        del thing
+        for _ in range(100):
+            time.sleep(0.01)
+    assert sys.unraisablehook is before
+
+
+def test_what_else_is_raised_in_a_finaliser_is_reported_as_ever(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise ValueError
+
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: seen.append(dropped.exc_type))
+    with kept_interrupts():
+        Broken()
+    assert seen == [ValueError]
 
 
 def test_the_second_process_says_that_it_waits(tmp_path, capsys):
