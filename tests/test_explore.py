@@ -1,12 +1,14 @@
 """Notebook 0's view of one network and method, from rows that were made up."""
 
+import re
+
 import numpy as np
 import pytest
 from rows import make_rows
 
 from lib.audit.claims import findings, in_a_sentence, status
 from lib.ledger import unpack_hits
-from lib.params import InputError, load_params
+from lib.params import ROOT, InputError, load_params
 from lib.report import explore
 from lib.results import Results
 
@@ -77,19 +79,32 @@ def test_photos_are_shown_or_it_is_said_what_is_missing(tmp_path, monkeypatch):
     assert explore.photos_won(load_params("cpu"), np.arange(3)) == text
 
 
-def test_the_menus_offer_what_has_rows(results):
-    drawn = []
+def test_the_menus_offer_what_has_rows_and_draw_in_the_same_places(results, monkeypatch):
+    shown = []
 
-    def show(backbone, method):
-        drawn.append((backbone, method))
+    class Place:
+        def __init__(self, thing):
+            shown.append(thing)
 
-    menus = explore.explorer(results, show)
+        def update(self, thing):
+            shown.append(f"again {thing}")
+
+    monkeypatch.setattr(explore, "display", lambda thing, display_id: Place(thing))
+    menus = explore.explorer(results, lambda backbone, method: (f"{backbone} {method}",))
     assert list(menus.children[0].options) == ["VGG16", "MobileNet"]
     assert [name for _, name in menus.children[1].options][0] == "layer_wise"
-    menus.update()
-    assert drawn[-1] == ("VGG16", "layer_wise")
+    menus.children[0].value = "MobileNet"
+    assert shown == ["VGG16 layer_wise", "again MobileNet layer_wise"]
     with pytest.raises(InputError, match="no rows of a search"):
-        explore.explorer(results.with_rows(results.rows[:0]), show)
+        explore.explorer(results.with_rows(results.rows[:0]), lambda *_: ())
+
+
+def test_no_widget_of_the_project_holds_output():
+    """Headless execution of one may wait for ever (nbclient, issue 312)."""
+    found = [*ROOT.glob("lib/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]
+    texts = [path.read_text(encoding="utf-8") for path in found]
+    assert len(texts) > 80
+    assert not [t for t in texts if re.search(r"\b(interact|interactive\w*|Output)\(", t)]
 
 
 def test_a_claim_in_a_sentence_has_words_verdict_and_intervals(results):

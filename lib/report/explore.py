@@ -3,10 +3,12 @@
 Where in the network tuning helps, how its runs learn, and which photos it wins.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
@@ -141,16 +143,33 @@ def in_words(results: Results, backbone: str, method: str) -> str:
     )
 
 
-def explorer(results: Results, show: Callable[[str, str], None]):
-    """Two menus, of networks and of methods that propose many blocks; `show` draws the choice.
+def explorer(results: Results, draw: Callable[[str, str], Sequence[Any]]) -> Any:
+    """Two menus, of networks and of methods that propose many blocks, and what `draw` gives.
 
-    Returns an ipywidgets widget; where there is no front end, `show` is called by hand.
+    A choice draws anew in the same places; where there is no front end, the first choice stays.
+    The drawings are displays of their own and not in an Output widget: headless execution may wait
+    for ever on one (nbclient, issue 312).
+
+    Args:
+        draw: what to show of a network and a method; always as many things.
+
+    Returns:
+        The menus, an ipywidgets box.
     """
-    from ipywidgets import Dropdown, interactive
+    from ipywidgets import Dropdown, HBox
 
     found = set(results.search["method"])
     many = [(label(name), name) for name in SEARCHES if name in found]
     if not many:
         raise InputError("results: no rows of a search; allowed: rows of notebooks 1 to 5")
-    menus = Dropdown(options=results.backbones), Dropdown(options=many)
-    return interactive(show, backbone=menus[0], method=menus[1])
+    options = results.backbones, many
+    menus = [Dropdown(options=values) for values in options]
+    places = [display(thing, display_id=True) for thing in draw(*(m.value for m in menus))]
+
+    def again(change: Any) -> None:
+        for place, thing in zip(places, draw(*(m.value for m in menus)), strict=True):
+            place.update(thing)
+
+    for menu in menus:
+        menu.observe(again, "value")
+    return HBox(menus)

@@ -1,4 +1,4 @@
-"""What `make bench` measured, from results/bench.csv: a table in docs/ and a figure."""
+"""What `make bench` and `make scaling` measured: tables and words for docs/, and figures."""
 
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from ..report.tables import markdown
 
 FILE = ROOT / "results" / "bench.csv"
 PEAKS = ROOT / "results" / "memory.csv"
+SCALING = {  # what `lib.upkeep.scaling` writes
+    name: ROOT / "results" / f"scaling_{name}.csv" for name in ("groups", "workers", "simulated")
+}
 PLAIN, FUSED = colour("baseline_2"), colour("block_wise")
 
 
@@ -128,3 +131,46 @@ def _both_ways(ax: Axes, x: pd.Series, df: pd.DataFrame, times: pd.Series | int,
 def save_bench(folder: str | Path, df: pd.DataFrame) -> list[Path]:
     """Write figures/bench.png and .svg; their paths."""
     return save(bench_figure(df), folder, "bench")
+
+
+def scaling_words(measured: pd.DataFrame, simulated: pd.DataFrame) -> str:
+    """How far workers carry: measured for two, simulated for more."""
+    one, two = (measured.set_index("workers").loc[n] for n in (1, 2))
+    first = (
+        f"Measured: {one['runs']} runs of {_listed(one['backbones'].split())} at "
+        f"{one['image_size']} px take {one['seconds']:.0f} s with one worker and "
+        f"{two['seconds']:.0f} s with two, of one thread each, from the command to the last row: "
+        f"{one['seconds'] / two['seconds']:.2f} times faster, an efficiency of "
+        f"{one['seconds'] / two['seconds'] / 2:.0%} ({one['cpu_seconds']:.0f} and "
+        f"{two['cpu_seconds']:.0f} CPU seconds). On {two['machine']}.\n\n"
+        "Simulated from measured costs of groups, the whole paper at its own size, search and "
+        "final runs of five networks, by workers of one thread:\n\n"
+    )
+    lines = [
+        [f"{count:,}", f"{rows['groups'].sum():,}", f"{rows['hours'].sum():,.1f}",
+         f"{rows['shared_hours'].sum():,.1f}", f"{rows['longest_hours'].sum():,.1f}",
+         f"{1 - rows['shared_hours'].sum() / rows['hours'].sum():.0%}"]
+        for count, rows in simulated.groupby("workers")
+    ]  # fmt: skip
+    header = ["workers", "groups", "hours", "hours without a rest", "longest groups, hours", "idle"]
+    return first + markdown(header, lines, "").lstrip()
+
+
+@styled
+def scaling_figure(simulated: pd.DataFrame) -> Drawing:
+    """Hours against workers: simulated, without a rest, and the longest groups that bound it."""
+    total = simulated.groupby("workers")[["hours", "shared_hours", "longest_hours"]].sum()
+    caption = (
+        "Simulated from groups measured at 224 px by one thread: search, ranked and final runs of "
+        "the paper's five networks, 50 epochs."
+    )
+    fig = new_figure("The whole paper by 1 to 1,000 workers", caption, 6, 3.6)
+    ax = fig.subplots()
+    ax.plot(total["hours"], "o-", color=FUSED, label="simulated")
+    ax.plot(total["shared_hours"], "--", color=GREY, label="without a rest")
+    ax.plot(total["longest_hours"], ":", color=PLAIN, label="the longest groups")
+    ax.set(xscale="log", yscale="log", xlabel="workers of one thread", ylabel="hours")
+    ax.set_xticks(list(total.index), [f"{n:,}" for n in total.index])
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+    return fig
