@@ -95,17 +95,17 @@ check: env ## check parameters, data and weights, and estimate the cost; trains 
 params: env ## every parameter of SET and of a profile: what it is, what is allowed, its default
 	@$(PY) -m lib params
 
-paper: check ## run the paper: every notebook, every figure and Table I
-	@build="$$($(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES")" || exit; \
-	trap 'echo "stopped: finished runs are kept; the same command goes on from there"' INT; \
-	$(POOLED) $(MAKE) --no-print-directory run BUILD="$$build" \
+# All runs are trained first: one model then holds those of all notebooks, which is half the work.
+paper: env ## run the paper: every notebook, every figure and Table I
+	@$(POOLED) $(PY) -m lib train $(SETTINGS) backbones="$$BACKBONES" || exit; \
+	build="$$($(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES")" || exit; \
+	$(MAKE) --no-print-directory -j 2 run BUILD="$$build" \
 	  && echo "done: executed notebooks are in $$build"
 
-# One notebook after the other. Each is executed each time: what it depends on are the resolved
-# parameters and the rows, and rows make it quick. BUILD is the folder that `lib settings` prints,
-# where it has written the parameters.
+# Each notebook is executed each time: what it depends on are the resolved parameters and the rows,
+# and rows make it quick. BUILD is the folder that `lib settings` prints, where it has written the
+# parameters.
 ifeq ($(origin BUILD),command line)
-.NOTPARALLEL:
 run: $(patsubst %,$(BUILD)/%.ipynb,$(TRAINING) $(READING))
 
 $(BUILD)/%.ipynb: notebooks/%.ipynb FORCE

@@ -26,6 +26,7 @@ from .quiet import import_quietly
 if TYPE_CHECKING:
     from .results import Results
 
+STOPPED = "stopped: finished runs are kept; the same command goes on from there"
 READING = ("settings", "params", "figures", "claim", "site")  # these start no Keras
 
 
@@ -59,6 +60,9 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return 130
     except BrokenPipeError:  # such as of `make params | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -257,12 +261,7 @@ def photos(words: list[str]) -> int:
     from .tune import tune_photos
     from .tune.settings import TEXTS as texts
 
-    try:
-        tune_photos(**read_values(words, texts))
-    except KeyboardInterrupt:
-        raise InputError(
-            "stopped: finished runs are kept; the same command goes on from there"
-        ) from None
+    tune_photos(**read_values(words, texts))
     return 0
 
 

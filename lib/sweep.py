@@ -143,6 +143,8 @@ def train_runs(
         runs: of a plan, asked for once its rows are this process' alone.
         engine: `InProcess` where none is given.
     """
+    if all(_is_done(plan, runs(plan)) for plan in some):  # readers need not wait for one another
+        return
     engine = engine or InProcess()
     with kept_interrupts(), ExitStack() as locks:
         todo: dict[str, tuple[Plan, list[Run]]] = {}
@@ -162,6 +164,11 @@ def train_runs(
                         append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
 
 
+def _is_done(plan: Plan, runs: Sequence[Run]) -> bool:
+    plan.check_rows(runs)
+    return not plan.missing(runs)
+
+
 def _left(plan: Plan, runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs to be trained, by key; what another method has trained is copied."""
     plan.check_rows(runs)
@@ -179,10 +186,6 @@ def _jobs(runs: Iterable[Run]) -> list[list[Run]]:
     for run in runs:
         jobs.setdefault((run.split, run.epochs), []).append(run)
     return [*jobs.values()]
-
-
-def _words(values: Iterable[str]) -> str:
-    return " ".join(dict.fromkeys(values))
 
 
 class _Bar(Progress):

@@ -114,13 +114,13 @@ def test_what_cannot_arrive_is_refused_in_one_line(project, option, words):
 
 @pytest.mark.parametrize("workers", ["two", "-1", "1;2", "1.5", "100"])
 def test_a_number_of_workers_that_is_none_is_refused(project, workers):
-    made = make(project, "-o", "check", "paper", f"WORKERS={workers}")
+    made = make(project, "paper", f"WORKERS={workers}")
     assert made.returncode
     assert made.stderr.splitlines()[0].startswith(f"error: WORKERS: '{workers}' is not allowed")
 
 
 def test_workers_of_ones_own_and_a_cluster_are_one_too_many(project):
-    made = make(project, "-o", "check", "paper", "WORKERS=2", "SCHEDULER=tcp://127.0.0.1:1")
+    made = make(project, "paper", "WORKERS=2", "SCHEDULER=tcp://127.0.0.1:1")
     assert made.returncode and "allowed: one of the two" in made.stderr.splitlines()[0]
 
 

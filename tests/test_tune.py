@@ -392,7 +392,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(tune, "tune_photos", stopped)
     assert main(["photos", "dir=x"]) == 2
-    assert capsys.readouterr().err.startswith("error: stopped: finished runs are kept")
+    assert capsys.readouterr().err.startswith("stopped: finished runs are kept")
 
 
 def test_options_arrive_as_they_were_typed(tmp_path):
