@@ -391,7 +391,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tune, "tune_photos", stopped)
-    assert main(["photos", "dir=x"]) == 2
+    assert main(["photos", "dir=x"]) == 130
     assert capsys.readouterr().err.startswith("stopped: finished runs are kept")
 
 
