@@ -99,7 +99,7 @@ params: env ## every parameter of SET and of a profile: what it is, what is allo
 paper: env ## run the paper: every notebook, every figure and Table I
 	@$(POOLED) $(PY) -m lib train $(SETTINGS) backbones="$$BACKBONES" || exit; \
 	build="$$($(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES")" || exit; \
-	$(MAKE) --no-print-directory -j 2 run BUILD="$$build" \
+	$(MAKE) --no-print-directory -j 3 run BUILD="$$build" \
 	  && echo "done: executed notebooks are in $$build"
 
 # Each notebook is executed each time: what it depends on are the resolved parameters and the rows,

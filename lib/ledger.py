@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -328,12 +329,12 @@ def empty_rows() -> pd.DataFrame:
     return _frame([])
 
 
-def _frame(rows: list[list]) -> pd.DataFrame:
+def _frame(rows: list[tuple]) -> pd.DataFrame:
     types = {column.name: "str" if column.kind is str else column.kind for column in SCHEMA}
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
 
 
-def _read_rows(path: Path) -> list[list]:
+def _read_rows(path: Path) -> list[tuple]:
     try:
         *lines, tail = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -348,7 +349,8 @@ def _read_rows(path: Path) -> list[list]:
     return [_read_row(line, f"{path}, line {number}") for number, line in enumerate(lines[1:], 2)]
 
 
-def _read_row(line: bytes, where: str) -> list:
+@lru_cache(maxsize=10_000)  # a sweep reads the same rows dozens of times
+def _read_row(line: bytes, where: str) -> tuple:
     """One line's values; raises InputError with `where` if it is not a row."""
     try:
         (texts,) = csv.reader([line.decode().rstrip("\r")], strict=True)
@@ -362,7 +364,7 @@ def _read_row(line: bytes, where: str) -> list:
         raise InputError(
             f"{where}: check is {check!r}, must be {_hash(texts, 12)!r}: a value was altered"
         )
-    return row
+    return tuple(row)
 
 
 def _from_text(column: Column, text: str, where: str) -> str | int | float:
