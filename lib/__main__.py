@@ -168,10 +168,9 @@ def params(given: dict[str, Any]) -> None:
 def train(params: Params) -> None:
     """Train all that the notebooks train: the searches of all methods, then the final runs."""
     from .methods import methods
-    from .sweep import final, search
+    from .sweep import final
 
     check(params)
-    search(params, *methods(params))
     final(params, *methods(params))
 
 
