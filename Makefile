@@ -62,7 +62,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env lock check params paper bundle photos predict controls claim figures layers site verify migrate torture bench memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env lock check params paper bundle photos predict controls claim figures layers site verify migrate torture bench scaling memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -161,6 +161,9 @@ migrate: env ## give the rows of RESULTS that an earlier version wrote their new
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
 	@$(PY) -m lib bench $(SETTINGS) backbones="$$BACKBONES" --only="$$CASE"
+
+scaling: env ## measure one worker against two, and simulate 1,000 of the cost of groups
+	@$(PY) -m lib.upkeep.scaling
 
 memory: env ## measure how much memory the largest groups of lanes take, against the estimate
 	@$(PY) -m lib memory $(SETTINGS) backbones="$$BACKBONES"

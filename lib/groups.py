@@ -10,8 +10,9 @@ from .plan import Plan, Run
 from .train import classifier_weights, eval_batch
 
 # Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
-# two cores. Fewer lanes than FEW_LANES share too little.
-GROUP_WORK, FEW_LANES = 1.2e14, 8
+# two cores. Fewer lanes than FEW_LANES share too little, unless one alone has WORTH_A_WORKER: half
+# a minute of one core, beside which building the model is little.
+GROUP_WORK, FEW_LANES, WORTH_A_WORKER = 1.2e14, 8, 1e12
 
 Group = Sequence[Run]
 
@@ -37,7 +38,9 @@ class Grouping:
         if self.params.engine != "fused":
             return [[run] for run in runs]
         orders = dict.fromkeys(run.order_seed for run in runs)
-        share = max(FEW_LANES, -(-len(runs) // workers))
+        lane = max(1, self._lane_work(runs[0]))
+        few = int(np.clip(-(-WORTH_A_WORKER // lane), 1, FEW_LANES))
+        share = max(few, -(-len(runs) // workers))
         groups = [
             group
             for order in orders
@@ -59,8 +62,12 @@ class Grouping:
 
     def _most_lanes(self, run: Run) -> int:
         """So many lanes that a group, whose rows come when it ends, is not lost after hours."""
-        work = self._images(run.split) * run.epochs * sum(call.macs for call in self.graph.calls)
-        return int(np.clip(GROUP_WORK // max(1, work), FEW_LANES, MOST_LANES))
+        work = max(1, self._lane_work(run))
+        return int(np.clip(GROUP_WORK // work, FEW_LANES, MOST_LANES))
+
+    def _lane_work(self, run: Run) -> float:
+        """Multiply-adds of one lane that is tuned from the first layer on."""
+        return self._images(run.split) * run.epochs * sum(call.macs for call in self.graph.calls)
 
     def _images(self, split: str) -> int:
         """Images that pass forward in an epoch; a backward pass counts for two."""

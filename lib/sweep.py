@@ -82,18 +82,11 @@ def final(params: Params, *names: str) -> pd.DataFrame:
     Returns:
         The final rows of these methods for the profile's backbones.
     """
-    ranked = [n for n in names if method(n).ranked]
-    first = [n for n in names if n not in ranked] + ["layer_wise"] * bool(ranked)
-
-    def last(plan: Plan) -> list[Run]:  # ranked blocks are known before their search has ended
-        searched = [run for n in ranked for run in plan.search_runs(n)]
-        return searched + [run for n in names for run in plan.final_runs(n)]
-
     for some, engine in _stages(params):
         for plan in some:
             plan.check_two_slices()
-        _search(some, engine, first)
-        train_runs(some, last, engine)
+        _search(some, engine, names)
+        train_runs(some, lambda plan: [r for n in names for r in plan.final_runs(n)], engine)
     return _select(params, names, params.final_split, params.repeats)
 
 

@@ -17,10 +17,10 @@ from ..results import Results
 from ..study import report as choice
 from ..tune.settings import Settings
 from ..tune.strategies import STRATEGIES
-from .speed import read_bench, speed_table, speed_words
+from .speed import read_bench, read_scaling, scaling_words, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
-TABLED = ("results", "speed", "parameters", "photos", "choice")
+TABLED = ("results", "speed", "parameters", "photos", "choice", "cluster")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in TABLED))
 
 
@@ -51,6 +51,7 @@ def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[
         "costs": costs({PROFILE + kind: source.rows for kind, source in sources.items()}),
         "bench": speed_table(bench),
         "bench-words": speed_words(bench),
+        "scaling": scaling_words(*read_scaling()),
         "parameters": parameters(Params),
         "settings": parameters(Settings),
         "strategies": strategies(),

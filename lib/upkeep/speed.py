@@ -23,6 +23,11 @@ def read_bench(path: str | Path = FILE) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+def read_scaling() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What was measured of one and two workers, and simulated of more."""
+    return read_bench(SCALING["workers"]), read_bench(SCALING["simulated"])
+
+
 def speed_table(df: pd.DataFrame) -> str:
     """All cases as a Markdown table."""
     header = [
@@ -129,8 +134,11 @@ def _both_ways(ax: Axes, x: pd.Series, df: pd.DataFrame, times: pd.Series | int,
 
 
 def save_bench(folder: str | Path, df: pd.DataFrame) -> list[Path]:
-    """Write figures/bench.png and .svg; their paths."""
-    return save(bench_figure(df), folder, "bench")
+    """Write figures/bench.png and .svg, scaling.png and .svg; their paths."""
+    _, simulated = read_scaling()
+    return save(bench_figure(df), folder, "bench") + save(
+        scaling_figure(simulated), folder, "scaling"
+    )
 
 
 def scaling_words(measured: pd.DataFrame, simulated: pd.DataFrame) -> str:
