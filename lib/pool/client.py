@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ..groups import Group, Grouping
+from ..groups import WORTH_A_WORKER, Group, Grouping
 from ..lanes.memory import FIXED, SHARE
 from ..params import InputError
 from ..plan import Plan, Run
@@ -77,6 +77,26 @@ class Job:
         """Multiply-adds."""
         return sum(map(self.grouping.work, self.groups))
 
+    @cached_property
+    def parcels(self) -> list[list[Group]]:
+        """What one worker trains in one go: a group, or small ones of the same lanes.
+
+        Such groups, repeats with seeds of their own, share one model, and to build it takes longer
+        than to train it.
+        """
+        parcels: list[list[Group]] = []
+        for group in self.groups:
+            small = self.grouping.work(group) < WORTH_A_WORKER
+            if parcels and small and _lanes(parcels[-1][0]) == _lanes(group):
+                parcels[-1].append(group)
+            else:
+                parcels.append([group])
+        return parcels
+
+
+def _lanes(group: Group) -> list[tuple[str, ...]]:
+    return [run.block.layers for run in group]
+
 
 class Workers:
     """The workers of a cluster as an engine of `lib.sweep`."""
@@ -85,7 +105,7 @@ class Workers:
         self.client, self.place = client, place
         self.topic = f"epochs-{uuid4().hex}"
         self.asked: list[tuple[Plan, Sequence[Run]]] = []
-        self.orders: dict[Future, tuple[Job, Group, Order]] = {}
+        self.orders: dict[Future, tuple[Job, Sequence[Group], Order]] = {}
         self.sent: dict[str, Future] = {}
 
     def check(self) -> None:
@@ -147,8 +167,8 @@ class Workers:
         try:
             for job in jobs:
                 near = self._prepared(job)
-                for group in job.groups:
-                    self._submit(job, group, near)
+                for groups in job.parcels:
+                    self._submit(job, groups, near)
             while self.orders:
                 for future in self._ended():
                     yield from self._taken(future, told)
@@ -160,21 +180,18 @@ class Workers:
         """What an order gave; nothing where it has to be sent again."""
         from distributed import KilledWorker
 
-        job, group, order = self.orders.pop(future)
+        job, groups, order = self.orders.pop(future)
         try:
             found = self._result(future)
         except KilledWorker:
             told.finish(order.number, 0)
-            parts = _halved(job, group)
-            died = f"workers died with {len(group)} lanes; now {len(parts[0])}"
-            told.progress.say(f"{job.plan.name}: {died}")
-            for part in parts:
-                self._submit(job, part)
+            for part in _parted(job, groups, told.progress):
+                self._submit(job, [part])
             return ()
         if isinstance(found, Missing):
-            self._submit(job, group, self._inputs_of(job.plan))
+            self._submit(job, groups, self._inputs_of(job.plan))
             return ()
-        told.finish(order.number, sum(run.epochs for run in group))
+        told.finish(order.number, sum(run.epochs for group in groups for run in group))
         return found
 
     def _ended(self) -> Iterable["Future"]:
@@ -218,20 +235,20 @@ class Workers:
 
         Not by the worker's address: Dask leaves tasks where they are whose workers are all gone.
         """
-        order = self._order(job, job.groups[0])
+        order = self._order(job, job.groups[:1])
         key, needs = f"prepare-{order.number}", self._needs
         return self._call("prepare_here", order, key=key, priority=job.work, **needs)
 
-    def _submit(self, job: Job, group: Group, *near: "Future") -> None:
-        """Have a group trained.
+    def _submit(self, job: Job, groups: Sequence[Group], *near: "Future") -> None:
+        """Have groups trained, one after another by one worker.
 
         Args:
             near: what a worker needs or had better have for it.
         """
-        order, work = self._order(job, group), job.grouping.work(group)
+        order, work = self._order(job, groups), sum(map(job.grouping.work, groups))
         key, needs = f"train-{order.number}", self._needs
         future = self._call("train_here", order, near=near, key=key, priority=work, **needs)
-        self.orders[future] = job, group, order
+        self.orders[future] = job, groups, order
 
     def _call(
         self, name: str, *arguments: Any, near: Sequence["Future"] = (), **options: Any
@@ -239,9 +256,9 @@ class Workers:
         """Have a worker call a function of `lib.pool.worker`."""
         return self.client.submit(call, name, packed(*arguments), *near, pure=False, **options)
 
-    def _order(self, job: Job, group: Group) -> Order:
-        params = replace(job.plan.params, results=None, figures=None)
-        return Order(params, job.plan.source, tuple(group), self.made, uuid4().hex, self.topic)
+    def _order(self, job: Job, groups: Sequence[Group]) -> Order:
+        params, source = replace(job.plan.params, results=None, figures=None), job.plan.source
+        return Order(params, source, tuple(map(tuple, groups)), self.made, uuid4().hex, self.topic)
 
     @property
     def _needs(self) -> dict[str, Any]:
@@ -303,10 +320,17 @@ class _Told:
         self.epochs[number] = epochs
 
 
-def _halved(job: Job, group: Group) -> list[Group]:
+def _parted(job: Job, groups: Sequence[Group], progress: Progress) -> Sequence[Group]:
+    """Groups whose workers died each time in smaller parts. Raises InputError for one lane."""
+    if len(groups) > 1:
+        return groups
+    (group,) = groups
     if len(group) == 1:
         raise InputError(
             f"memory: {job.plan.name} with one lane ends its worker every time; allowed: a "
             "smaller image_size or batch_size, or workers with more memory"
         )
-    return job.grouping.halves(group)
+    parts = job.grouping.halves(group)
+    died = f"workers died with {len(group)} lanes; now {len(parts[0])}"
+    progress.say(f"{job.plan.name}: {died}")
+    return parts

@@ -69,7 +69,7 @@ def _code() -> str:
 
 @dataclass(frozen=True)
 class Order:
-    """A group, as it travels to a worker.
+    """Groups that a worker trains one after another, as they travel to it.
 
     Attributes:
         params: the profile; its folders of rows and figures are the client's and left out.
@@ -81,18 +81,18 @@ class Order:
 
     params: Params
     source: str
-    runs: tuple[Run, ...]
+    groups: tuple[tuple[Run, ...], ...]
     client: Made
     number: str
     topic: str
 
     @property
     def data_sha256(self) -> str:
-        return self.runs[0].settings["data_sha256"]
+        return self.groups[0][0].settings["data_sha256"]
 
     @property
     def weights_sha256(self) -> str:
-        return self.runs[0].settings["weights_sha256"]
+        return self.groups[0][0].settings["weights_sha256"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def prepare_here(order: Order) -> Token:
 
 
 def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome] | Missing:
-    """Train one group in this process, a Dask worker.
+    """Train the groups of an order in this process, a Dask worker.
 
     Args:
         near: the inputs, for a worker without a path to them.
@@ -181,14 +181,14 @@ def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome
     from distributed import get_worker
 
     worker = get_worker()
-    _HELD.groups += 1
+    _HELD.groups += len(order.groups)
     made().check(order.client)
     inputs = near if isinstance(near, Inputs) else None
     try:
         trainer = _HELD.trainer(order, inputs, Path(worker.local_directory) / "inputs")
     except _NotHere as error:
         return Missing(str(error))
-    return list(trainer.train([order.runs], _Events(worker, order)))
+    return list(trainer.train(order.groups, _Events(worker, order)))
 
 
 def is_spent(exact: bool) -> bool:
