@@ -13,6 +13,7 @@ from .train import classifier_weights, eval_batch
 # two cores. Fewer lanes than FEW_LANES share too little, unless one alone has WORTH_A_WORKER: half
 # a minute of one core, beside which building the model is little.
 GROUP_WORK, FEW_LANES, WORTH_A_WORKER = 1.2e14, 8, 1e12
+BUILDING = 4e9  # multiply-adds in the time that building one call of a model takes, a tenth second
 
 Group = Sequence[Run]
 
@@ -95,6 +96,10 @@ class Grouping:
         """Multiply-adds of a group, each lane counted above the group's trunk."""
         above = sum(call.macs for call in self.graph.calls[self.depth(group) :])
         return len(group) * group[0].epochs * self._images(group[0].split) * above
+
+    def cost(self, group: Group) -> float:
+        """Work, and what building the model takes, in multiply-adds: the order of who takes long."""
+        return self.work(group) + BUILDING * (len(self.graph.calls) - self.depth(group))
 
     def _in_order(self, group: Iterable[Run]) -> list[Run]:
         return sorted(group, key=lambda run: self.graph.span(run.block.layers)[1])

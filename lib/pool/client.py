@@ -73,9 +73,9 @@ class Job:
     groups: Sequence[Group]
 
     @cached_property
-    def work(self) -> float:
-        """Multiply-adds."""
-        return sum(map(self.grouping.work, self.groups))
+    def cost(self) -> float:
+        """Of all groups, in multiply-adds."""
+        return sum(map(self.grouping.cost, self.groups))
 
     @cached_property
     def parcels(self) -> list[list[Group]]:
@@ -237,7 +237,7 @@ class Workers:
         """
         order = self._order(job, job.groups[:1])
         key, needs = f"prepare-{order.number}", self._needs
-        return self._call("prepare_here", order, key=key, priority=job.work, **needs)
+        return self._call("prepare_here", order, key=key, priority=job.cost, **needs)
 
     def _submit(self, job: Job, groups: Sequence[Group], *near: "Future") -> None:
         """Have groups trained, one after another by one worker.
@@ -245,9 +245,9 @@ class Workers:
         Args:
             near: what a worker needs or had better have for it.
         """
-        order, work = self._order(job, groups), sum(map(job.grouping.work, groups))
+        order, cost = self._order(job, groups), sum(map(job.grouping.cost, groups))
         key, needs = f"train-{order.number}", self._needs
-        future = self._call("train_here", order, near=near, key=key, priority=work, **needs)
+        future = self._call("train_here", order, near=near, key=key, priority=cost, **needs)
         self.orders[future] = job, groups, order
 
     def _call(
