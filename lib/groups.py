@@ -98,7 +98,7 @@ class Grouping:
         return len(group) * group[0].epochs * self._images(group[0].split) * above
 
     def cost(self, group: Group) -> float:
-        """Work, and what building the model takes, in multiply-adds: the order of who takes long."""
+        """Work and what building the model takes, in multiply-adds: who takes longest."""
         return self.work(group) + BUILDING * (len(self.graph.calls) - self.depth(group))
 
     def _in_order(self, group: Iterable[Run]) -> list[Run]:
