@@ -165,7 +165,7 @@ class Workers:
         told = _Told(progress)
         self.client.subscribe_topic(self.topic, told.event)
         try:
-            for job in jobs:
+            for job in sorted(jobs, key=lambda job: -job.cost):
                 near = self._prepared(job)
                 for groups in job.parcels:
                     self._submit(job, groups, near)
