@@ -13,7 +13,7 @@ from .train import classifier_weights, eval_batch
 # two cores. Fewer lanes than FEW_LANES share too little, unless one alone has WORTH_A_WORKER: half
 # a minute of one core, beside which building the model is little.
 GROUP_WORK, FEW_LANES, WORTH_A_WORKER = 1.2e14, 8, 1e12
-BUILDING = 4e9  # multiply-adds in the time that building one call of a model takes, a tenth second
+BUILDING = 1e10  # multiply-adds in the time that a call of a model takes to be built and started
 
 Group = Sequence[Run]
 
