@@ -4,6 +4,7 @@ KERAS_BACKEND stays, which chooses what is tested, and TFDS_DATA_DIR, which says
 """
 
 import atexit
+import gc
 import os
 import re
 import shutil
@@ -28,3 +29,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: TensorFlow takes 
 import matplotlib  # noqa: E402
 
 matplotlib.rcdefaults()
+
+
+def pytest_collection_finish():
+    """Imported code stays: a collection of garbage, of which there are hundreds, skips it."""
+    gc.collect()
+    gc.freeze()

@@ -131,7 +131,7 @@ def measure_group(params: Params, share: float) -> Cost:
     )
 
 
-def measure_workers(counts: Sequence[int] = (1, 2), images: int = 200, epochs: int = 4):
+def measure_workers(counts: Sequence[int] = (1, 2), images: int = 100, epochs: int = 3):
     """Time one sweep by so many workers, each of one thread; yields one `Timed` each."""
     from ..ledger import read_results
     from ..provenance import versions
