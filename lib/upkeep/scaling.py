@@ -29,7 +29,7 @@ PHOTOS = 3670  # of the paper's data set
 COUNTS = (1, 10, 100, 1000)  # workers that are simulated
 MEMORY = 4.0  # GiB of each of them
 MOST_WORK = 4e12  # multiply-adds of an epoch that is measured, a minute or two by one thread
-SWEEP = "MobileNetV3Small MobileNetV2"  # networks of the sweep that one and two workers train
+SWEEP = "MobileNetV3Small"  # networks of the sweep that one and two workers train
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def measure_group(params: Params, share: float) -> Cost:
     )
 
 
-def measure_workers(counts: Sequence[int] = (1, 2), images: int = 100, epochs: int = 3):
+def measure_workers(counts: Sequence[int] = (1, 2), images: int = 100, epochs: int = 2):
     """Time one sweep by so many workers, each of one thread; yields one `Timed` each."""
     from ..ledger import read_results
     from ..provenance import versions
