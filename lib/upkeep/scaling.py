@@ -205,13 +205,15 @@ def simulate(costs: pd.DataFrame, counts: Sequence[int] = COUNTS) -> pd.DataFram
         One row a stage and number of workers: groups, makespan, the longest group, the work of all
         shared out without a rest (hours), and the idle share.
     """
-    from ..sweep import plans
+    from ..photos.dataset import load_data
+    from ..plan import Plan
 
     params = replace(
         load_params("paper", backbones=(*costs["backbone"].unique(),), n_images=PHOTOS, **DRAWN),
         memory_gib=MEMORY,
     )
-    found, all_plans = [], list(plans(params))
+    photos = load_data(replace(params, image_size=32))  # only counted
+    found, all_plans = [], [Plan(params, name, photos) for name in params.backbones]
     for count in counts:
         for stage in STAGES:
             items = [item for plan in all_plans for item in _items(plan, stage, count, costs)]
