@@ -292,13 +292,14 @@ def figures(params: Params) -> None:
     from .audit.figures import write_all
     from .controls import read_controls
     from .upkeep import pages
-    from .upkeep.speed import read_bench, save_bench
+    from .upkeep.speed import read_bench, read_scaling, save_bench, save_scaling
 
     results, controls = _results(params), read_controls(params)
     print(*write_all(results, controls, params.figures_dir), sep="\n")
     if params.profile == pages.PROFILE and params.results is None:
         bench = read_bench()
-        print(*save_bench(ROOT / "figures", bench), sep="\n")
+        drawn = save_bench(ROOT / "figures", bench)
+        print(*drawn, *save_scaling(ROOT / "figures", read_scaling()[1]), sep="\n")
         pages.refresh(ROOT, pages.sections(results, controls, bench))
 
 

@@ -134,11 +134,13 @@ def _both_ways(ax: Axes, x: pd.Series, df: pd.DataFrame, times: pd.Series | int,
 
 
 def save_bench(folder: str | Path, df: pd.DataFrame) -> list[Path]:
-    """Write figures/bench.png and .svg, scaling.png and .svg; their paths."""
-    _, simulated = read_scaling()
-    return save(bench_figure(df), folder, "bench") + save(
-        scaling_figure(simulated), folder, "scaling"
-    )
+    """Write figures/bench.png and .svg; their paths."""
+    return save(bench_figure(df), folder, "bench")
+
+
+def save_scaling(folder: str | Path, df: pd.DataFrame) -> list[Path]:
+    """Write figures/scaling.png and .svg; their paths."""
+    return save(scaling_figure(df), folder, "scaling")
 
 
 def scaling_words(measured: pd.DataFrame, simulated: pd.DataFrame) -> str:

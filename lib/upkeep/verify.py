@@ -25,7 +25,7 @@ from ..provenance import own_git
 from ..results import Results, planned
 from ..study.report import save_choice
 from . import pages
-from .speed import read_bench, save_bench
+from .speed import read_bench, save_bench, save_scaling
 
 UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
 _FOREIGN = " is made by nothing"
@@ -49,7 +49,9 @@ def verify(root: Path = ROOT) -> Iterator[str]:
         bench = read_bench(root / "results" / "bench.csv")
 
         def others(fresh: str) -> list[Path]:
-            return [*save_bench(fresh, bench), *save_choice(fresh, root)]
+            simulated = root / "results" / "scaling_simulated.csv"
+            scaled = save_scaling(fresh, read_bench(simulated)) if simulated.exists() else []
+            return [*save_bench(fresh, bench), *save_choice(fresh, root), *scaled]
 
         problems = _unlike(others, root / "figures")
         yield from _ours(problems, root, ours)
