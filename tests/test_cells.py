@@ -14,6 +14,7 @@ from lib.params import ROOT, InputError, from_notebook, load_params
 PARAMETERS = (
     "from pathlib import Path\nimport numpy as np\nprofile = 'quick'\nbackbones = ['VGG16']\n"
 )
+QUICK = load_params("quick").epochs
 CHECK = "from lib.params import from_notebook\nparams = from_notebook(globals())"
 SHOW = "import dataclasses, json\nprint(json.dumps(dataclasses.asdict(params)))"
 
@@ -56,9 +57,9 @@ def refusal(run, *sources):
 
 
 def test_a_name_added_to_the_cell_counts_when_it_runs_again(run):
-    assert parameters(run, PARAMETERS)["epochs"] == 12
+    assert parameters(run, PARAMETERS)["epochs"] == QUICK
     assert parameters(run, PARAMETERS + "epochs = 7")["epochs"] == 7
-    assert parameters(run, PARAMETERS)["epochs"] == 12  # and no longer once it is gone
+    assert parameters(run, PARAMETERS)["epochs"] == QUICK  # and no longer once it is gone
 
 
 def test_another_cell_that_names_a_profile_leaves_the_rest(run):
@@ -108,7 +109,7 @@ def test_a_cell_of_parameters_alone_counts_wherever_it_is(run):
     parameters(run, PARAMETERS)
     assert parameters(run, "epochs = 7\nseed: int = 5\n")["epochs"] == 7
     assert parameters(run, PARAMETERS)["epochs"] == 7  # as in Python: nothing has taken it back
-    assert parameters(run, "del epochs")["epochs"] == 12
+    assert parameters(run, "del epochs")["epochs"] == QUICK
 
 
 def test_values_that_are_no_literals_count_in_a_kernel(run):
@@ -183,10 +184,10 @@ def test_values_of_other_types_are_refused(name, value):
 
 def test_a_plain_dict_is_checked_whole_each_time():
     namespace = {"profile": "quick", "Path": Path, "np": np}
-    assert from_notebook(namespace).epochs == 12
+    assert from_notebook(namespace).epochs == QUICK
     namespace["params"] = from_notebook(namespace | {"epochs": 7})
     assert namespace["params"].epochs == 7
-    assert from_notebook(namespace).epochs == 12
+    assert from_notebook(namespace).epochs == QUICK
     for value in (0.1, None, np.float32(3), object()):
         with pytest.raises(InputError, match="lerning_rate"):
             from_notebook(namespace | {"lerning_rate": value})

@@ -151,7 +151,7 @@ def test_a_large_budget_makes_one_group_and_a_tiny_one_makes_one_a_lane(mobile):
 def test_more_lanes_than_a_model_takes_are_cut_evenly(mobile):
     graph, blocks = mobile
     many = sorted(blocks * 5, key=lambda b: graph.span(b)[0])  # 270
-    assert sizes(estimate(graph, 1e15).ends(many), len(many)) == [90, 90, 90]
+    assert sizes(estimate(graph, 1e15).ends(many), len(many)) == [135, 135]
     fewer = sizes(estimate(graph, 1e15).ends(many, most=40), len(many))
     assert len(fewer) == 7 and max(fewer) == 39
 
