@@ -197,13 +197,8 @@ unit-jax: env
 
 # Every cell of every notebook, with the parameters of `smoke`, as nbval runs them.
 notebooks: env
-	@rm -rf build/nbval && mkdir -p build/nbval build/tests
-	@$(PY) -m papermill --prepare-only --log-level ERROR notebooks/00_start.ipynb build/nbval/00_start.ipynb
-	@for n in $(TRAINING) $(filter-out 00_start,$(READING)); do \
-	  $(PY) -m papermill --prepare-only --log-level ERROR -p profile smoke -p results build/nbval/rows \
-	  -p backbones VGG16 notebooks/$$n.ipynb build/nbval/$$n.ipynb; done
-	@$(PY) -m papermill --prepare-only --log-level ERROR -p out build/nbval/photos \
-	  notebooks/09_your_photos.ipynb build/nbval/09_your_photos.ipynb
+	@rm -rf build/nbval && mkdir -p build/tests
+	@$(PY) tests/prepare.py
 	@$(ALONE) $(PY) -m pytest --nbval build/nbval -p no:cacheprovider
 
 # One run from parameters to figures, from nothing; then a look at what came out.
