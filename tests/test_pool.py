@@ -72,7 +72,11 @@ def test_fifty_kills_lose_no_row_and_double_none(cluster, whole, tmp_path, monke
     with pools.Killer(cluster, 50, longest=8, seed=1) as killer:
         sweeps = 0
         while killer.killed < 50:
-            found = sweep(tmp_path / f"rows_{sweeps}", cluster.address, monkeypatch)
+            try:
+                found = sweep(tmp_path / f"rows_{sweeps}", cluster.address, monkeypatch)
+            except InputError as error:  # four kills hit one lane: the same command goes on
+                assert "with one lane ends its worker every time" in str(error)
+                continue
             assert_the_same(found, whole)
             sweeps += 1
     assert sweeps >= 1
