@@ -12,7 +12,7 @@ def kept_interrupts() -> Iterator[None]:
     """Have a Ctrl-C come again that arrives where Python can only drop it.
 
     It drops what is raised in finalisers and in callbacks of the garbage collector. TensorFlow
-    imports JAX, which has such a callback, so that a third of all Ctrl-C would do nothing.
+    imports JAX, which has such a callback, so that some would do nothing.
     """
     before = sys.unraisablehook
 
