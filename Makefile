@@ -95,7 +95,7 @@ check: env ## check parameters, data and weights, and estimate the cost; trains 
 params: env ## every parameter of SET and of a profile: what it is, what is allowed, its default
 	@$(PY) -m lib params
 
-# All runs are trained first: one model then holds those of all notebooks, which is half the work.
+# All runs are trained first: one model then holds those of all notebooks, a third less work than one after the other.
 paper: env ## run the paper: every notebook, every figure and Table I
 	@$(POOLED) $(PY) -m lib train $(SETTINGS) backbones="$$BACKBONES" || exit; \
 	build="$$($(PY) -m lib settings $(SETTINGS) backbones="$$BACKBONES")" || exit; \
@@ -162,7 +162,7 @@ migrate: env ## give the rows of RESULTS that an earlier version wrote their new
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
 	@$(PY) -m lib bench $(SETTINGS) backbones="$$BACKBONES" --only="$$CASE"
 
-scaling: env ## measure one worker against two, and simulate 1,000 of the cost of groups
+scaling: env ## measure one worker against two, and simulate up to 1,000
 	@$(PY) -m lib.upkeep.scaling
 
 memory: env ## measure how much memory the largest groups of lanes take, against the estimate

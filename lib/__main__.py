@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import readable
+from .interrupt import CODE, STOPPED, kept_interrupts
 from .params import (
     ROOT,
     TEXTS,
@@ -26,7 +27,6 @@ from .quiet import import_quietly
 if TYPE_CHECKING:
     from .results import Results
 
-STOPPED = "stopped: finished runs are kept; the same command goes on from there"
 READING = ("settings", "params", "figures", "claim", "site")  # these start no Keras
 
 
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
-        return 130
+        return CODE
     except BrokenPipeError:  # such as of `make params | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -292,15 +292,15 @@ def figures(params: Params) -> None:
     from .audit.figures import write_all
     from .controls import read_controls
     from .upkeep import pages
-    from .upkeep.speed import read_bench, read_scaling, save_bench, save_scaling
+    from .upkeep.speed import read_bench, save_bench, save_scaling
 
     results, controls = _results(params), read_controls(params)
     print(*write_all(results, controls, params.figures_dir), sep="\n")
     if params.profile == pages.PROFILE and params.results is None:
         bench = read_bench()
-        drawn = save_bench(ROOT / "figures", bench)
-        print(*drawn, *save_scaling(ROOT / "figures", read_scaling()[1]), sep="\n")
-        pages.refresh(ROOT, pages.sections(results, controls, bench))
+        drawn = save_bench(ROOT / "figures", bench) + save_scaling(ROOT / "figures", ROOT)
+        print(*drawn, sep="\n")
+        pages.refresh(ROOT, pages.sections(results, controls, bench) | pages.scaling(ROOT))
 
 
 def claim(params: Params, name: str) -> None:
@@ -333,4 +333,6 @@ ON_PARAMS = (check, train, controls, claim, figures, layers, site)
 ON_PARAMS += (bench, memory, bundle, verify, migrate)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with kept_interrupts():
+        code = main(sys.argv[1:])
+    sys.exit(code)

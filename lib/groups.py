@@ -39,9 +39,7 @@ class Grouping:
         if self.params.engine != "fused":
             return [[run] for run in runs]
         orders = dict.fromkeys(run.order_seed for run in runs)
-        lane = max(1, self._lane_work(runs[0]))
-        few = int(np.clip(-(-WORTH_A_WORKER // lane), 1, FEW_LANES))
-        share = max(few, -(-len(runs) // workers))
+        share = max(self._few_lanes(runs), -(-len(runs) // workers))
         groups = [
             group
             for order in orders
@@ -65,6 +63,11 @@ class Grouping:
         """So many lanes that a group, whose rows come when it ends, is not lost after hours."""
         work = max(1, self._lane_work(run))
         return int(np.clip(GROUP_WORK // work, FEW_LANES, MOST_LANES))
+
+    def _few_lanes(self, runs: Sequence[Run]) -> int:
+        """So many lanes at least, that building their model is little beside training it."""
+        least = min(map(self._lane_work, runs), default=0)
+        return int(np.clip(np.ceil(WORTH_A_WORKER / max(1, least)), 1, FEW_LANES))
 
     def _lane_work(self, run: Run) -> float:
         """Multiply-adds of one lane that is tuned from the first layer on."""

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
 
+STOPPED = "stopped: finished runs are kept; the same command goes on from there"
+CODE = 130  # exit status of a command that Ctrl-C ended, as shells have it
+
 
 @contextmanager
 def kept_interrupts() -> Iterator[None]:

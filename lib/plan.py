@@ -152,19 +152,13 @@ class Plan:
             self.run(name, b, p.search_split, p.epochs, r) for r in range(repeats) for b in blocks
         ]
 
-    def final_runs(self, name: str) -> list[Run]:
+    def final_runs(self, method: str) -> list[Run]:
         """The final runs of a method: its best block of the search, seed by seed."""
-        p, block = self.params, self._best_block(name)
+        p = self.params
+        row = self.results().winner(method, self.name)
+        block = Block(row["block"], tuple(row["layers"].split(";")) if row["layers"] else ())
         epochs = p.final_epochs or p.epochs
-        return [self.run(name, block, p.final_split, epochs, r) for r in range(p.repeats)]
-
-    def _best_block(self, name: str) -> Block:
-        """The block that won a method's search; the only one needs no search."""
-        if not method(name).many:
-            (block,) = self.blocks(name)
-            return block
-        row = self.results().winner(name, self.name)
-        return Block(row["block"], tuple(row["layers"].split(";")) if row["layers"] else ())
+        return [self.run(method, block, p.final_split, epochs, r) for r in range(p.repeats)]
 
     def results(self) -> Results:
         """What has been run of this backbone, by this plan or another."""

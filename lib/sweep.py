@@ -140,7 +140,7 @@ def train_runs(
     process at a time trains a backbone for one folder of rows.
 
     Args:
-        runs: of a plan, asked for once its rows are this process' alone.
+        runs: of a plan; asked for again once its rows are this process' alone.
         engine: `InProcess` where none is given.
     """
     if all(_is_done(plan, runs(plan)) for plan in some):  # readers need not wait for one another

@@ -90,11 +90,20 @@ def test_the_menus_offer_what_has_rows_and_draw_in_the_same_places(results, monk
             shown.append(f"again {thing}")
 
     monkeypatch.setattr(explore, "display", lambda thing, display_id: Place(thing))
-    menus = explore.explorer(results, lambda backbone, method: (f"{backbone} {method}",))
+
+    def draw(backbone, method):
+        if method != "layer_wise":
+            raise InputError(f"no rows of {method}")
+        return f"{backbone} {method}", "more"
+
+    menus = explore.explorer(results, draw)
     assert list(menus.children[0].options) == ["VGG16", "MobileNet"]
     assert [name for _, name in menus.children[1].options][0] == "layer_wise"
     menus.children[0].value = "MobileNet"
-    assert shown == ["VGG16 layer_wise", "again MobileNet layer_wise"]
+    assert shown == ["VGG16 layer_wise", "more", "again MobileNet layer_wise", "again more"]
+    monkeypatch.setattr(explore, "Markdown", lambda text: f"words {text}")
+    menus.children[1].value = "block_wise"
+    assert shown[4:] == ["again words no rows of block_wise", "again words "]
     with pytest.raises(InputError, match="no rows of a search"):
         explore.explorer(results.with_rows(results.rows[:0]), lambda *_: ())
 

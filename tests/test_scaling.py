@@ -9,7 +9,7 @@ from lib.groups import FEW_LANES, Grouping
 from lib.params import ROOT, load_params
 from lib.sweep import plans
 from lib.upkeep.scaling import Item, makespan, simulate
-from lib.upkeep.speed import SCALING, scaling_words
+from lib.upkeep.speed import scaling_file, scaling_words
 
 
 def items(*seconds: float, start: float = 0, backbone: str = "VGG16") -> list[Item]:
@@ -61,7 +61,7 @@ def test_more_workers_take_no_longer_and_no_less_than_their_share(monkeypatch):
 
 
 def test_what_is_told_is_what_the_files_hold():
-    measured, simulated = (pd.read_csv(SCALING[name]) for name in ("workers", "simulated"))
+    measured, simulated = (pd.read_csv(scaling_file(w)) for w in ("workers", "simulated"))
     text = scaling_words(measured, simulated)
     one, two = measured["seconds"]
     assert f"{one / two:.2f} times faster" in text

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
@@ -162,12 +162,15 @@ def explorer(results: Results, draw: Callable[[str, str], Sequence[Any]]) -> Any
     many = [(label(name), name) for name in SEARCHES if name in found]
     if not many:
         raise InputError("results: no rows of a search; allowed: rows of notebooks 1 to 5")
-    options = results.backbones, many
-    menus = [Dropdown(options=values) for values in options]
+    menus = [Dropdown(options=options) for options in (results.backbones, many)]
     places = [display(thing, display_id=True) for thing in draw(*(m.value for m in menus))]
 
     def again(change: Any) -> None:
-        for place, thing in zip(places, draw(*(m.value for m in menus)), strict=True):
+        try:
+            things = draw(*(m.value for m in menus))
+        except InputError as error:  # such as no rows of this method: else only a log would say so
+            things = [Markdown(str(error)), *[Markdown("")] * (len(places) - 1)]
+        for place, thing in zip(places, things, strict=True):
             place.update(thing)
 
     for menu in menus:

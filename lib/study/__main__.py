@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..__main__ import read_values
+from ..interrupt import CODE, STOPPED, kept_interrupts
 from ..params import ROOT, InputError, resolve_path
 from ..quiet import import_quietly
 from .protocol import PROTOCOLS, Cell, Protocol
@@ -150,10 +151,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped: what is done is kept; the same command goes on", file=sys.stderr)
-        return 2
+        print(STOPPED, file=sys.stderr)
+        return CODE
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with kept_interrupts():
+        code = main(sys.argv[1:])
+    sys.exit(code)

@@ -171,9 +171,7 @@ def measure(case: Case) -> Result:
         differ=sum(other for _, other in differences),
         peak_gib=_peak_gib(),
         bound=round(sum(_macs(plan, r, task) for r in runs) / peak / fused[1], 4),
-        machine=machine(),
-        versions=versions(),
-        git_sha=git_sha(),
+        **made_with(),
     )
 
 
@@ -236,9 +234,7 @@ def measure_peak(params: Params) -> Peak:
         cut=memory.cut(blocks[largest]),
         estimated_gib=round(needed[largest] / 2**30, 2),
         peak_gib=_peak_gib(),
-        machine=machine(),
-        versions=versions(),
-        git_sha=git_sha(),
+        **made_with(),
     )
 
 
@@ -258,6 +254,11 @@ def conv_throughput(seconds: float = 2.0) -> float:
         keras.ops.convert_to_numpy(layer(images))
         best = max(best, 16 * 28 * 28 * 128 * 128 * 9 / (time.perf_counter() - before))
     return best
+
+
+def made_with() -> dict[str, str]:
+    """The columns of a measured row that say where it was made: machine, versions, git_sha."""
+    return {"machine": machine(), "versions": versions(), "git_sha": git_sha()}
 
 
 def machine() -> str:

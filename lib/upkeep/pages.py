@@ -17,7 +17,7 @@ from ..results import Results
 from ..study import report as choice
 from ..tune.settings import Settings
 from ..tune.strategies import STRATEGIES
-from .speed import read_bench, read_scaling, scaling_words, speed_table, speed_words
+from .speed import read_bench, scaling_file, scaling_words, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
 TABLED = ("results", "speed", "parameters", "photos", "choice", "cluster")
@@ -34,7 +34,14 @@ def contents(root: Path = ROOT) -> dict[str, str]:
     """What stands in each section that is made of rows, by its name."""
     params = load_params(PROFILE, results=str(root / "results" / PROFILE))
     bench = read_bench(root / "results" / "bench.csv")
-    return sections(Results.read(params), read_controls(params), bench) | choice.sections(root)
+    made = sections(Results.read(params), read_controls(params), bench)
+    return made | scaling(root) | choice.sections(root)
+
+
+def scaling(root: Path = ROOT) -> dict[str, str]:
+    """The section of docs/cluster.md that is made of what `make scaling` measured."""
+    measured, simulated = (read_bench(scaling_file(w, root)) for w in ("workers", "simulated"))
+    return {"scaling": scaling_words(measured, simulated)}
 
 
 def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[str, str]:
@@ -51,7 +58,6 @@ def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[
         "costs": costs({PROFILE + kind: source.rows for kind, source in sources.items()}),
         "bench": speed_table(bench),
         "bench-words": speed_words(bench),
-        "scaling": scaling_words(*read_scaling()),
         "parameters": parameters(Params),
         "settings": parameters(Settings),
         "strategies": strategies(),

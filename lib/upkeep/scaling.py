@@ -2,8 +2,8 @@
 
 ``python -m lib.upkeep.scaling`` (`make scaling`) measures, by one thread each, what groups of the
 paper's five networks cost at 224 px, and a sweep with one and with two workers. What 1,000 workers
-would take follows from these costs: the groups are cut as the pool cuts them and given, the
-costliest first, to whoever is free. Nothing but the costs is estimated.
+would take follows from these costs, scaled up to the paper's photos and epochs: the groups are cut
+as the pool cuts them and given, the costliest first, to whoever is free.
 """
 
 import heapq
@@ -16,20 +16,26 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..params import ROOT, Params, load_params
-from ..provenance import git_sha
-from .speed import SCALING
+from .pages import refresh, scaling
+from .speed import save_scaling, scaling_file
+
+if TYPE_CHECKING:
+    from ..plan import Plan, Run
 
 DRAWN = {"data": "procedural_flowers", "weights": "none"}  # costs depend on no photo and no weight
 PHOTOS = 3670  # of the paper's data set
 COUNTS = (1, 10, 100, 1000)  # workers that are simulated
-MEMORY = 4.0  # GiB of each of them
+STAGES = ("search", "ranked", "final")  # each begins when the one before has ended
+IMAGES = 100  # drawn photos on which groups and sweeps are measured
+MEMORY = 4.0  # GiB that a worker may take
 MOST_WORK = 4e12  # multiply-adds of an epoch that is measured, a minute or two by one thread
-SWEEP = "MobileNetV3Small"  # networks of the sweep that one and two workers train
+SWEEP = "MobileNetV3Small"  # the network that one and two workers train
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Timed:
 # ----------------------------------------------------------------------------------------- measured
 
 
-def measure_costs(backbones: Sequence[str], images: int = 100) -> Iterator[Cost]:
+def measure_costs(backbones: Sequence[str]) -> Iterator[Cost]:
     """Measure three groups of each network, the deepest, one in the middle and the shallowest."""
     from ..quiet import import_quietly
 
@@ -87,7 +93,7 @@ def measure_costs(backbones: Sequence[str], images: int = 100) -> Iterator[Cost]
     with spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1) as pool:
         for name in backbones:
             for share in (1.0, 0.5, 0.0):
-                params = load_params("paper", backbones=(name,), n_images=images, epochs=2, **DRAWN)
+                params = load_params("paper", backbones=(name,), n_images=IMAGES, epochs=2, **DRAWN)
                 yield pool.apply(measure_group, (replace(params, memory_gib=MEMORY), share))
 
 
@@ -97,10 +103,9 @@ def measure_group(params: Params, share: float) -> Cost:
     Args:
         share: where it stands among the groups by depth: 0 the shallowest, 1 the deepest.
     """
-    from ..provenance import versions
     from ..sweep import plans
     from ..trainer import Trainer
-    from .bench import machine
+    from .bench import made_with
 
     began = time.perf_counter()
     plan = next(plans(params))
@@ -125,22 +130,19 @@ def measure_group(params: Params, share: float) -> Cost:
         start_seconds=round(started - began, 2),
         set_up_seconds=round(whole - 2 * epoch, 2),
         epoch_seconds=round(epoch, 2),
-        machine=machine(),
-        versions=versions(),
-        git_sha=git_sha(),
+        **made_with(),
     )
 
 
-def measure_workers(counts: Sequence[int] = (1, 2), images: int = 100, epochs: int = 2):
-    """Time one sweep by so many workers, each of one thread; yields one `Timed` each."""
+def measure_workers() -> Iterator[Timed]:
+    """Time search and final runs of one network by one and by two workers of one thread each."""
     from ..ledger import read_results
-    from ..provenance import versions
-    from .bench import machine
+    from .bench import made_with
 
-    for count in counts:
+    for count in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            given = [f"results={folder}/rows", "image_size=224", f"n_images={images}"]
-            given += [f"epochs={epochs}", "thin=false", f"memory_gib={MEMORY}", "repeats=2"]
+            given = [f"results={folder}/rows", "image_size=224", f"n_images={IMAGES}"]
+            given += ["epochs=2", "thin=false", f"memory_gib={MEMORY}", "repeats=2"]
             command = [sys.executable, "-m", "lib", "pool", f"--workers={count}", "--"]
             command += [sys.executable, "-m", "lib", "train", "profile=smoke", *given]
             command += [f"backbones={SWEEP}"]
@@ -152,14 +154,12 @@ def measure_workers(counts: Sequence[int] = (1, 2), images: int = 100, epochs: i
                 workers=count,
                 backbones=SWEEP,
                 image_size=224,
-                images=images,
-                epochs=epochs,
-                runs=len(read_results(Path(folder, "rows"), SWEEP.split())),
+                images=IMAGES,
+                epochs=2,
+                runs=len(read_results(Path(folder, "rows"), [SWEEP])),
                 seconds=round(time.perf_counter() - began, 1),
                 cpu_seconds=round(sum(after[2:4]) - sum(before[2:4]), 1),
-                machine=machine(),
-                versions=versions(),
-                git_sha=git_sha(),
+                **made_with(),
             )
 
 
@@ -232,10 +232,7 @@ def simulate(costs: pd.DataFrame, counts: Sequence[int] = COUNTS) -> pd.DataFram
     return pd.DataFrame(found)
 
 
-STAGES = ("search", "ranked", "final")  # each begins when the one before has ended
-
-
-def _items(plan, stage: str, workers: int, costs: pd.DataFrame) -> Iterator[Item]:
+def _items(plan: "Plan", stage: str, workers: int, costs: pd.DataFrame) -> Iterator[Item]:
     """The groups of one network in a stage, as the pool cuts them for so many workers."""
     from ..groups import Grouping
 
@@ -257,7 +254,7 @@ def _speed(own: pd.DataFrame, depth: int) -> float:
     return nearest["macs"] / nearest["epoch_seconds"]
 
 
-def _runs(plan, stage: str):
+def _runs(plan: "Plan", stage: str) -> list["Run"]:
     """The runs of a stage.
 
     Nothing was trained, so no block has won: of each method, the middle one of its blocks stands
@@ -282,7 +279,7 @@ def _runs(plan, stage: str):
 
 
 def main() -> None:
-    """Measure and simulate; each file is written as soon as it is whole."""
+    """Measure, simulate and draw; each file is written as soon as it is whole."""
     from ..quiet import import_quietly
 
     costs = []
@@ -292,12 +289,15 @@ def main() -> None:
     _write(costs, "groups")
     _write([asdict(timed) for timed in measure_workers()], "workers")
     import_quietly()
-    _write(simulate(pd.read_csv(SCALING["groups"])).to_dict("records"), "simulated")
+    _write(simulate(pd.DataFrame(costs)).to_dict("records"), "simulated")
+    print(*save_scaling(ROOT / "figures"), sep="\n")
+    refresh(ROOT, scaling())
 
 
-def _write(rows: list[dict], name: str) -> None:
-    pd.DataFrame(rows).to_csv(SCALING[name], index=False, lineterminator="\n")
-    print(SCALING[name].relative_to(ROOT))
+def _write(rows: list[dict], what: str) -> None:
+    path = scaling_file(what)
+    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+    print(path)
 
 
 if __name__ == "__main__":

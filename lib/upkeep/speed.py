@@ -12,9 +12,6 @@ from ..report.tables import markdown
 
 FILE = ROOT / "results" / "bench.csv"
 PEAKS = ROOT / "results" / "memory.csv"
-SCALING = {  # what `lib.upkeep.scaling` writes
-    name: ROOT / "results" / f"scaling_{name}.csv" for name in ("groups", "workers", "simulated")
-}
 PLAIN, FUSED = colour("baseline_2"), colour("block_wise")
 
 
@@ -23,9 +20,12 @@ def read_bench(path: str | Path = FILE) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def read_scaling() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What was measured of one and two workers, and simulated of more."""
-    return read_bench(SCALING["workers"]), read_bench(SCALING["simulated"])
+def scaling_file(what: str, root: Path = ROOT) -> Path:
+    """Where `make scaling` keeps the cost of groups, of workers, or what it simulated.
+
+    what: groups, workers or simulated.
+    """
+    return root / "results" / f"scaling_{what}.csv"
 
 
 def speed_table(df: pd.DataFrame) -> str:
@@ -138,9 +138,10 @@ def save_bench(folder: str | Path, df: pd.DataFrame) -> list[Path]:
     return save(bench_figure(df), folder, "bench")
 
 
-def save_scaling(folder: str | Path, df: pd.DataFrame) -> list[Path]:
-    """Write figures/scaling.png and .svg; their paths."""
-    return save(scaling_figure(df), folder, "scaling")
+def save_scaling(folder: str | Path, root: Path = ROOT) -> list[Path]:
+    """Write scaling.png and .svg from a project's rows; their paths, none where it has no rows."""
+    path = scaling_file("simulated", root)
+    return save(scaling_figure(pd.read_csv(path)), folder, "scaling") if path.exists() else []
 
 
 def scaling_words(measured: pd.DataFrame, simulated: pd.DataFrame) -> str:

@@ -49,9 +49,8 @@ def verify(root: Path = ROOT) -> Iterator[str]:
         bench = read_bench(root / "results" / "bench.csv")
 
         def others(fresh: str) -> list[Path]:
-            simulated = root / "results" / "scaling_simulated.csv"
-            scaled = save_scaling(fresh, read_bench(simulated)) if simulated.exists() else []
-            return [*save_bench(fresh, bench), *save_choice(fresh, root), *scaled]
+            drawn = save_bench(fresh, bench) + save_scaling(fresh, root)
+            return [*drawn, *save_choice(fresh, root)]
 
         problems = _unlike(others, root / "figures")
         yield from _ours(problems, root, ours)
