@@ -257,13 +257,14 @@ def lanes_are_swapped(monkeypatch):
     monkeypatch.setattr(
         fusion.LaneClassifier,
         "__call__",
-        lambda self, w, x, step: call(self, w, ops.flip(x, 0), step),
+        lambda self, w, x, *rest: call(self, w, ops.flip(x, 0), *rest),
     )
 
 
 def statistics_stay(monkeypatch):
     def broken(model, weights, statistics, *rest):
-        return call(model, weights, statistics, *rest)[0], statistics
+        logits, _, inputs = call(model, weights, statistics, *rest)
+        return logits, statistics, inputs
 
     call = fusion.FusedModel.__call__
     monkeypatch.setattr(fusion.FusedModel, "__call__", broken)
@@ -287,13 +288,21 @@ def rate_of_another_lane(monkeypatch):
     )
 
 
+def kernel_of_another_lane(monkeypatch):
+    gradient = steps_module.narrow_gradient
+    monkeypatch.setattr(
+        steps_module, "narrow_gradient", lambda x, back: gradient(x, ops.roll(back, 1, axis=0))
+    )
+
+
 def nothing_broken(monkeypatch):
     pass
 
 
 MUTANTS = [
     *(tuned_weights_stay, lanes_share_moments, lanes_are_swapped, statistics_stay),
-    *(mask_of_another_step, another_seed, rate_of_another_lane, nothing_broken),
+    *(mask_of_another_step, another_seed, rate_of_another_lane, kernel_of_another_lane),
+    nothing_broken,
 ]
 
 
@@ -327,6 +336,19 @@ def test_an_engine_broken_on_purpose_is_noticed(network, mutant, monkeypatch):
     found = train_eagerly(network)
     largest = {name: worst(of) for name, of in found.items()}
     assert all(map(agree, found.values())) == (mutant is nothing_broken), largest
+
+
+def test_a_large_batch_trains_as_a_small_one_does(monkeypatch):
+    """The classifier's first kernel has its gradient inside Adam's pass or beside it."""
+    backbone = load_backbone("VGG16", image_size=SIZE, weights="embedded", thin=True)
+    task, blocks = make_task(dropout=0.5), layer_wise(backbone)[-3:]
+    inside = train_lanes(backbone, blocks, [0, 1, 2], task)
+    monkeypatch.setattr(steps_module, "NARROW", 0)
+    monkeypatch.setattr(steps_module, "narrow_gradient", None)
+    beside = train_lanes(backbone, blocks, [0, 1, 2], task)
+    for one, other in zip(inside, beside, strict=True):
+        assert one.val_accuracy == other.val_accuracy
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
 def test_a_lane_that_diverges_leaves_the_others_as_they_were(monkeypatch):

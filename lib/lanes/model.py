@@ -188,15 +188,21 @@ class LaneClassifier:
         weights = {seed: model.get_weights() for seed, model in self.models.items()}
         return [np.stack(arrays) for arrays in zip(*(weights[s] for s in self.seeds), strict=True)]
 
-    def __call__(self, weights: Sequence[Any], features: Any, step: Any) -> Any:
-        """Logits ``(lanes, batch, classes)``.
+    def __call__(
+        self, weights: Sequence[Any], features: Any, step: Any, added: Any = 0.0
+    ) -> tuple[Any, Any]:
+        """Logits, and what the first Dense reads.
 
         Args:
             weights: as `initial` returns them.
             features: ``(lanes, batch, ...)``.
             step: number of training steps done, or None outside training: no dropout.
+            added: to what the first Dense makes, ``(lanes, batch, units)``.
+
+        Returns:
+            ``(lanes, batch, classes)`` and ``(lanes, batch, inputs)``.
         """
-        x, i = features, 0
+        x, i, first = features, 0, None
         for layer in self.layers:
             if isinstance(layer, keras.layers.Flatten):
                 x = ops.reshape(x, (*x.shape[:2], int(np.prod(x.shape[2:]))))
@@ -204,10 +210,14 @@ class LaneClassifier:
                 if step is not None and layer.rate > 0:
                     x = x * self._mask(layer.name, x.shape[1:], step)
             else:
-                x = ops.matmul(x, weights[i]) + weights[i + 1][:, None, :]
+                if first is None:
+                    first, bias = x, added + weights[1][:, None, :]
+                else:
+                    bias = weights[i + 1][:, None, :]
+                x = ops.matmul(x, weights[i]) + bias
                 x = x if layer is self.layers[-1] else layer.activation(x)
                 i += 2
-        return x
+        return x, first
 
     def _mask(self, name: str, shape: tuple[int, ...], step: Any) -> Any:
         """The scaled dropout masks of one step: what each lane's own Keras layer would draw.
@@ -281,7 +291,14 @@ class FusedModel:
         heads = [ops.reshape(per_lane, (-1,) + (1,) * rank) for rank in ranks]
         return [ops.take(per_lane, by_element), *heads]
 
-    def __call__(self, weights: Sequence[Any], statistics: Any, features: Mapping, step: Any):
+    def __call__(
+        self,
+        weights: Sequence[Any],
+        statistics: Any,
+        features: Mapping,
+        step: Any,
+        added: Any = 0.0,
+    ) -> tuple[Any, Any, Any]:
         """Logits of every lane.
 
         Args:
@@ -291,9 +308,11 @@ class FusedModel:
                 size must be known when the model is traced.
             step: number of training steps done, or None outside training (no dropout, tuned
                 BatchNorms on their moving statistics).
+            added: to what the classifiers' first Dense makes, ``(lanes, batch, units)``.
 
         Returns:
-            Logits ``(lanes, batch, classes)``, and the new statistics.
+            Logits ``(lanes, batch, classes)``, the new statistics, and what the first Dense
+            reads, ``(lanes, batch, inputs)``.
         """
         walk = _Walk(self, self.tuned.split(weights[0]), self.statistics.split(statistics), step)
         values = {t: Value(x) for t, x in features.items()}
@@ -302,8 +321,8 @@ class FusedModel:
         end = values[self.graph.output]
         stacked = end.stack(tuple(range(len(self.lanes))))
         by_lane = ops.reshape(stacked, (len(self.lanes), -1, *stacked.shape[1:]))
-        logits = self.classifier(weights[1:], by_lane, step)
-        return logits, self.statistics.join(walk.statistics)
+        logits, inputs = self.classifier(weights[1:], by_lane, step, added)
+        return logits, self.statistics.join(walk.statistics), inputs
 
     def tuned_weights(self, weights: Sequence[Any], lane: int, layer: str) -> list[np.ndarray]:
         """The trainable arrays of one lane's own copy of `layer`, read from `weights`."""

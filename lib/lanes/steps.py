@@ -8,8 +8,12 @@ Both classes offer the same methods, so nothing above them knows the backend:
 - ``restart(seeds)``: the same lanes from the start with other seeds, without tracing again.
 
 Adam is written out because Keras' own makes about eleven passes over memory a step and knows one
-learning rate, not one a lane; compiled by XLA it is a single pass. The update is Keras' (Kingma &
-Ba, 2015, the formula before section 2.1, "epsilon hat").
+learning rate, not one a lane; compiled by XLA it is a loop for each of weights and moments. The
+update is Keras' (Kingma & Ba, 2015, the formula before section 2.1, "epsilon hat").
+
+The first kernel of the classifier holds nearly all of a lane's weights (3.6 million for
+MobileNetV3Small at 224 px) and a batch is small, so its gradient, a product of two narrow
+matrices, is made inside these loops, weight by weight, and never held.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +27,9 @@ from keras import ops
 from .model import FusedModel
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # the defaults of keras.optimizers.Adam
+
+WIDE = 1  # place of the classifiers' first kernel among `FusedModel.initial_weights`
+NARROW = 16  # images of a batch at most whose gradient of that kernel is made inside Adam's pass
 
 
 def make_steps(model: FusedModel, train, evaluation, batch_size: int, eval_batch_size: int):
@@ -96,18 +103,26 @@ class _Steps:
 
     def _scores(self, weights, statistics, batch, truth):
         """Probabilities and the loss side by side, ``(lanes, batch, classes + 1)``: one array."""
-        logits, _ = self.model(weights, statistics, batch, None)
+        logits, _, _ = self.model(weights, statistics, batch, None)
         return ops.concatenate([ops.softmax(logits), crossentropy(truth, logits)[..., None]], -1)
 
-    def _loss(self, weights, statistics, rows, step):
-        """Sum of the lanes' losses on one batch, the new statistics, and each lane's hits."""
+    def _loss(self, weights, statistics, rows, step, added):
+        """Sum of the lanes' losses on one batch, new statistics, each lane's hits, first inputs.
+
+        added: zeros, to what the classifiers' first kernel makes: their gradient and its inputs
+        are the two halves of the kernel's own gradient.
+        """
         batch = {t: ops.take(f, rows, axis=0) for t, f in self.features.items()}
         truth = ops.take(self.targets, rows, axis=0)
-        logits, statistics = self.model(weights, statistics, batch, step)
+        logits, statistics, inputs = self.model(weights, statistics, batch, step, added)
         losses = crossentropy(truth, logits)
         found = ops.argmax(logits, axis=-1) == ops.argmax(truth, axis=-1)
         hits = ops.sum(ops.cast(found, "float32"), axis=-1)
-        return ops.sum(ops.mean(losses, axis=-1)), statistics, hits
+        return ops.sum(ops.mean(losses, axis=-1)), statistics, hits, inputs
+
+    def _zeros(self, batch: int, units: int):
+        """What `_loss` adds: ``(lanes, batch, units)``."""
+        return ops.zeros((len(self.model.lanes), batch, units))
 
 
 class TensorFlowSteps(_Steps):
@@ -177,14 +192,22 @@ class TensorFlowSteps(_Steps):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             # The backbone's own weights are not watched, so no gradient of theirs is even traced.
             weights = [tf.convert_to_tensor(w) for w in self.variables]
-            tape.watch(weights)
-            loss, statistics, hits = self._loss(weights, self.statistics.value(), rows, self.done)
-        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+            added = self._zeros(rows.shape[0], weights[WIDE].shape[-1])
+            watched = [*weights[:WIDE], *weights[WIDE + 1 :], added]
+            tape.watch(watched)
+            loss, statistics, hits, inputs = self._loss(
+                weights, self.statistics.value(), rows, self.done, added
+            )
+        *gradients, back = tape.gradient(loss, watched, unconnected_gradients="zero")
         self.statistics.assign(statistics)
-        self._adam(gradients, rates, tf.cast(self.done.assign_add(1), "float32"))
+        narrow = rows.shape[0] <= NARROW  # XLA's own product of larger matrices is slower
+        wide = (inputs, back) if narrow else (kernel_gradient(inputs, back),)
+        self._adam(gradients, wide, rates, tf.cast(self.done.assign_add(1), "float32"))
         return hits
 
-    def _update(self, gradients, rates, step):
+    def _update(self, gradients, wide, rates, step):
+        kernel = narrow_gradient(*wide) if len(wide) == 2 else wide[0]
+        gradients = [*gradients[:WIDE], kernel, *gradients[WIDE:]]
         for w, m, v, g, r in zip(self.variables, *self.moments, gradients, rates, strict=True):
             for variable, value in zip((w, m, v), adam(w, m, v, g, r, step), strict=True):
                 variable.assign(value)
@@ -249,11 +272,17 @@ class JaxSteps(_Steps):
     def _step(self, carry, rows, rates):
         weights, m, v, statistics, done = carry
 
-        def loss(weights):
-            total, new_statistics, hits = self._loss(weights, statistics, rows, done)
-            return total, (new_statistics, hits)
+        def loss(learned, added):
+            everything = [*learned[:WIDE], weights[WIDE], *learned[WIDE:]]
+            total, *aside = self._loss(everything, statistics, rows, done, added)
+            return total, aside
 
-        gradients, (statistics, hits) = self.jax.grad(loss, has_aux=True)(weights)
+        learned = [*weights[:WIDE], *weights[WIDE + 1 :]]
+        added = self._zeros(len(rows), weights[WIDE].shape[-1])
+        differentiate = self.jax.grad(loss, argnums=(0, 1), has_aux=True)
+        (gradients, back), (statistics, hits, inputs) = differentiate(learned, added)
+        kernel = (kernel_gradient if len(rows) > NARROW else narrow_gradient)(inputs, back)
+        gradients = [*gradients[:WIDE], kernel, *gradients[WIDE:]]
         arrays = zip(weights, m, v, gradients, rates, strict=True)
         moved = [adam(*a, (done + 1).astype("float32")) for a in arrays]
         weights, m, v = (list(column) for column in zip(*moved, strict=True))
@@ -277,6 +306,22 @@ def crossentropy(truth, logits):
     if keras.backend.backend() == "tensorflow":
         return ops.categorical_crossentropy(truth, logits, from_logits=True)
     return ops.categorical_crossentropy(truth, ops.softmax(logits))
+
+
+def kernel_gradient(inputs, back):
+    """The gradient of a kernel ``(lanes, inputs, units)`` from both of its sides.
+
+    Args:
+        inputs: what the kernel reads, ``(lanes, batch, inputs)``.
+        back: the gradient of what it makes, ``(lanes, batch, units)``.
+    """
+    return ops.matmul(ops.swapaxes(inputs, -1, -2), back)
+
+
+def narrow_gradient(inputs, back):
+    """`kernel_gradient` for a few images, as sums that XLA makes part of the loop around it."""
+    products = [inputs[:, b, :, None] * back[:, b, None, :] for b in range(inputs.shape[1])]
+    return sum(products[1:], products[0])
 
 
 def adam(weight, m, v, gradient, rate, step):
