@@ -249,6 +249,14 @@ def tuned_and_no_photo(folder: Path) -> None:
     (folder / "empty").mkdir()
 
 
+def other_file(folder: Path) -> None:
+    (folder / "scheduler.json").write_text('{"epochs": 3}')
+
+
+def dead_cluster(folder: Path) -> None:
+    (folder / "scheduler.json").write_text('{"address": "tcp://127.0.0.1:9"}')
+
+
 def tuned_and_no_image(folder: Path) -> None:
     tuned(folder)
     (folder / "broken.jpg").write_text("this is no image")
@@ -433,19 +441,35 @@ OF_PHOTOS = [
     ("photo that is none", tuned_and_no_image, "predict model={}/model.keras dir={}/broken.jpg",
      "dir broken.jpg no image"),
 ]  # fmt: skip
-BAD = [*OF_CHECK, *OF_PHOTOS]
+TRAIN = "train profile=smoke backbones=VGG16"
+OF_POOL = [
+    ("WORKERS that is no number", nothing, "pool --workers=two -- true", "WORKERS two 0 99"),
+    ("WORKERS with SCHEDULER", nothing, "pool --workers=2 --scheduler=tcp://x:1 -- true",
+     "WORKERS 2 SCHEDULER tcp://x:1 one of the two"),
+    ("SCHEDULER where nothing answers", nothing, f"SCHEDULER=tcp://127.0.0.1:9 {TRAIN}",
+     "SCHEDULER tcp://127.0.0.1:9 tcp://<host>:<port>"),
+    ("SCHEDULER that is not there", nothing, f"SCHEDULER={{}}/scheduler.json {TRAIN}",
+     "SCHEDULER scheduler.json no scheduler file"),
+    ("SCHEDULER that is no scheduler file", other_file, f"SCHEDULER={{}}/scheduler.json {TRAIN}",
+     "SCHEDULER scheduler.json no scheduler file"),
+    ("SCHEDULER of a dead cluster", dead_cluster, f"SCHEDULER={{}}/scheduler.json {TRAIN}",
+     "SCHEDULER nothing answers tcp://127.0.0.1:9"),
+]  # fmt: skip
+BAD = [*OF_CHECK, *OF_PHOTOS, *OF_POOL]
 NO_CONNECTION = {"https_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # where nobody listens
 
 
 def command_of(settings: str, folder: Path) -> list[str]:
     """The words of a bad input: a command and its settings, with results inside the folder."""
-    command, *words = settings.replace("{}", str(folder)).split()
-    if command == "predict":
+    command, *words = settings.split()
+    if command in ("predict", "pool"):
         return [command, *words]
     if command == "photos":
         return [command, *words, f"out={folder / 'out'}"]
     if "results=" not in settings:
         words.append(f"results={folder / 'rows'}")
+    if command == "train":
+        return [command, *words]
     return ["check", command, *words]
 
 
@@ -458,9 +482,14 @@ def refusal(prepare: Callable[[Path], None], settings: str, folder: Path) -> tup
     plan = {folder / "out", folder / "out" / "plan.json"}
     before = {*folder.rglob("*")} | plan
     environment = {"BLOCKWISE_CACHE": str(folder.parent / f"{folder.name}-cache")}
+    settings = settings.replace("{}", str(folder))
+    if settings.startswith("SCHEDULER="):
+        scheduler, settings = settings.split(maxsplit=1)
+        environment["SCHEDULER"] = scheduler.removeprefix("SCHEDULER=")
     error = io.StringIO()
     with (
         patch.dict(os.environ, environment | NO_CONNECTION),
+        patch("lib.pool.client.PATIENCE", 1),
         redirect_stderr(error),
         redirect_stdout(io.StringIO()),
     ):
@@ -486,6 +515,6 @@ if __name__ == "__main__":
     os.environ["KERAS_HOME"] = tempfile.mkdtemp()  # no weights are there already
     page = ROOT / "docs" / "bad-input.md"
     text = page.read_text(encoding="utf-8")
-    for section, some in {"bad": OF_CHECK, "photos": OF_PHOTOS}.items():
+    for section, some in {"bad": OF_CHECK, "photos": OF_PHOTOS, "pool": OF_POOL}.items():
         text = replaced(text, section, table(some))
     page.write_text(text, encoding="utf-8")
