@@ -300,7 +300,10 @@ def figures(params: Params) -> None:
         bench = read_bench()
         drawn = save_bench(ROOT / "figures", bench) + save_scaling(ROOT / "figures", ROOT)
         print(*drawn, sep="\n")
-        pages.refresh(ROOT, pages.sections(results, controls, bench) | pages.scaling(ROOT))
+        pages.refresh(
+            ROOT,
+            pages.sections(results, controls, bench, pages.paper_size()) | pages.scaling(ROOT),
+        )
 
 
 def claim(params: Params, name: str) -> None:

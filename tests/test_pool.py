@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,10 @@ def test_workers_give_the_rows_of_one_process_and_survive_kills(
             assert_the_same(sweep(next(places), cluster.address, monkeypatch), whole)
 
 
+# Four kills have hit one lane; or, on a busy machine, workers are killed faster than they start.
+BAD_LUCK = "with one lane ends its worker every time", r"has (had )?no worker (for|after) 60 s"
+
+
 @pytest.mark.long
 def test_fifty_kills_lose_no_row_and_double_none(cluster, whole, tmp_path, monkeypatch, capsys):
     with pools.Killer(cluster, 50, longest=8, seed=1) as killer:
@@ -74,8 +79,8 @@ def test_fifty_kills_lose_no_row_and_double_none(cluster, whole, tmp_path, monke
         while killer.killed < 50:
             try:
                 found = sweep(tmp_path / f"rows_{sweeps}", cluster.address, monkeypatch)
-            except InputError as error:  # four kills hit one lane: the same command goes on
-                assert "with one lane ends its worker every time" in str(error)
+            except InputError as error:  # the same command goes on
+                assert re.search("|".join(BAD_LUCK), str(error)), error
                 refused += 1
                 continue
             assert_the_same(found, whole)

@@ -113,6 +113,8 @@ def _column(
 
 
 def _bold(gain: tuple) -> str:
+    if gain.low != gain.low:  # one run of each: how much they scatter is not known
+        return f"{gain.gain:+.3f}"
     text = f"{gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     return f"**{text}**" if gain.low > 0 or gain.high < 0 else text
 

@@ -1,7 +1,7 @@
 """The tables in the README and in docs/, written from committed rows and never by hand."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,17 +10,25 @@ import pandas as pd
 from ..audit.tables import gain_table, remarks, verdict_table
 from ..controls import Controls, read_controls
 from ..methods import ABBREVIATIONS, TABLE1
-from ..params import ROOT, Params, described, load_params
+from ..params import BACKBONE_NAMES, ROOT, Params, described, load_params
 from ..report.paper import accuracies, compare, statistics
 from ..report.tables import markdown
-from ..results import Results
+from ..results import NOTHING, Results
 from ..study import report as choice
 from ..tune.settings import Settings
 from ..tune.strategies import STRATEGIES
 from .speed import read_bench, scaling_file, scaling_words, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
-TABLED = ("results", "speed", "parameters", "photos", "choice", "cluster")
+TABLED = ("results", "paper-size", "speed", "parameters", "photos", "choice", "cluster")
+PAPER_SIZE = ("paper_small", "paper_short")  # profiles of the paper's own photo size
+NOT_RUN = "not run: no weights here"
+SETTING = (
+    "Accuracy on the last 30 % of tf_flowers (1,101 photos) after training on the first 70 %."
+    " Paper: 224 px, 50 epochs, one run, inputs in [0, 1]. Ours: mean ± sd of 4 repeats, with their"
+    " number where some are missing; inputs in [0, 1], or as each network was pre-trained with"
+    " (native)."
+)
 PAGES = ("README.md", *(f"docs/{name}.md" for name in TABLED))
 
 
@@ -34,7 +42,7 @@ def contents(root: Path = ROOT) -> dict[str, str]:
     """What stands in each section that is made of rows, by its name."""
     params = load_params(PROFILE, results=str(root / "results" / PROFILE))
     bench = read_bench(root / "results" / "bench.csv")
-    made = sections(Results.read(params), read_controls(params), bench)
+    made = sections(Results.read(params), read_controls(params), bench, paper_size(root))
     return made | scaling(root) | choice.sections(root)
 
 
@@ -44,13 +52,35 @@ def scaling(root: Path = ROOT) -> dict[str, str]:
     return {"scaling": scaling_words(measured, simulated)}
 
 
-def sections(results: Results, controls: Controls, bench: pd.DataFrame) -> dict[str, str]:
-    """What `contents` gives, from results of `PROFILE` that are read already."""
+def paper_size(root: Path = ROOT) -> list[Results]:
+    """The results of each profile of the paper's own photo size that has any."""
+    folders = (root / "results" / name for name in PAPER_SIZE)
+    profiles = (load_params(f.name, results=str(f)) for f in folders if f.is_dir())
+    return [Results.read(params) for params in profiles]
+
+
+def together(own: Sequence[Results]) -> Results:
+    """Results of several profiles, each of networks of its own, as one."""
+    return own[0].with_rows(pd.concat([source.rows for source in own])) if own else NOTHING
+
+
+def sections(
+    results: Results, controls: Controls, bench: pd.DataFrame, own: Sequence[Results]
+) -> dict[str, str]:
+    """What `contents` gives, from results of `PROFILE` that are read already.
+
+    own: as `paper_size` gives them.
+    """
+    joined = together(own)
     native, batch_norms = controls["native"], controls["batch_norms"]
     sources = {"": results, "_native": native}
     sources |= {f"_{name}": controls[name] for name in ("native_longer", "larger")}
     return {
-        "rows": comparison(results, native),
+        "rows": comparison([joined, results, native]),
+        "sizes": sizes(own),
+        "own-rows": comparison([joined], joined.backbones),
+        "own-gains": gain_table(own, NOTHING),
+        "own-verdicts": verdict_table(joined),
         "verdicts": verdict_table(results, native),
         "gains": gain_table([results, native], batch_norms),
         "reruns": gain_table(controls.reruns, batch_norms),
@@ -104,53 +134,75 @@ def strategies() -> str:
     return markdown(["strategy", "what it does"], lines, "").replace("---:", "---").lstrip()
 
 
-def comparison(results: Results, native: Results) -> str:
-    """Table I, the paper's beside ours with both input scalings, as a Markdown table.
+def comparison(sources: Sequence[Results], names: Sequence[str] = BACKBONE_NAMES) -> str:
+    """Table I, the paper's beside ours of each setting, as a Markdown table.
 
-    Mean and Variance run over the backbones for which there are rows with both.
+    names: backbones of the paper.
+
+    Mean and Variance run over the backbones for which every setting has all rows; a setting that
+    lacks some of those that others have is left out of both.
     """
-    printed, ours = accuracies(), {"ours": compare(results), "ours, native inputs": compare(native)}
-    cells = {what: table.set_index(["backbone", "method"]) for what, table in ours.items()}
+    printed, cells = accuracies(), [compare(s).set_index(["backbone", "method"]) for s in sources]
     lines = []
-    for name in printed.index:
-        lines.append(
-            [_network(name, results.rows), "paper", *map("{:.4f}".format, printed.loc[name])]
-        )
-        wanted = cells if name in load_params(PROFILE).backbones else ["ours"]  # one line says it
-        lines += [["", what, *_cells(cells[what], name)] for what in wanted]
-    whole = [name for name in printed.index if all(c["n"][name].all() for c in cells.values())]
-    means = {"paper": printed, **{what: c["mean"].unstack() for what, c in cells.items()}}
-    for statistic, digits in (("Mean", 4), ("Variance", 6)) if len(whole) > 1 else ():
-        for what, table in means.items():
-            values = statistics(table.loc[whole, list(TABLE1)]).loc[statistic]
-            title = f"{statistic} of these {len(whole)}" if what == "paper" else ""
+    for name in names:
+        mine = [(s.only(name), c) for s, c in zip(sources, cells, strict=True)]
+        title = name if any(len(s) for s, _ in mine) else f"{name} ({NOT_RUN})"
+        lines.append([title, "paper", *map("{:.4f}".format, printed.loc[name])])
+        lines += [["", _label(s), *_cells(c, name)] for s, c in mine if len(s.final)]
+    most = max((_whole(c) for c in cells), key=len, default=[])
+    full = [pair for pair in zip(sources, cells, strict=True) if _whole(pair[1]) == most]
+    means = [("paper", printed), *((_label(s), c["mean"].unstack()) for s, c in full)]
+    for statistic, digits in (("Mean", 4), ("Variance", 6)) if len(most) > 1 else ():
+        for what, table in means:
+            values = statistics(table.loc[most, list(TABLE1)]).loc[statistic]
+            title = f"{statistic} of these {len(most)}" if what == "paper" else ""
             lines.append([title, what, *(f"{value:.{digits}f}" for value in values)])
-    return markdown(["", "", *ABBREVIATIONS.values()], lines, _setting(results.final))
+    return markdown(["", "", *ABBREVIATIONS.values()], lines, SETTING)
 
 
-def _network(name: str, rows: pd.DataFrame) -> str:
-    alphas = set(rows[rows["backbone"] == name]["alpha"]) - {"1.0"}
-    return f"{name} (ours: alpha {alphas.pop()})" if alphas else name
+def _whole(cells: pd.DataFrame) -> list[str]:
+    """The backbones for which no method's final runs are missing."""
+    return [name for name in accuracies().index if cells["n"][name].all()]
 
 
-def _cells(table: pd.DataFrame, name: str) -> list[str]:
-    """Ours for one backbone: mean ± sd over repeats."""
-    reason = "not run" if name in load_params(PROFILE).backbones else "not run: no weights here"
-    return [
-        text.rpartition(" (")[0] if table["n"][name, method] else reason
-        for method, text in table["ours"][name][list(TABLE1)].items()
-    ]
+def _label(results: Results) -> str:
+    """The setting of final runs, such as "ours: [0, 1], 64 px, 3 epochs, alpha 0.25"."""
+    rows = results.final
+    sizes, epochs = (" to ".join(map(str, sorted(set(rows[c])))) for c in ("image_size", "epochs"))
+    width = set(rows["alpha"]) - {"1.0"} if rows["backbone"].nunique() == 1 else ()
+    parts = [results.inputs, f"{sizes} px", f"{epochs} epochs", *(f"alpha {w}" for w in width)]
+    return f"ours: {', '.join(parts)}"
 
 
-def _setting(rows: pd.DataFrame) -> str:
-    first = rows.iloc[0]
-    (repeats,) = set(rows.groupby(["backbone", "method"]).size())
-    return (
-        f"Accuracy on the last 30 % of tf_flowers ({first['eval_images']} photos) after training"
-        f" on the first 70 %. Paper: 224 px, 50 epochs, one run, inputs in [0, 1]. Ours: mean ± sd"
-        f" of {repeats} repeats, {first['image_size']} px, {first['epochs']} epochs, with inputs in"
-        f" [0, 1] and as each network was pre-trained with (native)."
-    )
+def _cells(table: pd.DataFrame, name: str) -> Iterator[str]:
+    """Ours for one backbone: mean ± sd over repeats, and their number where some are missing."""
+    for method in TABLE1:
+        text, n = table.loc[(name, method), ["ours", "n"]]
+        yield text.rpartition(" (")[0] if n == Params.repeats else text if n else "–"
+
+
+def sizes(results: Sequence[Results]) -> str:
+    """What there is at the paper's own photo size, and how far each setting is the paper's."""
+    header = ["network", "differs from the paper in", "search runs", "final runs", "training"]
+    lines = []
+    for source in results:
+        for name in source.backbones:
+            rows = source.only(name)
+            once = rows.rows.drop_duplicates("key")
+            wanted = len(TABLE1) * Params.repeats
+            final = rows.final[rows.final["method"].isin(TABLE1)]
+            number = f"{len(rows.search.drop_duplicates('key'))}", f"{len(final)} of {wanted}"
+            hours = f"{once['seconds'].sum() / 3600:.1f} h"
+            lines.append([name, _differences(rows.rows), *number, hours])
+    return markdown(header, lines, "").replace("---:", "---").lstrip()
+
+
+def _differences(rows: pd.DataFrame) -> str:
+    """In what a setting is not the paper's, in words."""
+    (alpha,), (epochs,) = set(rows["alpha"]), set(rows["epochs"])
+    found = [f"alpha {alpha}: a part of the channels"] if alpha != "1.0" else []
+    found += [f"{epochs} epochs instead of 50"] if epochs != 50 else []
+    return "; ".join(found) or "nothing"
 
 
 def costs(sources: dict[str, pd.DataFrame]) -> str:
