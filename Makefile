@@ -10,8 +10,6 @@ RESULTS ?=
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=
-# of `make controls`: some of seeds batch_norms blocks epochs larger sizes longer; empty: all
-CONTROL ?=
 # of `make claim`: a name of verdicts.csv, such as random_beats_baseline_1; others: make claim
 CLAIM ?=
 # worker processes on this machine; empty: as many as cores, one for each 4 GiB at most; 0: none
@@ -34,7 +32,7 @@ PYTHON ?= python3
 PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
-OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CONTROL CLAIM WORKERS SCHEDULER NODE_PYTHON DIR BACKBONE OUT MODEL
+OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CLAIM WORKERS SCHEDULER NODE_PYTHON DIR BACKBONE OUT MODEL
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
 TRAINING := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
@@ -62,7 +60,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env lock check params paper bundle photos predict controls claim figures layers site verify migrate torture bench scaling memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env lock check params paper bundle photos predict seeds claim figures layers site verify migrate torture bench scaling memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -135,8 +133,8 @@ photos: env ## your photos: which layers to tune, and the tuned network: make ph
 predict: env ## the classes of photos by a tuned network, as a CSV: make predict MODEL=... DIR=...
 	@$(PY) -m lib predict model="$$MODEL" dir="$$DIR" out="$$OUT"
 
-controls: env ## train the runs that the doubts need beyond the paper's, such as more seeds
-	@$(POOLED) $(PY) -m lib controls $(SETTINGS) backbones="$$BACKBONES" --only="$$CONTROL"
+seeds: env ## repeat the layer-wise search with other seeds, to see how much of its scatter is chance
+	@$(POOLED) $(PY) -m lib seeds $(SETTINGS) backbones="$$BACKBONES"
 
 claim: env ## doubt one claim of the paper: its words, our verdict, every comparison; trains nothing
 	@$(PY) -m lib claim $(SETTINGS) --only="$$CLAIM"

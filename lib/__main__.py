@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=commands)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="profile=quick epochs=3")
     parser.add_argument("--set", default="", help="more of them in one text, quoted as in a shell")
-    parser.add_argument("--only", default="", help="cases of bench, controls, a claim")
+    parser.add_argument("--only", default="", help="cases of bench, a claim")
     parser.add_argument("--python", default="", help="of the machine that a bundle is for: 3.12")
     # As UTF-8, whatever the locale: what is no text then, is refused as no YAML.
     decoded = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in arguments]
@@ -54,8 +54,7 @@ def main(arguments: list[str]) -> int:
         if options.command in OWN_PHOTOS:
             return command(words)
         given = read_settings(words)
-        more = {bench: [options.only.split()], controls: [options.only.split()]}
-        more |= {bundle: [options.python], claim: [options.only]}
+        more = {bench: [options.only.split()], bundle: [options.python], claim: [options.only]}
         command(load_params(**given) if command in ON_PARAMS else given, *more.get(command, []))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -198,11 +197,11 @@ def memory(params: Params) -> None:
     bench_memory(params)
 
 
-def controls(params: Params, names: list[str]) -> None:
-    """Train the runs that the doubts need beyond the paper's: these controls, or all."""
-    from .controls import train_controls
+def seeds(params: Params) -> None:
+    """Repeat the layer-wise search with other seeds: how much of its scatter is chance."""
+    from .sweep import SEEDS, search
 
-    train_controls(params, names)
+    search(params, "layer_wise", repeats=SEEDS)
 
 
 def verify(params: Params) -> None:
@@ -290,19 +289,19 @@ OWN_PHOTOS = {"photos": photos, "predict": predict}  # their settings are no pro
 def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
     from .audit.figures import write_all
-    from .controls import read_controls
+    from .results import Results
     from .upkeep import pages
     from .upkeep.speed import read_bench, save_bench, save_scaling
 
-    results, controls = _results(params), read_controls(params)
-    print(*write_all(results, controls, params.figures_dir), sep="\n")
+    results, native = _results(params), Results.read_native(params)
+    print(*write_all(results, native, params.figures_dir), sep="\n")
     if params.profile == pages.PROFILE and params.results is None:
         bench = read_bench()
         drawn = save_bench(ROOT / "figures", bench) + save_scaling(ROOT / "figures", ROOT)
         print(*drawn, sep="\n")
         pages.refresh(
             ROOT,
-            pages.sections(results, controls, bench, pages.paper_size()) | pages.scaling(ROOT),
+            pages.sections(results, native, bench, pages.paper_size()) | pages.scaling(ROOT),
         )
 
 
@@ -332,7 +331,7 @@ def _results(params: Params) -> "Results":
     return results
 
 
-ON_PARAMS = (check, train, controls, claim, figures, layers, site)
+ON_PARAMS = (check, train, seeds, claim, figures, layers, site)
 ON_PARAMS += (bench, memory, bundle, verify, migrate)
 
 if __name__ == "__main__":

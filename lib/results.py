@@ -53,6 +53,14 @@ class Results:
         """The rows of a profile's folder that are its own plan's, see `planned`."""
         return cls.of(planned(read_results(params.results_dir), params), params)
 
+    @classmethod
+    def read_native(cls, params: Params) -> "Results":
+        """The same runs with the backbones' own input scaling; none where they were not run.
+
+        Their rows are in the folder beside the profile's whose name ends in _native.
+        """
+        return cls.of(read_results(f"{params.results_dir}_native"), params)
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -25,6 +25,8 @@ from .pool.client import connected
 from .provenance import git_sha
 from .trainer import Outcome, Progress, Trainer
 
+SEEDS = 3  # of a search that is repeated to see how much of its scatter is chance
+
 
 class Engine(Protocol):
     """What trains runs: this process, or the workers of `lib.pool`."""

@@ -218,20 +218,6 @@ def test_the_papers_way_of_scoring_is_given_beside_ours(df, results):
     assert set(claims.verdicts(results)["scored as in the paper"]) <= set(claims.STATUSES)
 
 
-def test_the_rank_correlation_of_a_search_with_itself_is_one():
-    """The same photos on both sides are drawn as the same."""
-    rng = np.random.default_rng(0)
-    search = [
-        _blocks(rng, 1, p, seeds=(0,)).iloc[1:].assign(block=f"b{p}")
-        for p in (0.58, 0.6, 0.62, 0.64)
-    ]
-    short = pd.concat(search)
-    long = Results(short.assign(split="train[:70%]"), search_split="train[:70%]")
-    (one,) = doubts.rank_correlation(Results(short), long).to_dict("records")
-    assert one["rho"] == one["low"] == one["high"] == pytest.approx(1)
-    assert one["place"] == 1 and one["lost"] == 0
-
-
 def test_two_settings_are_compared_cell_by_cell(df, results):
     better = df.assign(hits=pack_hits(np.ones(300, bool)))
     table = doubts.setting_gains(results, Results(better))
@@ -282,38 +268,6 @@ def test_variances_leave_each_backbone_out_in_turn(results):
     table = doubts.variances(results)
     assert table.index.tolist()[0] == "all" and len(table) == 4
     assert len(doubts.variances(Results(make_rows(["VGG16"])))) == 0
-
-
-def _repeated(counts):
-    """A repeated block-wise search; counts: images got right ``(blocks, seeds, epochs)``."""
-    rows = [
-        row(block=f"b{i}", repeat=r, seed=r, curve=";".join(map(str, curve)), epochs=len(curve))
-        for i, seeds in enumerate(counts)
-        for r, curve in enumerate(seeds)
-    ]
-    return Results(pd.DataFrame(rows))
-
-
-def test_early_epochs_rank_as_the_last_does_when_nothing_crosses():
-    table = doubts.stop_early(_repeated([[[i, 2 * i, 3 * i]] * 2 for i in (10, 20, 30, 40)]))
-    assert table["epoch"].tolist() == [1, 2, 3]
-    np.testing.assert_allclose(table[["again", "end"]], 1)
-    np.testing.assert_allclose(table["accuracy"], np.array([25, 50, 75]) / 300)
-    np.testing.assert_allclose(table["chance"], 0, atol=1e-12)
-
-
-def test_ranks_are_compared_between_seeds_and_never_within_one():
-    """Two seeds that rank the blocks the other way round, each the same way in both epochs."""
-    up, down = [10, 20, 30], [30, 20, 10]
-    table = doubts.stop_early(
-        _repeated([[[a] * 2, [b] * 2] for a, b in zip(up, down, strict=True)])
-    )
-    np.testing.assert_allclose(table[["again", "end"]], -1)
-    np.testing.assert_allclose(table["between"], 0)
-
-
-def test_a_search_with_one_seed_says_nothing_about_stopping(results):
-    assert doubts.stop_early(results).empty
 
 
 def test_the_last_epoch_is_compared_with_the_best(df, results):

@@ -86,7 +86,7 @@ def test_claims_compare_the_methods_that_they_name(rows):
 READING = """
 import sys
 from lib.__main__ import main
-from lib import controls, ledger, methods, results
+from lib import ledger, methods, results
 from lib.audit import claims, doubts, figures, intervals, scores, tables
 from lib.report import captions, explore, figures, layers, paper, schemes, style, tables
 from lib.tune import settings

@@ -8,6 +8,10 @@ import pytest
 
 import lib.groups
 import lib.trainer
+from lib import sweep
+from lib.__main__ import main
+from lib.audit import doubts
+from lib.audit.claims import layers_against_seeds
 from lib.groups import FEW_LANES, Grouping
 from lib.lanes.memory import MOST_LANES
 from lib.lanes.trunk import Trunk
@@ -233,6 +237,17 @@ def test_an_earlier_versions_rows_say_how_to_keep_them(params):
         search(params, "baseline_1")
     migrate(params.results_dir)
     assert search(params, "baseline_1")["key"].tolist() == [row["key"]]
+
+
+def test_a_search_is_repeated_with_other_seeds(tmp_path, monkeypatch):
+    # One order for all seeds: then they are lanes of one model.
+    settings = ["backbones=VGG16", "repeat_order=shared", f"results={tmp_path / 'rows'}"]
+    monkeypatch.setattr(sweep, "SEEDS", 2)
+    assert main(["seeds", "profile=smoke", *settings]) == 0
+    results = Results(read_results(tmp_path / "rows"))
+    (table,) = doubts.seeds(results).values()
+    assert table.shape == (13, 2) and set(results.rows["method"]) == {"layer_wise"}
+    assert len(list(layers_against_seeds(results))) == 1
 
 
 def test_all_batch_norms_can_be_tuned_together(params):

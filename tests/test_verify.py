@@ -10,7 +10,6 @@ from committed import RESULTS as COMMITTED
 from rows import make_rows, row
 
 from lib.audit.figures import write_all
-from lib.controls import read_controls
 from lib.ledger import append_row, pack_hits, read_results, run_key
 from lib.params import load_params
 from lib.results import Results, planned
@@ -64,7 +63,7 @@ def test_figures_repeat_byte_by_byte_and_one_altered_byte_is_found(tmp_path):
     params, rows = load_params("smoke", results=str(tmp_path / "rows")), make_rows(["MobileNet"])
     rows = rows[rows["repeat"] < params.repeats]
     folder = tmp_path / "figures"
-    write_all(Results.of(planned(rows, params), params), read_controls(params), folder)
+    write_all(Results.of(planned(rows, params), params), Results.read_native(params), folder)
     svg = folder / "fig08_final.svg"
     svg.write_text(svg.read_text().replace("0.8", "0.9", 1))
     (folder / "table1.csv").unlink()
@@ -149,16 +148,18 @@ def test_methods_that_were_begun_must_be_whole_without_a_profile():
     assert "blocks lack a run" in next(rows_lacking(rows, None))
 
 
-ADDED = ["params/mine.yaml", "params/cpu_norms.yaml", "results/mine/block_wise-VGG16.csv"]
+ADDED = ["params/mine.yaml", "params/cpu_more.yaml", "results/mine/block_wise-VGG16.csv"]
 ADDED += ["results/empty/notes.txt", "figures/mine/fig.png", "figures/mine.png"]
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A small project under git, to which a user has added all kinds of files."""
-    for name in ("params", "results/cpu_norms", "results/bench.csv", "figures/bench.png"):
-        source, target = PROJECT / name, tmp_path / name
-        target.parent.mkdir(exist_ok=True)
+    rows = "results/cpu/block_wise-MobileNet.csv"
+    copies = dict.fromkeys(("params", "results/bench.csv", "figures/bench.png"))
+    for name, other in (copies | {rows: "results/cpu_more/block_wise-MobileNet.csv"}).items():
+        source, target = PROJECT / name, tmp_path / (other or name)
+        target.parent.mkdir(exist_ok=True, parents=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
     shutil.copy(PROJECT / "figures" / "bench.svg", tmp_path / "figures")
     monkeypatch.setattr(pages, "contents", lambda root: {})

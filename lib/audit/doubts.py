@@ -1,18 +1,17 @@
 """Doubts about the paper's method, measured on our rows: what luck, seeds, epochs and size add."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, spearmanr
+from scipy.stats import spearmanr
 
 from ..backbones.records import OTHER_KIND
-from ..ledger import unpack_curve
 from ..methods import PAPER, SEARCHES, TABLE1
 from ..results import Results
-from .claims import components, findings, status
-from .intervals import Interval, Score, choices, difference, estimate, hits, pooled, scatter
+from .claims import findings, status
+from .intervals import Interval, Score, difference, estimate, hits, pooled, scatter
 from .scores import all_searches, scores
 
 # -------------------------------------------------------------------------------- gains and luck
@@ -95,63 +94,6 @@ def _depths(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
     return depths
 
 
-# ---------------------------------------------------------------------------- the search's choice
-
-
-def rank_correlation(results: Results, long: Results, method: str = "block_wise") -> pd.DataFrame:
-    """Does the 10 % search predict which block wins on 70 %?
-
-    long: all blocks of `method` trained on the final slice, as a search of its own.
-
-    Returns a frame: backbone, blocks, rho (Spearman), low, high (of a bootstrap of the photos, the
-    same ones on both sides), place (of the search's winner among the blocks trained on 70 %, 1 is
-    best), lost (accuracy given up by the search's choice), luck (what the photos that choose in the
-    search add to the chosen block's accuracy on 70 %, cross-fitted).
-    """
-    records = []
-    for name in long.backbones:
-        short, full = (_by_block(source, method, name) for source in (results, long))
-        blocks = [block for block in short if block in full]
-        if len(blocks) > 2 and (winner := results.winner(method, name)["block"]) in blocks:
-            right = [np.concatenate([side[block] for block in blocks]) for side in (short, full)]
-            numbers = _chosen(blocks.index(winner), *right)
-            x, y = (side.mean(axis=1) for side in right)
-            records.append((name, len(blocks), _spearman(x, y), *_rank_ends(*right), *numbers))
-    columns = ["backbone", "blocks", "rho", "low", "high", "place", "lost", "luck"]
-    return pd.DataFrame(records, columns=columns)
-
-
-def _chosen(winner: int, short: np.ndarray, full: np.ndarray) -> tuple[int, float, float]:
-    """Place, loss and luck of the search's winner after long training, see `rank_correlation`."""
-    accuracy = full.mean(axis=1)
-    chosen = accuracy[winner]
-    share = choices(short)[0]
-    luck = share.mean(axis=1) @ accuracy - (share * full).sum(axis=0).mean()
-    return 1 + (accuracy > chosen).sum(), accuracy.max() - chosen, luck
-
-
-def _rank_ends(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of the rank correlation of two tables ``(blocks, photos)``."""
-
-    def rho(photos: np.ndarray) -> float:
-        return _spearman(one[:, photos].mean(axis=1), other[:, photos].mean(axis=1))
-
-    sample = (np.arange(one.shape[1]),)
-    ends = {"n_resamples": 1000, "method": "percentile", "vectorized": False, "rng": 0}
-    return tuple(bootstrap(sample, rho, **ends).confidence_interval)
-
-
-def _by_block(results: Results, method: str, name: str) -> dict[str, np.ndarray]:
-    rows = results.search
-    rows = rows[(rows["method"] == method) & (rows["backbone"] == name)]
-    return {block: hits(run) for block, run in rows.groupby("block", sort=False)}
-
-
-def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Rank correlation; nan where one side is constant, as one class predicted for all is."""
-    return float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else np.nan
-
-
 # ------------------------------------------------------------------------------- other settings
 
 
@@ -198,6 +140,11 @@ def same_verdicts(first: Results, second: Results) -> tuple[int, int]:
     return sum(one == other for one, other in tested), len(tested)
 
 
+def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Rank correlation; nan where one side is constant, as one class predicted for all is."""
+    return float(spearmanr(x, y).statistic) if np.ptp(x) and np.ptp(y) else np.nan
+
+
 def same_ranks(first: Results, second: Results) -> dict[str, float]:
     """Spearman correlation of one backbone's blocks between two searches, by method."""
     sides = []
@@ -207,39 +154,6 @@ def same_ranks(first: Results, second: Results) -> dict[str, float]:
     both = pd.concat(sides, axis=1, join="inner", keys=["first", "second"])
     groups = both.groupby("method", sort=False)
     return {method: _spearman(pair["first"], pair["second"]) for method, pair in groups}
-
-
-def with_sizes(results: Results, sizes: Sequence[Results]) -> list[Results]:
-    """Results of one photo size and backbone each: the profile's and those of larger photos."""
-    names = [name for name in results.backbones if any(name in s.backbones for s in sizes)]
-    sources = [source.only(name) for name in names for source in (results, *sizes)]
-    return sorted(filter(len, sources), key=_name_and_size)
-
-
-def _name_and_size(results: Results) -> tuple[str, int]:
-    """Of results of one backbone and photo size."""
-    return results.rows["backbone"].iloc[0], int(results.rows["image_size"].iloc[0])
-
-
-def by_size(results: Results, sizes: Sequence[Results]) -> pd.DataFrame:
-    """Both baselines' final accuracy by image size, where there are rows of larger photos.
-
-    Columns: backbone, image_size (pixels), values (that a BatchNorm of the last layers sees of a
-    channel in one training step: batch size x height x width, at a 32nd of the image's),
-    baseline_1, baseline_2 (means over repeats), gap (Baseline II minus Baseline I), low, high.
-    """
-    records = []
-    for source in with_sizes(results, sizes):
-        name, pixels = _name_and_size(source)
-        final = scores(source, honest=False).final
-        if {("baseline_1", name), ("baseline_2", name)} <= final.keys():
-            base, tuned = (final[method, name] for method in ("baseline_1", "baseline_2"))
-            gap = difference(tuned, base)
-            values = source.rows["batch_size"].iloc[0] * (pixels // 32) ** 2
-            means = (base.value, tuned.value, gap.value)
-            records.append((name, pixels, values, *means, *_ends(gap.interval())))
-    columns = ["backbone", "image_size", "values", "baseline_1", "baseline_2", "gap", "low", "high"]
-    return pd.DataFrame(records, columns=columns)
 
 
 def variances(results: Results) -> pd.DataFrame:
@@ -276,41 +190,3 @@ def seeds(results: Results) -> dict[str, pd.DataFrame]:
         for name, runs in rows.groupby("backbone", sort=False)
     }
     return {name: table for name, table in tables.items() if table.shape[1] > 1 and len(table) > 1}
-
-
-def stop_early(results: Results, method: str = "block_wise") -> pd.DataFrame:
-    """How far a search that stops after an epoch can be trusted, where it was repeated.
-
-    Ranks are compared between different seeds only, so that chance is on neither side twice.
-
-    Columns: backbone, epoch, accuracy (mean over blocks and seeds), again (Spearman correlation
-    of the blocks' accuracies with those of another seed at the same epoch, mean over pairs of
-    seeds), end (the same with those of another seed at the last epoch), between (standard
-    deviation over blocks without chance, see `components`), chance.
-    """
-    records = []
-    for name, curves in _curves(results, method).items():
-        for epoch in range(1, curves.shape[2] + 1):
-            now = curves[:, :, epoch - 1]
-            again, end = (_between_seeds(now, other) for other in (now, curves[:, :, -1]))
-            between, chance = components(now)
-            records.append((name, epoch, now.mean(), again, end, between, chance))
-    columns = ["backbone", "epoch", "accuracy", "again", "end", "between", "chance"]
-    return pd.DataFrame(records, columns=columns)
-
-
-def _curves(results: Results, method: str) -> dict[str, np.ndarray]:
-    """Accuracies ``(blocks, seeds, epochs)`` of a repeated search, by backbone."""
-    rows, curves = results.searched[results.searched["method"] == method], {}
-    for name, runs in rows.groupby("backbone", sort=False):
-        table = runs.pivot(index="block", columns="repeat", values="curve").dropna()
-        if table.shape[1] > 1 and len(table) > 2:
-            counts = [[unpack_curve(text) for text in row] for row in table.to_numpy()]
-            curves[name] = np.array(counts) / runs["eval_images"].iloc[0]
-    return curves
-
-
-def _between_seeds(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean Spearman correlation of a column of one table with another column of the other one."""
-    pairs = permutations(range(one.shape[1]), 2)
-    return float(np.mean([_spearman(one[:, a], other[:, b]) for a, b in pairs]))

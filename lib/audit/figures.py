@@ -1,6 +1,5 @@
 """The figures of the audit (the two notebooks 8), and all files of paper and audit at once."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from ..backbones.records import NORM
-from ..controls import Controls
-from ..ledger import unpack_curve
-from ..methods import BASELINES, TABLE1, colour, label
+from ..methods import TABLE1, colour, label
 from ..report.captions import caption
 from ..report.figures import draw_all
 from ..report.paper import accuracies
@@ -68,45 +65,6 @@ def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
 
 
 @styled
-def audit_epochs(long: Results, chosen: int) -> Drawing:
-    """A long, repeated search: accuracy, ranks and their scatter against epochs."""
-    rows = long.searched
-    title = "Audit · When can the search stop?"
-    fig = new_figure(title, caption(rows, "block"), WIDTH, 4.2)
-    left, middle, right = fig.subplots(1, 3)
-    for (method, _), runs in rows.groupby(["method", "block"], sort=False):
-        curves = np.array([unpack_curve(text) for text in runs["curve"]])
-        curve = curves.mean(axis=0) / runs["eval_images"].iloc[0]
-        thin = method == "block_wise"
-        style = {"lw": 0.7, "alpha": 0.5} if thin else {"lw": 2}
-        left.plot(range(1, len(curve) + 1), curve, color=colour(method), **style)
-    for _, table in doubts.stop_early(long).groupby("backbone"):
-        for ax, column, ink, text in (
-            (middle, "again", "block_wise", "same epoch"),
-            (middle, "end", "sliding_window", "last epoch"),
-            (right, "between", "block_wise", "blocks"),
-            (right, "chance", "baseline_1", "chance"),
-        ):
-            ax.plot(table["epoch"], table[column], color=colour(ink), label=text)
-    for ax, text in (
-        (left, "Accuracy, mean over seeds"),
-        (middle, "Ranks: correlation with another seed's"),
-        (right, "Scatter of accuracy (sd)"),
-    ):
-        ax.axvline(chosen, color=GREY, ls="--", lw=1)
-        ax.set_xlabel("epoch")
-        ax.set_title(text, loc="left")
-    middle.legend()
-    right.legend()
-    shown = {"baseline_1": "Baseline I", "baseline_2": "Baseline II", "random": "Random layers"}
-    handles = [Line2D([], [], color=colour(m), lw=2, label=text) for m, text in shown.items()]
-    handles.append(Line2D([], [], color=colour("block_wise"), lw=1, label="blocks"))
-    handles.append(Line2D([], [], color=GREY, ls="--", lw=1, label="the profile stops here"))
-    add_legend(fig, handles)
-    return fig
-
-
-@styled
 def audit_seeds(*sources: Results) -> Drawing:
     """Figure 4 with the search repeated: each layer's mean, and its range over seeds.
 
@@ -131,30 +89,6 @@ def audit_seeds(*sources: Results) -> Drawing:
         ax.set_title(f"{name}, {source.inputs} inputs: {what}", loc="left")
     axes[-1].set_xlabel("layer with weights, from input to output")
     fig.supylabel("validation accuracy", size=9)
-    return fig
-
-
-@styled
-def audit_sizes(results: Results, sizes: Sequence[Results]) -> Drawing:
-    """Both baselines' final accuracy against the size of the photos."""
-    shown = pd.concat([source.final for source in doubts.with_sizes(results, sizes)])
-    shown = shown[shown["method"].isin(BASELINES)]
-    title = "Audit · Do small photos fail Baseline II?"
-    by_pixels = shown.assign(block=shown["image_size"].astype(str))  # repeats are counted by block
-    fig = new_figure(title, f"{caption(by_pixels, 'point')}. Bars: sd.", WIDTH / 2, 3.6)
-    ax = fig.subplots()
-    for method, runs in shown.groupby("method"):
-        points = runs.groupby("image_size")["val_accuracy"].agg(["mean", "std"])
-        ax.errorbar(
-            points.index, points["mean"], points["std"], fmt="o-", ms=4, capsize=3,
-            color=colour(method), label=label(method),
-        )  # fmt: skip
-    table = doubts.by_size(results, sizes)
-    ticks = [f"{n}\n({v})" for n, v in zip(table["image_size"], table["values"], strict=True)]
-    ax.set_xticks(table["image_size"], ticks)
-    ax.set_xlabel("pixels (values of a channel that the last BatchNorms see in a step)")
-    ax.set_ylabel("validation accuracy")
-    ax.legend()
     return fig
 
 
@@ -189,19 +123,13 @@ def audit_depth(results: Results) -> Drawing:
     return fig
 
 
-def save_audit(results: Results, controls: Controls, folder: str | Path) -> list[Path]:
+def save_audit(results: Results, native: Results, folder: str | Path) -> list[Path]:
     """Write the verdicts (CSV, Markdown) and the audit's figures; the paths of all files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    native, long, sizes = controls["native"], controls["epochs"], controls.each("sizes")
     figures = {"audit_gains": audit_gains(results, native), "audit_depth": audit_depth(results)}
     if doubts.seeds(results):
         figures["audit_seeds"] = audit_seeds(results, native)
-    if len(long):
-        chosen = int(results.search["epochs"].iloc[0])
-        figures["audit_epochs"] = audit_epochs(long, chosen)
-    if sizes:
-        figures["audit_sizes"] = audit_sizes(results, sizes)
     paths = [path for name, fig in figures.items() for path in save(fig, folder, name)]
     texts = {
         "verdicts.md": verdict_table(results, native),
@@ -213,6 +141,9 @@ def save_audit(results: Results, controls: Controls, folder: str | Path) -> list
     return paths
 
 
-def write_all(results: Results, controls: Controls, folder: str | Path) -> list[Path]:
-    """Write every figure and table of the paper and of the audit; the paths of all files."""
-    return draw_all(results, folder) + save_audit(results, controls, folder)
+def write_all(results: Results, native: Results, folder: str | Path) -> list[Path]:
+    """Write every figure and table of the paper and of the audit; the paths of all files.
+
+    native: the same runs with the backbones' own input scaling, see `Results.read_native`.
+    """
+    return draw_all(results, folder) + save_audit(results, native, folder)

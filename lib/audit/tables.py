@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from ..backbones.records import NORM
-from ..controls import Controls
 from ..methods import APPROACHES, EXTRA, TABLE1, label
 from ..report.captions import caption
 from ..report.layers import layer_kinds
@@ -56,16 +55,14 @@ def _verdict(claim: pd.Series) -> str:
     return f"**{claim['status']}**" + ("" if claim["as claimed"] == "–" else counts)
 
 
-def gain_table(sources: Iterable[Results], batch_norms: Results) -> str:
+def gain_table(sources: Iterable[Results]) -> str:
     """What tuning adds to Baseline I, by network and setting, as a Markdown table.
 
     With 95 % intervals, bold where they leave zero out.
 
-    Args:
-        sources: results, each of one setting.
-        batch_norms: of BatchNorms alone, shown beside those of the same setting.
+    sources: results, each of one setting.
     """
-    columns, found = {}, [(source, _gains_of(source, batch_norms)) for source in sources]
+    columns, found = {}, [(source, _gains_of(source)) for source in sources]
     for name in backbones_of(pd.concat([source.rows for source, _ in found], ignore_index=True)):
         for source, tables in found:
             mine = source.only(name)
@@ -84,13 +81,9 @@ def gain_table(sources: Iterable[Results], batch_norms: Results) -> str:
     return markdown(["", *columns], table, note)
 
 
-def _gains_of(results: Results, batch_norms: Results) -> tuple[pd.DataFrame, ...]:
-    """Gains of final runs, of single layers, and of winners; batch_norms: as in `gain_table`."""
-    same = ["backbone", "image_size", "input_scaling", "epochs"]
-    more = batch_norms.rows.merge(results.rows[same].drop_duplicates(), on=same)
-    both = pd.concat([results.rows, more], ignore_index=True)
-    final = doubts.final_gains(results.with_rows(both) if len(more) else results)
-    return final, layer_gains(results), doubts.optimism(results)
+def _gains_of(results: Results) -> tuple[pd.DataFrame, ...]:
+    """Gains of final runs, of single layers, and of winners."""
+    return doubts.final_gains(results), layer_gains(results), doubts.optimism(results)
 
 
 def _column(
@@ -119,17 +112,19 @@ def _bold(gain: tuple) -> str:
     return f"**{text}**" if gain.low > 0 or gain.high < 0 else text
 
 
-def remarks(results: Results, controls: Controls, *topics: str) -> str:
-    """What the results and the controls say, as a Markdown list; empty where nothing was run.
+def remarks(results: Results, native: Results, *topics: str) -> str:
+    """What the results say, as a Markdown list; empty where nothing was run.
 
-    topics: some of `REMARKS`; none for all of them.
+    Args:
+        native: the same runs with the backbones' own input scaling.
+        topics: some of `REMARKS`; none for all of them.
     """
     parts = [about for topic, about in REMARKS.items() if topic in topics or not topics]
-    return "".join(f"{line}\n" for part in parts for line in part(results, controls))
+    return "".join(f"{line}\n" for part in parts for line in part(results, native))
 
 
-def _about_winners(results: Results, controls: Controls) -> Iterator[str]:
-    for source in (results, controls["native"]):
+def _about_winners(results: Results, native: Results) -> Iterator[str]:
+    for source in (results, native):
         found, final = doubts.optimism(source), doubts.final_gains(source)
         luck = (final["paper"] - final["gain"])[final["method"].isin(APPROACHES)]
         if len(found) and len(luck):
@@ -145,8 +140,8 @@ def _about_winners(results: Results, controls: Controls) -> Iterator[str]:
             )
 
 
-def _about_inputs(results: Results, controls: Controls) -> Iterator[str]:
-    table = doubts.setting_gains(results, controls["native"])
+def _about_inputs(results: Results, native: Results) -> Iterator[str]:
+    table = doubts.setting_gains(results, native)
     for name, gains in table.groupby("backbone", sort=False):
         yield (
             f"- **{name}, inputs.** Native inputs instead of [0, 1] add to the final accuracy: "
@@ -163,20 +158,8 @@ def _gains(table: pd.DataFrame) -> str:
     )
 
 
-def _about_ranks(results: Results, controls: Controls) -> Iterator[str]:
-    for _, ranks in doubts.rank_correlation(results, controls["blocks"]).iterrows():
-        yield (
-            f"- **{ranks['backbone']}, does 10 % predict 70 %?** Rank correlation of the "
-            f"{ranks['blocks']} blocks' accuracies after training on 10 % and on 70 %: "
-            f"{ranks['rho']:.2f} [{ranks['low']:.2f}, {ranks['high']:.2f}]; the search's winner is"
-            f" number {ranks['place']} of them on 70 %, {ranks['lost']:.3f} below the best. The"
-            f" photos that choose a block add {ranks['luck']:.4f} to its accuracy on 70 %, by all"
-            " blocks' runs."
-        )
-
-
-def _about_seeds(results: Results, controls: Controls) -> Iterator[str]:
-    for source in (results, controls["native"]):
+def _about_seeds(results: Results, native: Results) -> Iterator[str]:
+    for source in (results, native):
         for finding in layers_against_seeds(source):
             name, _, numbers = finding.text.partition(": ")
             mine, kinds = source.only(name), layer_kinds(name)
@@ -192,7 +175,7 @@ def _about_seeds(results: Results, controls: Controls) -> Iterator[str]:
             )
 
 
-def _about_epochs(results: Results, controls: Controls) -> Iterator[str]:
+def _about_epochs(results: Results, native: Results) -> Iterator[str]:
     gap = doubts.last_against_best(results).groupby("split")["mean"].mean()
     parts = [f"{mean:.3f} after {split}" for split, mean in gap.items()]
     if parts:
@@ -202,55 +185,27 @@ def _about_epochs(results: Results, controls: Controls) -> Iterator[str]:
         )
 
 
-def _about_stopping(results: Results, controls: Controls) -> Iterator[str]:
-    long = controls["epochs"]
-    if not (len(results) and len(long)):
-        return
-    chosen, last = results.search["epochs"].iloc[0], long.rows["epochs"].iloc[0]
-    table = doubts.stop_early(long).set_index(["backbone", "epoch"])
-    for name in table.index.unique("backbone"):
-        now, end = table.loc[name, chosen], table.loc[name, last]
-        yield (
-            f"- **{name}, stopping the search early.** After {chosen} epochs, where the profile"
-            f" stops, the blocks' ranks correlate {now['again']:.2f} with those of another seed and"
-            f" {now['end']:.2f} with those of another seed after {last}; after {last} epochs two"
-            f" seeds' ranks correlate {end['again']:.2f}. Sd over blocks, and by chance:"
-            f" {now['between']:.3f} and {now['chance']:.3f} after {chosen},"
-            f" {end['between']:.3f} and {end['chance']:.3f} after {last}; accuracy, mean over"
-            f" blocks, {now['accuracy']:.3f} and {end['accuracy']:.3f}."
-        )
+def _agreement(cheap: Results, dear: Results) -> Iterator[str]:
+    """How far the results of a cheap setting say what those of a dear one do, as a Markdown list.
+
+    Verdicts are those of each network alone.
+    """
+    for name in dear.backbones:
+        one, other = cheap.only(name), dear.only(name)
+        if len(one):
+            same, tested = doubts.same_verdicts(one, other)
+            ranks = doubts.same_ranks(one, other).items()
+            yield (
+                f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
+                f" {same} of {tested} claims get the same verdict; the blocks' accuracies in"
+                " the search correlate in rank"
+                f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}."
+            )
 
 
-def _about_reruns(results: Results, controls: Controls) -> Iterator[str]:
-    for long in controls.reruns:
-        native = "native" in set(long.rows["input_scaling"])
-        short = controls["native"] if native else results
-        for name in long.backbones:
-            one, other = short.only(name), long.only(name)
-            if len(one):
-                same, tested = doubts.same_verdicts(one, other)
-                ranks = doubts.same_ranks(one, other).items()
-                yield (
-                    f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
-                    f" {same} of {tested} claims get the same verdict; the blocks' accuracies in"
-                    " the search correlate in rank"
-                    f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}."
-                )
-
-
-def _about_sizes(results: Results, controls: Controls) -> Iterator[str]:
-    table = doubts.by_size(results, controls.each("sizes"))
-    for name, sizes in table.groupby("backbone", sort=False):
-        parts = [
-            f"{r['gap']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] at {r['image_size']} px"
-            f" ({r['values']} values)"
-            for _, r in sizes.iterrows()
-        ]
-        yield (
-            f"- **{name}, Baseline II and the size of the photos.** Baseline II minus Baseline I in"
-            f" the final runs: {', '.join(parts)}; in brackets, what a BatchNorm of the last layers"
-            " sees of a channel in one step."
-        )
+def agreement(cheap: Results, dear: Results) -> str:
+    """`_agreement` as one text; empty where no network has both."""
+    return "".join(f"{line}\n" for line in _agreement(cheap, dear))
 
 
 def _setting(results: Results) -> str:
@@ -260,10 +215,6 @@ def _setting(results: Results) -> str:
 REMARKS = {
     "winners": _about_winners,
     "inputs": _about_inputs,
-    "ranks": _about_ranks,
     "seeds": _about_seeds,
-    "stopping": _about_stopping,
     "epochs": _about_epochs,
-    "reruns": _about_reruns,
-    "sizes": _about_sizes,
 }

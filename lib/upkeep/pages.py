@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..audit.tables import gain_table, remarks, verdict_table
-from ..controls import Controls, read_controls
+from ..audit.tables import agreement, gain_table, remarks, verdict_table
 from ..methods import ABBREVIATIONS, TABLE1
 from ..params import BACKBONE_NAMES, ROOT, Params, described, load_params
 from ..report.paper import accuracies, compare, statistics
@@ -42,7 +41,7 @@ def contents(root: Path = ROOT) -> dict[str, str]:
     """What stands in each section that is made of rows, by its name."""
     params = load_params(PROFILE, results=str(root / "results" / PROFILE))
     bench = read_bench(root / "results" / "bench.csv")
-    made = sections(Results.read(params), read_controls(params), bench, paper_size(root))
+    made = sections(Results.read(params), Results.read_native(params), bench, paper_size(root))
     return made | scaling(root) | choice.sections(root)
 
 
@@ -65,27 +64,24 @@ def together(own: Sequence[Results]) -> Results:
 
 
 def sections(
-    results: Results, controls: Controls, bench: pd.DataFrame, own: Sequence[Results]
+    results: Results, native: Results, bench: pd.DataFrame, own: Sequence[Results]
 ) -> dict[str, str]:
     """What `contents` gives, from results of `PROFILE` that are read already.
 
     own: as `paper_size` gives them.
     """
     joined = together(own)
-    native, batch_norms = controls["native"], controls["batch_norms"]
-    sources = {"": results, "_native": native}
-    sources |= {f"_{name}": controls[name] for name in ("native_longer", "larger")}
     return {
         "rows": comparison([joined, results, native]),
         "sizes": sizes(own),
         "own-rows": comparison([joined], joined.backbones),
-        "own-gains": gain_table(own, NOTHING),
+        "own-gains": gain_table(own),
         "own-verdicts": verdict_table(joined),
+        "own-agreement": agreement(results, joined),
         "verdicts": verdict_table(results, native),
-        "gains": gain_table([results, native], batch_norms),
-        "reruns": gain_table(controls.reruns, batch_norms),
-        "remarks": remarks(results, controls),
-        "costs": costs({PROFILE + kind: source.rows for kind, source in sources.items()}),
+        "gains": gain_table([results, native]),
+        "remarks": remarks(results, native),
+        "costs": costs({PROFILE: results.rows, f"{PROFILE}_native": native.rows}),
         "bench": speed_table(bench),
         "bench-words": speed_words(bench),
         "parameters": parameters(Params),

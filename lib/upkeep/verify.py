@@ -17,7 +17,6 @@ import pandas as pd
 from ..audit.figures import write_all
 from ..backbones.build import load_backbone
 from ..backbones.records import BACKBONE_NAMES
-from ..controls import read_controls
 from ..ledger import read_results, run_key, unpack_curve, unpack_hits
 from ..methods import method, methods
 from ..params import ROOT, InputError, Params, load_params
@@ -185,7 +184,7 @@ def files_wrong(rows: pd.DataFrame, folder: Path, params: Params | None) -> Iter
         yield f"{folder}: no profile has this name"
         return
     results = Results.of(planned(rows, params), params)
-    yield from _unlike(lambda fresh: write_all(results, read_controls(params), fresh), folder)
+    yield from _unlike(lambda fresh: write_all(results, Results.read_native(params), fresh), folder)
 
 
 def _unlike(write: Callable[[str], list[Path]], folder: Path) -> Iterator[str]:
