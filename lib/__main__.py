@@ -288,7 +288,7 @@ OWN_PHOTOS = {"photos": photos, "predict": predict}  # their settings are no pro
 
 def figures(params: Params) -> None:
     """Draw every figure and table from the rows."""
-    from .audit.figures import write_all
+    from .audit.figures import save_paper_size, write_all
     from .results import Results
     from .upkeep import pages
     from .upkeep.speed import read_bench, save_bench, save_scaling
@@ -297,12 +297,11 @@ def figures(params: Params) -> None:
     print(*write_all(results, native, params.figures_dir), sep="\n")
     if params.profile == pages.PROFILE and params.results is None:
         bench = read_bench()
-        drawn = save_bench(ROOT / "figures", bench) + save_scaling(ROOT / "figures", ROOT)
-        print(*drawn, sep="\n")
-        pages.refresh(
-            ROOT,
-            pages.sections(results, native, bench, pages.paper_size()) | pages.scaling(ROOT),
-        )
+        folder, own = ROOT / "figures", pages.paper_size()
+        drawn = save_bench(folder, bench) + save_scaling(folder, ROOT)
+        print(*drawn, *save_paper_size(pages.together(own), folder), sep="\n")
+        made = pages.sections(results, native, bench, own) | pages.scaling(ROOT)
+        pages.refresh(ROOT, made)
 
 
 def claim(params: Params, name: str) -> None:

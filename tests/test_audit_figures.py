@@ -118,3 +118,13 @@ def test_a_cheap_setting_is_held_against_a_dear_one(results, native):
     assert f" {same} of {tested} claims get the same verdict" in text
     assert tables.agreement(results, results).count("1.00 (") == 3
     assert tables.agreement(results, NOTHING) == ""
+
+
+def test_each_cell_of_table_1_is_drawn_beside_the_papers(results, tmp_path):
+    (ax,) = figures.against_paper(results).axes
+    paper, *ours = (line.get_xdata() for line in ax.lines if line.get_marker() in ("D", "o"))
+    assert paper[0] == pytest.approx(0.828338) and len(paper) == len(ours) == len(TABLE1)
+    means = results.summary().set_index("method")["mean"]
+    np.testing.assert_allclose([float(x[0]) for x in ours], means[list(TABLE1)])
+    assert len(figures.save_paper_size(results, tmp_path)) == 2
+    assert figures.save_paper_size(NOTHING, tmp_path) == []

@@ -10,7 +10,7 @@ from ..backbones.records import NORM
 from ..methods import TABLE1, colour, label
 from ..report.captions import caption
 from ..report.figures import draw_all
-from ..report.paper import accuracies
+from ..report.paper import accuracies, compare
 from ..report.style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 from ..results import NOTHING, Results, backbones_of
 from . import doubts
@@ -62,6 +62,36 @@ def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
     axes[0].invert_yaxis()
     add_legend(fig, handles)
     return fig
+
+
+@styled
+def against_paper(results: Results) -> Drawing:
+    """Table I, the paper's and ours, cell by cell; networks side by side."""
+    cells, names = compare(results).set_index(["backbone", "method"]), backbones_of(results.final)
+    text = f"{caption(results.final, 'point')}. Bars: sd over repeats; the paper has one run."
+    fig = new_figure("The paper's accuracy and ours, at the paper's own size", text, WIDTH, 3.8)
+    axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    places = np.arange(len(TABLE1))
+    for ax, name in zip(axes, names, strict=True):
+        mine = cells.loc[name].loc[list(TABLE1)]
+        ax.plot(mine["paper"], places, "D", ms=6, mfc="none", color=GREY)
+        for place, (method, cell) in zip(places, mine.iterrows(), strict=True):
+            sd = np.nan_to_num(cell["sd"])
+            ax.errorbar(
+                cell["mean"], place, xerr=sd, fmt="o", ms=5, capsize=2, color=colour(method)
+            )
+        ax.set_title(name, loc="left")
+        ax.set_xlabel("final validation accuracy")
+    axes[0].set_yticks(places, [label(method) for method in TABLE1])
+    axes[0].invert_yaxis()
+    paper = Line2D([], [], marker="D", mfc="none", ls="", color=GREY, label="paper")
+    add_legend(fig, [paper, Line2D([], [], marker="o", color="black", label="ours")])
+    return fig
+
+
+def save_paper_size(results: Results, folder: str | Path) -> list[Path]:
+    """Write `against_paper`, once there are final runs; the paths of its files."""
+    return save(against_paper(results), folder, "paper_size") if len(results.final) else []
 
 
 @styled

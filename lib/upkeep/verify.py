@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ..audit.figures import write_all
+from ..audit.figures import save_paper_size, write_all
 from ..backbones.build import load_backbone
 from ..backbones.records import BACKBONE_NAMES
 from ..ledger import read_results, run_key, unpack_curve, unpack_hits
@@ -49,7 +49,8 @@ def verify(root: Path = ROOT) -> Iterator[str]:
 
         def others(fresh: str) -> list[Path]:
             drawn = save_bench(fresh, bench) + save_scaling(fresh, root)
-            return [*drawn, *save_choice(fresh, root)]
+            own = pages.together(pages.paper_size(root))
+            return [*drawn, *save_paper_size(own, fresh), *save_choice(fresh, root)]
 
         problems = _unlike(others, root / "figures")
         yield from _ours(problems, root, ours)
