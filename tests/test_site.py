@@ -5,6 +5,7 @@ import io
 import shutil
 from pathlib import Path
 
+import browser
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
@@ -85,22 +86,7 @@ def test_without_executed_notebooks_there_is_no_site(tmp_path):
 
 @pytest.mark.long
 def test_a_browser_shows_every_page_without_complaint(pages):
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
+    def look(tab, page):
+        assert tab.locator("nav a").count() == len(pages) - 1
 
-    complaints = []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page()
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on("requestfailed", lambda request: complaints.append(request.url))
-        for page in pages:
-            tab.goto(page.as_uri())
-            loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
-            assert tab.evaluate(loaded), page
-            assert tab.locator("nav a").count() == len(pages) - 1
-        browser.close()
-    assert not complaints
+    assert browser.visit(pages, look) == []

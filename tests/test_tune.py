@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import browser
 import keras
 import numpy as np
 import pytest
@@ -298,6 +299,25 @@ def test_the_report_is_one_file_and_names_are_text(found, tuned, job):
         for name in (*NAMES, "<b>broken.jpg", answer.sentence[1:], "Most confident mistakes"):
             assert name in page.text
     assert page.tags.count("img") == 2 + len(found.mistakes())
+
+
+@pytest.mark.long
+def test_a_browser_shows_the_report_and_runs_nothing_of_a_name(found, tuned, tmp_path):
+    def look(tab, page):
+        answer = {"found": found, "tuned": tuned}[page.stem]
+        text = tab.locator("body").inner_text()
+        assert answer.sentence[1:] in text and all(name in text for name in NAMES)
+        assert tab.locator("script").count() == 0
+        assert tab.locator("figure img").count() == len(answer.mistakes())
+        wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        for width in (1200, 400):
+            tab.set_viewport_size({"width": width, "height": 800})
+            assert tab.evaluate(wide), width
+
+    pages = [tmp_path / "found.html", tmp_path / "tuned.html"]
+    for page, answer in zip(pages, (found, tuned), strict=True):
+        page.write_text(report(answer), encoding="utf-8")
+    assert browser.visit(pages, look) == []
 
 
 def test_the_model_card_says_what_was_measured(found, tuned):
