@@ -74,7 +74,7 @@ BAD_LUCK = "with one lane ends its worker every time", r"has (had )?no worker (f
 
 @pytest.mark.long
 def test_fifty_kills_lose_no_row_and_double_none(cluster, whole, tmp_path, monkeypatch, capsys):
-    with pools.Killer(cluster, 50, longest=8, seed=1) as killer:
+    with pools.Killer(cluster, 50, longest=20, seed=1) as killer:
         sweeps = refused = 0
         while killer.killed < 50:
             try:
@@ -88,6 +88,20 @@ def test_fifty_kills_lose_no_row_and_double_none(cluster, whole, tmp_path, monke
     assert sweeps >= 1
     with capsys.disabled():
         print(f"{killer.killed} kills, {sweeps} sweeps, {refused} refused on the way")
+
+
+@pytest.mark.long
+def test_workers_that_die_while_they_start_are_replaced():
+    """Dask gives up on one that was lost, and on another that dies before it was ever there."""
+    with pools.local(1) as cluster, client._client(cluster.address) as own:
+        own.wait_for_workers(1, timeout=torture.LIMIT)
+        end = time.monotonic() + 45
+        while time.monotonic() < end:
+            for worker in cluster.workers():
+                worker.kill()
+            time.sleep(0.2)
+        own.wait_for_workers(1, timeout=torture.LIMIT)
+        assert own.submit(os.getpid, pure=False).result(timeout=60)
 
 
 @pytest.mark.long

@@ -101,12 +101,21 @@ def _cluster(workers: int) -> Iterator[tuple[str, str]]:
 def _kept(cluster: Any, workers: int) -> Iterator[None]:
     """Have workers that are lost for good replaced.
 
-    Dask's nannies start a worker again that dies, but for one that dies while it starts.
+    Dask's nannies start a worker again that dies, but for one that dies while it starts. Where that
+    one had never been there, the cluster takes its closed nanny for a worker for ever.
     """
+    from distributed import Status
+
     over = threading.Event()
+
+    def forget() -> None:
+        for name, nanny in [*cluster.workers.items()]:
+            if nanny.status in (Status.closed, Status.failed):
+                del cluster.workers[name]
 
     def watch() -> None:
         while not over.wait(5):
+            cluster.loop.add_callback(forget)
             cluster.scale(workers)
 
     thread = threading.Thread(target=watch, daemon=True)
