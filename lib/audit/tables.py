@@ -185,27 +185,24 @@ def _about_epochs(results: Results, native: Results) -> Iterator[str]:
         )
 
 
-def _agreement(cheap: Results, dear: Results) -> Iterator[str]:
+def agreement(cheap: Results, dear: Results) -> str:
     """How far the results of a cheap setting say what those of a dear one do, as a Markdown list.
 
-    Verdicts are those of each network alone.
+    Verdicts are those of each network alone; empty where no network has both.
     """
+    lines = []
     for name in dear.backbones:
         one, other = cheap.only(name), dear.only(name)
         if len(one):
             same, tested = doubts.same_verdicts(one, other)
             ranks = doubts.same_ranks(one, other).items()
-            yield (
+            lines.append(
                 f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
                 f" {same} of {tested} claims get the same verdict; the blocks' accuracies in"
                 " the search correlate in rank"
-                f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}."
+                f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}.\n"
             )
-
-
-def agreement(cheap: Results, dear: Results) -> str:
-    """`_agreement` as one text; empty where no network has both."""
-    return "".join(f"{line}\n" for line in _agreement(cheap, dear))
+    return "".join(lines)
 
 
 def _setting(results: Results) -> str:
