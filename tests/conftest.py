@@ -32,6 +32,6 @@ matplotlib.rcdefaults()
 
 
 def pytest_collection_finish():
-    """Imported code stays: a collection of garbage, of which there are hundreds, skips it."""
+    """Imported code stays, so collections of garbage skip it: 24 CPU seconds instead of 26."""
     gc.collect()
     gc.freeze()
