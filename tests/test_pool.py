@@ -344,6 +344,15 @@ def test_a_local_cluster_listens_on_the_loopback_address_alone(cluster):
     assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
 
 
+def test_two_clusters_at_once_do_not_meet(cluster):
+    with pools.local(1) as other, client._client(other.address) as own:
+        own.wait_for_workers(1, timeout=torture.LIMIT)
+        assert other.address != cluster.address
+        assert len(own.scheduler_info(n_workers=-1)["workers"]) == 1
+    with client._client(cluster.address) as own:
+        assert len(own.scheduler_info(n_workers=-1)["workers"]) == 2
+
+
 def test_a_scheduler_starts_no_keras(tmp_path, monkeypatch):
     """It unpacks the tasks that it hands on."""
     monkeypatch.setattr(client, "PATIENCE", 1)
