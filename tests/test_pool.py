@@ -1,5 +1,6 @@
 """The pool: the same rows from any number of workers, whatever dies, and one line for a mistake."""
 
+import contextlib
 import json
 import os
 import re
@@ -335,6 +336,14 @@ def test_ctrl_c_leaves_no_process_behind():
         process.wait(60)
         _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive and len(family) >= 2
+
+
+def test_a_ctrl_c_that_python_dropped_reaches_the_command():
+    with local._noted_interrupts() as seen:
+        with contextlib.suppress(KeyboardInterrupt):  # as a callback of the garbage collector does
+            signal.raise_signal(signal.SIGINT)  # before the command is there
+        assert local._wait_for(["sleep", "60"], "", seen) == -signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_local_cluster_listens_on_the_loopback_address_alone(cluster):

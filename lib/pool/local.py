@@ -41,19 +41,18 @@ def run(command: Sequence[str], workers: str, scheduler: str) -> int:
 
     Raises InputError.
     """
-    if scheduler:
-        if workers:
-            raise InputError(
-                f"WORKERS: {workers} with SCHEDULER {scheduler!r} is not allowed; allowed: one of "
-                "the two"
-            )
-        return _wait_for(command, scheduler)
-    count = _count(workers)
-    if not count:
-        return _wait_for(command, "")
-    with _cluster(count) as (address, about):
-        print(about, flush=True)
-        return _wait_for(command, address)
+    if scheduler and workers:
+        raise InputError(
+            f"WORKERS: {workers} with SCHEDULER {scheduler!r} is not allowed; allowed: one of the "
+            "two"
+        )
+    count = 0 if scheduler else _count(workers)
+    with _noted_interrupts() as seen:
+        if not count:
+            return _wait_for(command, scheduler, seen)
+        with _cluster(count) as (address, about):
+            print(about, flush=True)
+            return _wait_for(command, address, seen)
 
 
 def _count(workers: str) -> int:
@@ -135,11 +134,36 @@ def _own(workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
         yield i, {"env": gpu, "resources": {"GPU": 1}} if gpus else {}
 
 
-def _wait_for(command: Sequence[str], scheduler: str) -> int:
-    """Run the command to its end. Ctrl-C in the terminal is the command's; this waits for it."""
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Ctrl-C as usual, and a list of all that came: Python may drop one, see `lib.interrupt`."""
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as for a shell's background jobs
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _wait_for(command: Sequence[str], scheduler: str, seen: list[int]) -> int:
+    """Run the command to its end. Ctrl-C in the terminal is the command's; this waits for it.
+
+    seen: see `_noted_interrupts`; one that came before the command was there is passed on to it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
     child = subprocess.Popen(command, env=os.environ | {"SCHEDULER": scheduler})
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     ended = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    if seen:
+        child.send_signal(signal.SIGINT)
     try:
         return child.wait()
     finally:
