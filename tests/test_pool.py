@@ -330,11 +330,14 @@ def test_ctrl_c_leaves_no_process_behind():
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
-        assert b"1 worker" in process.stdout.readline()
-        family = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
-        _, alive = psutil.wait_procs(family, timeout=30)
+        try:
+            assert b"1 worker" in process.stdout.readline()
+            family = psutil.Process(process.pid).children(recursive=True)
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(60)
+            _, alive = psutil.wait_procs(family, timeout=30)
+        finally:
+            pools.end(process)
     assert not alive and len(family) >= 2
 
 
