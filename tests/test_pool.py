@@ -325,8 +325,16 @@ def test_a_scheduler_that_is_gone_is_one_line_and_its_successor_goes_on(
         assert_the_same(sweep(rows, file, monkeypatch), whole)
 
 
+# As in a terminal: a shell without one has its background jobs ignore Ctrl-C.
+AS_IN_A_TERMINAL = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
 def test_ctrl_c_leaves_no_process_behind():
-    command = [sys.executable, "-m", "lib", "pool", "--workers=1", "--", "sleep", "600"]
+    command = [sys.executable, "-c", AS_IN_A_TERMINAL]
+    command += ["-m", "lib", "pool", "--workers=1", "--", "sleep", "600"]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -342,11 +350,13 @@ def test_ctrl_c_leaves_no_process_behind():
 
 
 def test_a_ctrl_c_that_python_dropped_reaches_the_command():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with local._noted_interrupts() as seen:
         with contextlib.suppress(KeyboardInterrupt):  # as a callback of the garbage collector does
             signal.raise_signal(signal.SIGINT)  # before the command is there
         assert local._wait_for(["sleep", "60"], "", seen) == -signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_local_cluster_listens_on_the_loopback_address_alone(cluster):
