@@ -210,10 +210,9 @@ class LaneClassifier:
                 if step is not None and layer.rate > 0:
                     x = x * self._mask(layer.name, x.shape[1:], step)
             else:
+                bias = weights[i + 1][:, None, :]
                 if first is None:
-                    first, bias = x, added + weights[1][:, None, :]
-                else:
-                    bias = weights[i + 1][:, None, :]
+                    first, bias = x, bias + added
                 x = ops.matmul(x, weights[i]) + bias
                 x = x if layer is self.layers[-1] else layer.activation(x)
                 i += 2

@@ -206,6 +206,7 @@ class TensorFlowSteps(_Steps):
         return hits
 
     def _update(self, gradients, wide, rates, step):
+        """wide: the gradient of the kernel at WIDE, or what `narrow_gradient` makes it of."""
         kernel = narrow_gradient(*wide) if len(wide) == 2 else wide[0]
         gradients = [*gradients[:WIDE], kernel, *gradients[WIDE:]]
         for w, m, v, g, r in zip(self.variables, *self.moments, gradients, rates, strict=True):
