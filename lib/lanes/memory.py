@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import psutil
 
+from ..provenance import device
 from ..room import free_memory
 from .trunk import Call, Graph, choose_cut
 
@@ -55,7 +56,8 @@ LINEAR = (
 MOST_LANES = 256  # of one fused model
 # Floats of the largest tensor of an evaluation step, all lanes together (256 MiB); it changes
 # speed, not results. MobileNetV2 at 224 px, 16 lanes: a quarter less time an image than with 64.
-EVAL_FLOATS = 2**26
+# A GPU wants more at a time.
+EVAL_FLOATS, GPU_EVAL_FLOATS = 2**26, 2**31
 
 Block = tuple[str, ...]
 
@@ -162,7 +164,8 @@ class Estimate:
 
         A few such tensors are alive at once: together they take about a third of the room.
         """
-        return min(EVAL_FLOATS, self.room / (4 * EVAL_WIDTH * 10))
+        most = GPU_EVAL_FLOATS if device() != "CPU" else EVAL_FLOATS
+        return min(most, self.room / (4 * EVAL_WIDTH * 10))
 
     def needed(self, blocks: Sequence[Block]) -> float:
         """What the process takes in all while it trains these lanes in one model."""

@@ -22,7 +22,7 @@ from keras import ops
 
 from ..backbones.pure import infer
 from ..params import InputError
-from .trunk import Call, Graph
+from .trunk import Call, Graph, add_taps, has_taps
 
 
 @dataclass(frozen=True)
@@ -375,9 +375,16 @@ class _Walk:
         values += zip(statistics, self.statistics[s], strict=True)
         # Called, not `stateless_call`: that one does not tell the layers inside of the training.
         with keras.StatelessScope(values) as scope:
-            outputs = layer(*args, **{**kwargs, "training": self.step is not None})
+            outputs = _called(layer, args, {**kwargs, "training": self.step is not None})
         self.statistics[s] = [scope.get_current_value(v) for v in statistics]
         return outputs
+
+
+def _called(layer: Any, args: tuple, kwargs: dict) -> Any:
+    if not has_taps(layer):
+        return layer(*args, **kwargs)
+    y = add_taps(args[0], layer.kernel[..., 0], layer.strides, layer.padding)
+    return layer.activation(y if layer.bias is None else y + layer.bias)
 
 
 def lane_variables(layer: keras.Layer) -> tuple[list, list]:

@@ -16,7 +16,8 @@ MobileNetV3Small at 224 px) and a batch is small, so its gradient, a product of 
 matrices, is made inside these loops, weight by weight, and never held.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,9 +65,8 @@ class _Steps:
 
     def __init__(self, model: FusedModel, train, evaluation, batch_size, eval_batch_size):
         self.model, self.batch_size, self.eval_batch_size = model, batch_size, eval_batch_size
-        self.features = {t: ops.convert_to_tensor(f) for t, f in train[0].items()}
-        self.targets = ops.convert_to_tensor(train[1])
-        self.eval_features, self.eval_targets = evaluation
+        self.images = _on_device(*train)
+        self.eval_images, self.eval_count = evaluation, len(evaluation[1])
 
     def train_epoch(self, order: np.ndarray, rates: np.ndarray) -> np.ndarray:
         """One pass over the training images.
@@ -90,30 +90,28 @@ class _Steps:
         Returns:
             float32 ``(lanes, images, classes)`` and ``(lanes, images)``.
         """
-        parts = [self._evaluate(*batch) for batch in self._eval_batches()]
-        both = np.concatenate(parts, axis=1)[:, : len(self.eval_targets)]
+        parts = [self._evaluate(rows) for rows in self._eval_rows()]
+        both = np.concatenate(parts, axis=1)[:, : self.eval_count]
         return both[..., :-1], both[..., -1]
 
-    def _eval_batches(self) -> Iterator[tuple[Mapping[int, np.ndarray], np.ndarray]]:
+    def _eval_rows(self) -> Iterator[np.ndarray]:
         """Batches of one size, the last filled up with its first image: one graph serves all."""
-        for start in range(0, len(self.eval_targets), self.eval_batch_size):
-            rows = np.arange(start, start + self.eval_batch_size)
-            rows[rows >= len(self.eval_targets)] = start
-            yield {t: f[rows] for t, f in self.eval_features.items()}, self.eval_targets[rows]
+        for start in range(0, self.eval_count, self.eval_batch_size):
+            rows = np.arange(start, start + self.eval_batch_size, dtype="int32")
+            rows[rows >= self.eval_count] = start
+            yield rows
 
     def _scores(self, weights, statistics, batch, truth):
         """Probabilities and the loss side by side, ``(lanes, batch, classes + 1)``: one array."""
         logits, _, _ = self.model(weights, statistics, batch, None)
         return ops.concatenate([ops.softmax(logits), crossentropy(truth, logits)[..., None]], -1)
 
-    def _loss(self, weights, statistics, rows, step, added):
+    def _loss(self, weights, statistics, batch, truth, step, added):
         """Sum of the lanes' losses on one batch, new statistics, each lane's hits, first inputs.
 
         added: zeros, to what the classifiers' first kernel makes: their gradient and its inputs
         are the two halves of the kernel's own gradient.
         """
-        batch = {t: ops.take(f, rows, axis=0) for t, f in self.features.items()}
-        truth = ops.take(self.targets, rows, axis=0)
         logits, statistics, inputs = self.model(weights, statistics, batch, step, added)
         losses = crossentropy(truth, logits)
         found = ops.argmax(logits, axis=-1) == ops.argmax(truth, axis=-1)
@@ -163,8 +161,10 @@ class TensorFlowSteps(_Steps):
     def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
         return self._call(self._train_graph, batches, rates)
 
-    def _evaluate(self, batch: Mapping[int, np.ndarray], truth: np.ndarray) -> np.ndarray:
-        return self._call(self._evaluation_graph, dict(batch), truth)
+    def _evaluate(self, rows: np.ndarray) -> np.ndarray:
+        features, targets = self.eval_images  # a batch at a time: they may fill the memory
+        batch = {t: f[rows] for t, f in features.items()}
+        return self._call(self._evaluation_graph, batch, targets[rows])
 
     def _call(self, function: Any, *arrays: Any) -> np.ndarray:
         """Call a graph, traced once for these shapes."""
@@ -196,7 +196,11 @@ class TensorFlowSteps(_Steps):
             watched = [*weights[:WIDE], *weights[WIDE + 1 :], added]
             tape.watch(watched)
             loss, statistics, hits, inputs = self._loss(
-                weights, self.statistics.value(), rows, self.done, added
+                weights,
+                self.statistics.value(),
+                *_rows(self.images, rows),
+                self.done,
+                added,
             )
         *gradients, back = tape.gradient(loss, watched, unconnected_gradients="zero")
         self.statistics.assign(statistics)
@@ -237,19 +241,22 @@ def _graph_optimisers_off():
 
 
 class JaxSteps(_Steps):
-    """The full batches of an epoch run as one scan."""
+    """The full batches of an epoch run as one scan.
+
+    The images are arguments of what is compiled, never constants in it.
+    """
 
     def __init__(self, *args):
         import jax
 
         super().__init__(*args)
         self.jax = jax
+        self.eval_images = _on_device(*self.eval_images)
         weights = [jax.numpy.asarray(w) for w in self.model.initial_weights()]
         moments = [[jax.numpy.zeros_like(w) for w in weights] for _ in range(2)]
         statistics = jax.numpy.asarray(self.model.initial_statistics())
         self.carry = (weights, *moments, statistics, jax.numpy.zeros((), "int32"))
-        self._train_graph = jax.jit(self._epoch, donate_argnums=0)
-        self._evaluation_graph = jax.jit(self._scores)
+        self._compiled = self._compile()
 
     def weights(self) -> list[np.ndarray]:
         return [np.asarray(w) for w in self.carry[0]]
@@ -258,36 +265,77 @@ class JaxSteps(_Steps):
         """False: seeds are constants of what JAX has compiled."""
         return False
 
-    def _train(self, batches: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        self.carry, hits = self._train_graph(self.carry, batches, rates)
-        return np.asarray(hits)
+    def _compile(self) -> dict[tuple[int, ...], Callable]:
+        """What trains on batches and what evaluates one, by the shape of the rows that they take.
 
-    def _evaluate(self, batch: Mapping[int, np.ndarray], truth: np.ndarray) -> np.ndarray:
-        return np.asarray(self._evaluation_graph(self.carry[0], self.carry[3], batch, truth))
+        Traced one after the other and compiled at once: compiling takes longer, and no lock.
+        """
+        size, images = self.batch_size, len(self.images[1])
+        shapes = [(images // size, size), (1, images % size)]
+        rates = np.zeros(len(self.model.lanes), "float32")
+        train = self.jax.jit(self._epoch, donate_argnums=0)
+        lowered = {
+            shape: train.lower(self.carry, np.zeros(shape, "int32"), rates, self.images)
+            for shape in shapes
+            if np.prod(shape)
+        }
+        rows = next(self._eval_rows())
+        evaluate = self.jax.jit(self._eval_scores)
+        lowered[rows.shape] = evaluate.lower(self.carry[0], self.carry[3], rows, self.eval_images)
+        with ThreadPoolExecutor(len(lowered)) as threads:
+            compiled = threads.map(lambda graph: graph.compile(), lowered.values())
+            return dict(zip(lowered, compiled, strict=True))
 
-    def _epoch(self, carry, batches, rates):
+    def _train(self, batches: np.ndarray, rates: np.ndarray) -> Any:
+        graph = self._compiled[batches.shape]
+        self.carry, hits = graph(self.carry, batches, rates, self.images)
+        return hits
+
+    def _evaluate(self, rows: np.ndarray) -> Any:
+        return self._compiled[rows.shape](self.carry[0], self.carry[3], rows, self.eval_images)
+
+    def _eval_scores(self, weights, statistics, rows, images):
+        return self._scores(weights, statistics, *_rows(images, rows))
+
+    def _epoch(self, carry, batches, rates, images):
         spread = self.model.spread(rates)
-        carry, hits = self.jax.lax.scan(lambda c, rows: self._step(c, rows, spread), carry, batches)
+
+        def step(carry, rows):
+            return self._step(carry, *_rows(images, rows), spread)
+
+        carry, hits = self.jax.lax.scan(step, carry, batches)
         return carry, hits.sum(axis=0)
 
-    def _step(self, carry, rows, rates):
+    def _step(self, carry, batch, truth, rates):
         weights, m, v, statistics, done = carry
 
         def loss(learned, added):
             everything = [*learned[:WIDE], weights[WIDE], *learned[WIDE:]]
-            total, *aside = self._loss(everything, statistics, rows, done, added)
+            total, *aside = self._loss(everything, statistics, batch, truth, done, added)
             return total, aside
 
         learned = [*weights[:WIDE], *weights[WIDE + 1 :]]
-        added = self._zeros(len(rows), weights[WIDE].shape[-1])
+        added = self._zeros(len(truth), weights[WIDE].shape[-1])
         differentiate = self.jax.grad(loss, argnums=(0, 1), has_aux=True)
         (gradients, back), (statistics, hits, inputs) = differentiate(learned, added)
-        kernel = (kernel_gradient if len(rows) > NARROW else narrow_gradient)(inputs, back)
+        kernel = (kernel_gradient if len(truth) > NARROW else narrow_gradient)(inputs, back)
         gradients = [*gradients[:WIDE], kernel, *gradients[WIDE:]]
         arrays = zip(weights, m, v, gradients, rates, strict=True)
         moved = [adam(*a, (done + 1).astype("float32")) for a in arrays]
         weights, m, v = (list(column) for column in zip(*moved, strict=True))
         return (weights, m, v, statistics, done + 1), hits
+
+
+def _on_device(features: Mapping[int, np.ndarray], targets: np.ndarray) -> tuple[dict, Any]:
+    tensors = {t: ops.convert_to_tensor(f) for t, f in features.items()}
+    return tensors, ops.convert_to_tensor(targets)
+
+
+def _rows(images: tuple[Mapping[int, Any], Any], rows: Any) -> tuple[dict, Any]:
+    """Features by number, and targets, of some images."""
+    features, targets = images
+    batch = {t: ops.take(f, rows, axis=0) for t, f in features.items()}
+    return batch, ops.take(targets, rows, axis=0)
 
 
 def crossentropy(truth, logits):

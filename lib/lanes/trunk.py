@@ -202,19 +202,77 @@ def _normalised_convolution(
     A frozen BatchNorm multiplies each channel by a constant and adds another. Both fit into the
     convolution's weights, which saves the two passes over memory that they would take.
     """
-    scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
-    scale = scale * norm.gamma if norm.scale else scale
-    shift = -norm.moving_mean if conv.bias is None else conv.bias - norm.moving_mean
-    bias = shift * scale + norm.beta if norm.center else shift * scale
     depthwise = isinstance(conv, keras.layers.DepthwiseConv2D)
-    # A depthwise kernel is (height, width, inputs, multiplier), its channels inputs x multiplier.
-    kernel = conv.kernel * ops.reshape(scale, conv.kernel.shape[2:] if depthwise else (-1,))
+    kernel, bias = _folded_weights(conv, norm, depthwise)
     grouped = conv.kernel.shape[2] != x.shape[-1]
     if not depthwise and not grouped and conv.kernel_size == conv.strides == (1, 1):
         return ops.add(_pointwise(x, kernel), bias)
+    if has_taps(conv):
+        return ops.add(add_taps(x, kernel[..., 0], conv.strides, padding), bias)
     convolve = ops.depthwise_conv if depthwise else ops.conv
     y = convolve(x, kernel, conv.strides, padding, conv.data_format, conv.dilation_rate)
     return ops.add(y, bias)
+
+
+def _folded_weights(
+    conv: Any, norm: keras.layers.BatchNormalization, depthwise: bool
+) -> tuple[Any, Any]:
+    """Kernel and bias of a convolution that does what a BatchNorm after it did.
+
+    On JAX they are computed here, by NumPy: as constants of a graph, XLA would take seconds to
+    fold them whenever it compiles.
+    """
+    on_jax = keras.backend.backend() == "jax"
+    xp, read = (np, ops.convert_to_numpy) if on_jax else (ops, lambda variable: variable)
+    variance, mean = read(norm.moving_variance) + norm.epsilon, read(norm.moving_mean)
+    scale = 1.0 / np.sqrt(variance) if on_jax else ops.rsqrt(variance)
+    scale = scale * read(norm.gamma) if norm.scale else scale
+    shift = -mean if conv.bias is None else read(conv.bias) - mean
+    bias = shift * scale + read(norm.beta) if norm.center else shift * scale
+    # A depthwise kernel is (height, width, inputs, multiplier), its channels inputs x multiplier.
+    channels = conv.kernel.shape[2:] if depthwise else (-1,)
+    return read(conv.kernel) * xp.reshape(scale, channels), bias
+
+
+def has_taps(layer: Any) -> bool:
+    """Whether `add_taps` is to do what a layer does.
+
+    Only on JAX: XLA has no depthwise convolution worth the name (on two cores the taps take a
+    thirtieth of its time), and TensorFlow has one.
+    """
+    return (
+        keras.backend.backend() == "jax"
+        and type(layer) is keras.layers.DepthwiseConv2D
+        and layer.depth_multiplier == 1
+        and layer.data_format == "channels_last"
+        and tuple(layer.dilation_rate) == (1, 1)
+    )
+
+
+def add_taps(x: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
+    """A depthwise convolution as the sum of its taps, which XLA makes one loop.
+
+    Args:
+        x: ``(batch, height, width, channels)``.
+        kernel: ``(height, width, channels)``.
+        padding: "same" or "valid".
+    """
+    import jax
+
+    pads, spans = [(0, 0)], []
+    for n, k, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True):
+        outputs = -(-n // stride) if padding == "same" else (n - k) // stride + 1
+        total = max((outputs - 1) * stride + k - n, 0)
+        pads.append((total // 2, total - total // 2))
+        spans.append((outputs - 1) * stride + 1)
+    # Behind the barrier, for else XLA computes what made `x` again for each tap.
+    x = ops.pad(jax.lax.optimization_barrier(x), [*pads, (0, 0)])
+    taps = [
+        x[:, i : i + spans[0] : strides[0], j : j + spans[1] : strides[1]] * kernel[i, j]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return sum(taps[1:], taps[0])
 
 
 def _pointwise(x: Any, kernel: Any) -> Any:
