@@ -147,9 +147,11 @@ class Plan:
 
     def search_runs(self, name: str, repeats: int = 1) -> list[Run]:
         """The runs of a method's search: its partition, block by block, with one seed a repeat."""
-        p, blocks = self.params, self.blocks(name)
+        p, blocks, backend = self.params, self.blocks(name), self.backend(self.params.search_split)
         return [
-            self.run(name, b, p.search_split, p.epochs, r) for r in range(repeats) for b in blocks
+            self.run(name, b, p.search_split, p.epochs, r, backend)
+            for r in range(repeats)
+            for b in blocks
         ]
 
     def final_runs(self, method: str) -> list[Run]:
@@ -157,8 +159,20 @@ class Plan:
         p = self.params
         row = self.results().winner(method, self.name)
         block = Block(row["block"], tuple(row["layers"].split(";")) if row["layers"] else ())
-        epochs = p.final_epochs or p.epochs
-        return [self.run(method, block, p.final_split, epochs, r) for r in range(p.repeats)]
+        epochs, backend = p.final_epochs or p.epochs, self.backend(p.final_split)
+        return [
+            self.run(method, block, p.final_split, epochs, r, backend) for r in range(p.repeats)
+        ]
+
+    def backend(self, split: str) -> str:
+        """The backend that trains on a slice: of the rows that are there, else Keras' current one.
+
+        What was begun on one backend is finished on it. Search and final runs may differ: a search
+        on a cluster's GPUs, say, and final runs of its winners on a laptop.
+        """
+        rows = self.results().rows
+        there = rows.loc[rows["split"] == split, "backend"].unique()
+        return there[0] if len(there) == 1 else keras.backend.backend()
 
     def results(self) -> Results:
         """What has been run of this backbone, by this plan or another."""
@@ -170,13 +184,25 @@ class Plan:
         scores = self.results().layer_scores(self.name) if record.ranked else {}
         return record.propose(self.backbone, self.params, scores)
 
-    def run(self, method: str, block: Block, split: str, epochs: int, repeat: int) -> Run:
-        """One run of this plan."""
+    def run(
+        self,
+        method: str,
+        block: Block,
+        split: str,
+        epochs: int,
+        repeat: int,
+        backend: str | None = None,
+    ) -> Run:
+        """One run of this plan.
+
+        backend: that trains it; None: Keras' current one.
+        """
         settings = self._settings(block, split, epochs, repeat)
+        settings["backend"] = backend or keras.backend.backend()
         return Run(method, block, repeat, settings, run_key(settings))
 
     def _settings(self, block: Block, split: str, epochs: int, repeat: int) -> dict:
-        """What determines a run's result, as its row says it."""
+        """What determines a run's result, as its row says it, but for the backend."""
         p = self.params
         return {
             "backbone": self.name,
@@ -198,7 +224,6 @@ class Plan:
                 str(x).removesuffix(".0")
                 for x in (p.plateau_factor, p.plateau_patience, p.plateau_min_delta)
             ),
-            "backend": keras.backend.backend(),
         }
 
     def check(self) -> None:
@@ -284,14 +309,27 @@ class Plan:
         )
 
     def missing(self, runs: Sequence[Run]) -> dict[str, list[Run]]:
-        """The runs whose rows are missing by key, one of each method."""
+        """The runs whose rows are missing by key, one of each method.
+
+        Raises InputError where another backend would have to train them.
+        """
         missing: dict[str, list[Run]] = {}
         ledgers = {m: set(read_ledger(self.ledger(m))["key"]) for m in {r.method for r in runs}}
         for run in runs:
             if run.key not in ledgers[run.method]:
                 ledgers[run.method].add(run.key)
                 missing.setdefault(run.key, []).append(run)
+                self._check_backend(run)
         return missing
+
+    def _check_backend(self, run: Run) -> None:
+        begun, backend = run.settings["backend"], keras.backend.backend()
+        if begun != backend:
+            raise InputError(
+                f"results: {self.ledger(run.method)} lacks {run.block.name}, and the runs of "
+                f"{self.name} on {run.split} were begun on {begun}, not {backend}; allowed: "
+                f"KERAS_BACKEND={begun}, or another folder of rows"
+            )
 
     def ledger(self, method: str) -> Path:
         """The file of a method's rows of this backbone."""

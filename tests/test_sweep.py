@@ -133,6 +133,37 @@ def test_rows_of_other_settings_are_refused_before_anything_is_trained(params):
     assert not (params.results_dir / "block_wise-VGG16.csv").exists()
 
 
+def from_jax(params, method, split):
+    """Have rows of a method on a slice say that JAX has trained them."""
+    of_method = params.results_dir / f"{method}-VGG16.csv"
+    rows = read_ledger(of_method).to_dict("records")
+    for row in (row for row in rows if row["split"] == split):
+        row["backend"] = "jax"
+        row["key"] = run_key(row)
+    rewrite_ledger(of_method, rows)
+
+
+def test_a_search_of_another_backend_is_gone_on_with_there_and_its_winners_are_trained_here(params):
+    search(params, "block_wise")
+    from_jax(params, "block_wise", params.search_split)
+    before = ledger(params, "block_wise")
+    assert set(search(params, "block_wise")["backend"]) == {"jax"}  # whole: nothing is trained
+    begun = "lacks baseline_1, and the runs of VGG16 on train.:10%. were begun on jax, not tensorfl"
+    with pytest.raises(InputError, match=begun + "ow; allowed: KERAS_BACKEND=jax, or another fold"):
+        search(params, "baseline_1")
+    rows = final(params, "block_wise")
+    assert set(rows["backend"]) == {"tensorflow"} and len(rows) == params.repeats
+    assert ledger(params, "block_wise").head(len(before)).equals(before)
+    Results(read_results(params.results_dir)).check_winners()
+
+
+def test_rows_of_two_backends_on_one_slice_are_refused(params):
+    search(params, "block_wise", "baseline_1")
+    from_jax(params, "baseline_1", params.search_split)
+    with pytest.raises(InputError, match="has baseline_1 with backend 'jax', not 'tensorflow'"):
+        search(params, "block_wise", "baseline_1")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -381,6 +381,7 @@ class _Walk:
 
 
 def _called(layer: Any, args: tuple, kwargs: dict) -> Any:
+    """What a layer makes of its arguments, a depthwise convolution as `add_taps` does it."""
     if not has_taps(layer):
         return layer(*args, **kwargs)
     y = add_taps(args[0], layer.kernel[..., 0], layer.strides, layer.padding)

@@ -257,7 +257,8 @@ def add_taps(x: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any
         kernel: ``(height, width, channels)``.
         padding: "same" or "valid".
     """
-    import jax
+    from jax import lax
+    from jax import numpy as jnp
 
     pads, spans = [(0, 0)], []
     for n, k, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True):
@@ -266,7 +267,7 @@ def add_taps(x: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any
         pads.append((total // 2, total - total // 2))
         spans.append((outputs - 1) * stride + 1)
     # Behind the barrier, for else XLA computes what made `x` again for each tap.
-    x = ops.pad(jax.lax.optimization_barrier(x), [*pads, (0, 0)])
+    x = jnp.pad(lax.optimization_barrier(x), [*pads, (0, 0)])
     taps = [
         x[:, i : i + spans[0] : strides[0], j : j + spans[1] : strides[1]] * kernel[i, j]
         for i in range(kernel.shape[0])

@@ -178,7 +178,7 @@ def download_wheels(tree: Path, python: str = "") -> None:
 
 def folder_for(params: Params) -> Path:
     """Where JAX's rows of a profile are: beside those of another backend, never among them."""
-    beside = set(read_results(params.results_dir)["backend"]) - {"jax"}
+    beside = set(read_results(params.results_dir, params.backbone_names)["backend"]) - {"jax"}
     return params.results_dir.with_name(params.results_dir.name + "_jax" * bool(beside))
 
 
