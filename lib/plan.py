@@ -147,7 +147,8 @@ class Plan:
 
     def search_runs(self, name: str, repeats: int = 1) -> list[Run]:
         """The runs of a method's search: its partition, block by block, with one seed a repeat."""
-        p, blocks, backend = self.params, self.blocks(name), self.backend(self.params.search_split)
+        p, blocks = self.params, self.blocks(name)
+        backend = self.backend(p.search_split, ranked=method(name).ranked)
         return [
             self.run(name, b, p.search_split, p.epochs, r, backend)
             for r in range(repeats)
@@ -164,14 +165,19 @@ class Plan:
             self.run(method, block, p.final_split, epochs, r, backend) for r in range(p.repeats)
         ]
 
-    def backend(self, split: str) -> str:
+    def backend(self, split: str, ranked: bool = False) -> str:
         """The backend that trains on a slice: of the rows that are there, else Keras' current one.
 
-        What was begun on one backend is finished on it. Search and final runs may differ: a search
-        on a cluster's GPUs, say, and final runs of its winners on a laptop.
+        What was begun on one backend is finished on it. Final runs may be on another than the
+        search: of a search on a cluster's GPUs, say, the winners on a laptop. So may the search of
+        the `ranked` methods, which has one block only, known from the search before.
         """
         rows = self.results().rows
-        there = rows.loc[rows["split"] == split, "backend"].unique()
+        rows = rows[rows["split"] == split]
+        if split == self.params.search_split:
+            later = [m for m in methods(self.params) if method(m).ranked]
+            rows = rows[rows["method"].isin(later) == ranked]
+        there = rows["backend"].unique()
         return there[0] if len(there) == 1 else keras.backend.backend()
 
     def results(self) -> Results:

@@ -157,6 +157,13 @@ def test_a_search_of_another_backend_is_gone_on_with_there_and_its_winners_are_t
     Results(read_results(params.results_dir)).check_winners()
 
 
+def test_the_block_of_a_ranked_search_may_be_trained_on_another_backend(params):
+    search(params, "layer_wise")
+    from_jax(params, "layer_wise", params.search_split)
+    assert list(search(params, "top_3")["backend"]) == ["tensorflow"]
+    next(plans(params)).check()
+
+
 def test_rows_of_two_backends_on_one_slice_are_refused(params):
     search(params, "block_wise", "baseline_1")
     from_jax(params, "baseline_1", params.search_split)
