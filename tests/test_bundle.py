@@ -67,7 +67,8 @@ def test_a_keras_file_goes_along_and_keeps_its_place_in_the_profile(tmp_path):
 
 
 @pytest.mark.long
-def test_a_bundle_trains_what_the_project_would(tmp_path):
+@pytest.mark.parametrize("workers", ["", "2"])
+def test_a_bundle_trains_what_the_project_would(tmp_path, workers):
     params = params_of(tmp_path)
     parts = bundle.bundle(params, tmp_path / "parts", lambda tree: (tree / "wheels").mkdir())
     tree = unpack(parts, tmp_path)
@@ -78,6 +79,7 @@ def test_a_bundle_trains_what_the_project_would(tmp_path):
         (absent / name / "__init__.py").write_text("raise ImportError('not on this machine')")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("BLOCKWISE", "TFDS"))}
     environment |= {"PYTHON": sys.executable, "KERAS_BACKEND": "jax", "PYTHONPATH": str(absent)}
+    environment["WORKERS"] = workers
     subprocess.run(["sh", tree / "run.sh", "top_k=[3]"], env=environment, check=True, cwd="/")
 
     rows = read_results(tree / "results")

@@ -29,6 +29,7 @@ from ..provenance import pack_commit
 PART_BYTES = 50 * 2**20
 # What training imports; pip knows what these need in turn.
 IMPORTED = ("keras", "h5py", "pandas", "pyyaml", "tqdm", "filelock", "pillow", "psutil")
+IMPORTED += ("distributed",)  # of workers
 # pip takes each tag by itself; these are the ones that Linux wheels of today carry.
 PLATFORMS = tuple(f"manylinux_2_{n}_x86_64" for n in (17, 24, 27, 28, 34)) + (
     "manylinux2014_x86_64",
@@ -37,6 +38,7 @@ RUN = """\
 #!/bin/sh
 # Trains what is not in results/ yet:  sh run.sh [KEY=VALUE ...]
 # such as                              sh run.sh backbones=MobileNet memory_gib=60
+# with worker processes                WORKERS=4 sh run.sh lanes=44
 # Needs Python with JAX (or TensorFlow and KERAS_BACKEND=tensorflow), no network. What Python lacks
 # beside these it takes from wheels/ into site/. Stop it whenever you like and start it again.
 set -eu
@@ -56,7 +58,9 @@ END
 if [ -n "$lacking" ]; then
   "$python" -m pip install -q --no-index --no-deps --find-links wheels --target site $lacking
 fi
-exec "$python" -m lib train "profile=$PWD/{profile}.yaml" "$@"
+set -- "$python" -m lib train "profile=$PWD/{profile}.yaml" "$@"
+[ "${{WORKERS:-0}}" = 0 ] || set -- "$python" -m lib pool "--workers=$WORKERS" -- "$@"
+exec "$@"
 """
 
 
