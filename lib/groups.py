@@ -7,12 +7,15 @@ import numpy as np
 
 from .lanes.memory import MOST_LANES, Estimate, budget
 from .plan import Plan, Run
+from .provenance import device
 from .train import classifier_weights, eval_batch
 
 # Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
 # two cores. Fewer lanes than FEW_LANES share too little, unless one alone has WORTH_A_WORKER: half
 # a minute of one core, beside which building the model is little.
 GROUP_WORK, FEW_LANES, WORTH_A_WORKER = 1.2e14, 8, 1e12
+# On a GPU training is short and compiling is not: so many lanes take XLA a minute.
+GPU_LANES = 44
 BUILDING = 1e10  # multiply-adds in the time that a call of a model takes to be built and started
 
 Group = Sequence[Run]
@@ -61,6 +64,8 @@ class Grouping:
 
     def _most_lanes(self, run: Run) -> int:
         """So many lanes that a group, whose rows come when it ends, is not lost after hours."""
+        if device() != "CPU":
+            return GPU_LANES
         work = max(1, self._lane_work(run))
         return int(np.clip(GROUP_WORK // work, FEW_LANES, MOST_LANES))
 

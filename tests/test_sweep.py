@@ -349,6 +349,17 @@ def test_long_runs_come_in_smaller_groups_whose_rows_come_sooner(params, monkeyp
     assert sizes(2) == [7, 6] and FEW_LANES == 8  # two would be too few
 
 
+def test_groups_on_a_gpu_are_as_large_as_compiles_within_a_minute(params, monkeypatch):
+    plan = next(plans(params))
+    runs = plan.search_runs("layer_wise")
+    monkeypatch.setattr(lib.groups, "GROUP_WORK", 0)  # however long they train
+    assert max(len(group) for group in Grouping(plan).cut(runs)) <= FEW_LANES
+    monkeypatch.setattr(lib.groups, "device", lambda: "NVIDIA H200")
+    assert [len(group) for group in Grouping(plan).cut(runs)] == [13]
+    monkeypatch.setattr(lib.groups, "GPU_LANES", 5)
+    assert [len(group) for group in Grouping(plan).cut(runs)] == [5, 4, 4]
+
+
 def test_groups_are_as_many_as_workers_where_runs_suffice(params):
     plan = next(plans(params))
     runs = plan.search_runs("layer_wise") + plan.search_runs("block_wise")
