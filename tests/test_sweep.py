@@ -357,7 +357,7 @@ def test_groups_on_a_gpu_are_as_large_as_compiles_within_a_minute(params, monkey
     monkeypatch.setattr(lib.groups, "device", lambda: "NVIDIA H200")
     assert [len(group) for group in Grouping(plan).cut(runs)] == [13]
     monkeypatch.setattr(lib.groups, "GPU_LANES", 5)
-    assert [len(group) for group in Grouping(plan).cut(runs)] == [5, 4, 4]
+    assert sorted(len(group) for group in Grouping(plan).cut(runs)) == [3, 5, 5]
 
 
 def test_groups_are_as_many_as_workers_where_runs_suffice(params):
