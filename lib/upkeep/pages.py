@@ -188,9 +188,18 @@ def sizes(results: Sequence[Results]) -> str:
             wanted = len(TABLE1) * Params.repeats
             final = rows.final[rows.final["method"].isin(TABLE1)]
             number = f"{len(rows.search.drop_duplicates('key'))}", f"{len(final)} of {wanted}"
-            hours = f"{once['seconds'].sum() / 3600:.1f} h"
-            lines.append([name, _differences(rows.rows), *number, hours])
+            lines.append([name, _differences(rows.rows), *number, _hours(once)])
     return markdown(header, lines, "").replace("---:", "---").lstrip()
+
+
+def _hours(rows: pd.DataFrame) -> str:
+    """How long training took, by what it ran on: the fourth word of `versions`.
+
+    The first rows, all of two cores, lack it.
+    """
+    devices = rows["versions"].str.split("; ").str[3].fillna("CPU")
+    took = rows.groupby(devices, sort=False)["seconds"].sum()
+    return ", ".join(f"{seconds / 3600:.1f} h on {device}" for device, seconds in took.items())
 
 
 def _differences(rows: pd.DataFrame) -> str:
