@@ -189,9 +189,14 @@ def _pads_as_same(pad: Any, conv: Any, shape: tuple) -> bool:
         return False
     wanted = []
     for n, kernel, stride in zip(sizes, conv.kernel_size, conv.strides, strict=True):
-        total = max((-(-n // stride) - 1) * stride + kernel - n, 0)
-        wanted.append((total // 2, total - total // 2))
+        wanted.append(_zeros(n, kernel, stride, -(-n // stride)))
     return pad.data_format == "channels_last" and [tuple(p) for p in pad.padding] == wanted
+
+
+def _zeros(n: int, kernel: int, stride: int, outputs: int) -> tuple[int, int]:
+    """Zeros before and after `n` pixels from which a convolution makes so many outputs."""
+    total = max((outputs - 1) * stride + kernel - n, 0)
+    return total // 2, total - total // 2
 
 
 def _normalised_convolution(
@@ -263,8 +268,7 @@ def add_taps(x: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any
     pads, spans = [(0, 0)], []
     for n, k, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True):
         outputs = -(-n // stride) if padding == "same" else (n - k) // stride + 1
-        total = max((outputs - 1) * stride + k - n, 0)
-        pads.append((total // 2, total - total // 2))
+        pads.append(_zeros(n, k, stride, outputs))
         spans.append((outputs - 1) * stride + 1)
     # Behind the barrier, for else XLA computes what made `x` again for each tap.
     x = jnp.pad(lax.optimization_barrier(x), [*pads, (0, 0)])

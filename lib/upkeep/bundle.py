@@ -28,8 +28,10 @@ from ..provenance import pack_commit
 
 PART_BYTES = 50 * 2**20
 # What training imports; pip knows what these need in turn.
-IMPORTED = ("keras", "h5py", "pandas", "pyyaml", "tqdm", "filelock", "pillow", "psutil")
-IMPORTED += ("distributed",)  # of workers
+IMPORTED = (
+    *("keras", "h5py", "pandas", "pyyaml", "tqdm", "filelock", "pillow", "psutil"),
+    "distributed",  # of workers
+)
 # pip takes each tag by itself; these are the ones that Linux wheels of today carry.
 PLATFORMS = tuple(f"manylinux_2_{n}_x86_64" for n in (17, 24, 27, 28, 34)) + (
     "manylinux2014_x86_64",
