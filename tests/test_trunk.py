@@ -39,19 +39,6 @@ def test_trunk_and_rest_are_the_whole_at_every_cut(twin):
     )
 
 
-@pytest.mark.parametrize("size", [7, 8])
-@pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_taps_are_a_depthwise_convolution(size, kernel, stride, padding):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, size, size + 1, 3)).astype("float32")
-    weights = rng.standard_normal((kernel, kernel, 3)).astype("float32")
-    expected = ops.depthwise_conv(x, weights[..., None], stride, padding)
-    found = trunk_module.add_taps(x, weights, (stride, stride), padding)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
 def test_cuts_one_after_the_other_equal_the_whole(twin):
     """Each cut's outputs come from the previous cut's, across residual units too."""
     graph = read_graph(twin)

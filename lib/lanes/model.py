@@ -22,7 +22,8 @@ from keras import ops
 
 from ..backbones.pure import infer
 from ..params import InputError
-from .trunk import Call, Graph, add_taps, has_taps
+from .layers import tuned_layer
+from .trunk import Call, Graph
 
 
 @dataclass(frozen=True)
@@ -375,17 +376,9 @@ class _Walk:
         values += zip(statistics, self.statistics[s], strict=True)
         # Called, not `stateless_call`: that one does not tell the layers inside of the training.
         with keras.StatelessScope(values) as scope:
-            outputs = _called(layer, args, {**kwargs, "training": self.step is not None})
+            outputs = tuned_layer(layer, args, {**kwargs, "training": self.step is not None})
         self.statistics[s] = [scope.get_current_value(v) for v in statistics]
         return outputs
-
-
-def _called(layer: Any, args: tuple, kwargs: dict) -> Any:
-    """What a layer makes of its arguments, a depthwise convolution as `add_taps` does it."""
-    if not has_taps(layer):
-        return layer(*args, **kwargs)
-    y = add_taps(args[0], layer.kernel[..., 0], layer.strides, layer.padding)
-    return layer.activation(y if layer.bias is None else y + layer.bias)
 
 
 def lane_variables(layer: keras.Layer) -> tuple[list, list]:

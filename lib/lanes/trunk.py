@@ -16,6 +16,7 @@ from keras import ops
 
 from ..backbones.pure import infer, prepare_backbone
 from ..backend import out_of_memory
+from .layers import normalised_convolution, zeros_around
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Call:
     """One call of a layer, or of a bare operation such as ``x + 3``, in a backbone's graph.
 
     A convolution and the BatchNorm that alone reads it are one call: frozen, they are executed as
-    one convolution, see `_normalised_convolution`. So is zero padding that only this convolution
+    one convolution, see `normalised_convolution`. So is zero padding that only this convolution
     reads and that it can do by itself.
 
     Tensors are named by integers that are unique within one backbone.
@@ -51,7 +52,7 @@ class Call:
         args, kwargs = self.arguments(tensors)
         if self.norm is not None:
             padding = "same" if self.pad else self.operation.padding
-            return [_normalised_convolution(self.operation, self.norm, padding, *args)]
+            return [normalised_convolution(self.operation, self.norm, padding, *args)]
         return keras.tree.flatten(infer(self.operation, args, kwargs))
 
 
@@ -189,105 +190,8 @@ def _pads_as_same(pad: Any, conv: Any, shape: tuple) -> bool:
         return False
     wanted = []
     for n, kernel, stride in zip(sizes, conv.kernel_size, conv.strides, strict=True):
-        wanted.append(_zeros(n, kernel, stride, -(-n // stride)))
+        wanted.append(zeros_around(n, kernel, stride, -(-n // stride)))
     return pad.data_format == "channels_last" and [tuple(p) for p in pad.padding] == wanted
-
-
-def _zeros(n: int, kernel: int, stride: int, outputs: int) -> tuple[int, int]:
-    """Zeros before and after `n` pixels from which a convolution makes so many outputs."""
-    total = max((outputs - 1) * stride + kernel - n, 0)
-    return total // 2, total - total // 2
-
-
-def _normalised_convolution(
-    conv: Any, norm: keras.layers.BatchNormalization, padding: str, x: Any
-) -> Any:
-    """``norm(conv(x))`` of frozen layers as one convolution with a bias.
-
-    A frozen BatchNorm multiplies each channel by a constant and adds another. Both fit into the
-    convolution's weights, which saves the two passes over memory that they would take.
-    """
-    depthwise = isinstance(conv, keras.layers.DepthwiseConv2D)
-    kernel, bias = _folded_weights(conv, norm, depthwise)
-    grouped = conv.kernel.shape[2] != x.shape[-1]
-    if not depthwise and not grouped and conv.kernel_size == conv.strides == (1, 1):
-        return ops.add(_pointwise(x, kernel), bias)
-    if has_taps(conv):
-        return ops.add(add_taps(x, kernel[..., 0], conv.strides, padding), bias)
-    convolve = ops.depthwise_conv if depthwise else ops.conv
-    y = convolve(x, kernel, conv.strides, padding, conv.data_format, conv.dilation_rate)
-    return ops.add(y, bias)
-
-
-def _folded_weights(
-    conv: Any, norm: keras.layers.BatchNormalization, depthwise: bool
-) -> tuple[Any, Any]:
-    """Kernel and bias of a convolution that does what a BatchNorm after it did.
-
-    On JAX they are computed here, by NumPy: as constants of a graph, XLA would take seconds to
-    fold them whenever it compiles.
-    """
-    on_jax = keras.backend.backend() == "jax"
-    xp, read = (np, ops.convert_to_numpy) if on_jax else (ops, lambda variable: variable)
-    variance, mean = read(norm.moving_variance) + norm.epsilon, read(norm.moving_mean)
-    scale = 1.0 / np.sqrt(variance) if on_jax else ops.rsqrt(variance)
-    scale = scale * read(norm.gamma) if norm.scale else scale
-    shift = -mean if conv.bias is None else read(conv.bias) - mean
-    bias = shift * scale + read(norm.beta) if norm.center else shift * scale
-    # A depthwise kernel is (height, width, inputs, multiplier), its channels inputs x multiplier.
-    channels = conv.kernel.shape[2:] if depthwise else (-1,)
-    return read(conv.kernel) * xp.reshape(scale, channels), bias
-
-
-def has_taps(layer: Any) -> bool:
-    """Whether `add_taps` is to do what a layer does.
-
-    Only on JAX: XLA has no depthwise convolution worth the name (on two cores the taps take a
-    thirtieth of its time), and TensorFlow has one.
-    """
-    return (
-        keras.backend.backend() == "jax"
-        and type(layer) is keras.layers.DepthwiseConv2D
-        and layer.depth_multiplier == 1
-        and layer.data_format == "channels_last"
-        and tuple(layer.dilation_rate) == (1, 1)
-    )
-
-
-def add_taps(x: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
-    """A depthwise convolution as the sum of its taps, which XLA makes one loop.
-
-    Args:
-        x: ``(batch, height, width, channels)``.
-        kernel: ``(height, width, channels)``.
-        padding: "same" or "valid".
-    """
-    from jax import lax
-    from jax import numpy as jnp
-
-    pads, spans = [(0, 0)], []
-    for n, k, stride in zip(x.shape[1:3], kernel.shape[:2], strides, strict=True):
-        outputs = -(-n // stride) if padding == "same" else (n - k) // stride + 1
-        pads.append(_zeros(n, k, stride, outputs))
-        spans.append((outputs - 1) * stride + 1)
-    # Behind the barrier, for else XLA computes what made `x` again for each tap.
-    x = jnp.pad(lax.optimization_barrier(x), [*pads, (0, 0)])
-    taps = [
-        x[:, i : i + spans[0] : strides[0], j : j + spans[1] : strides[1]] * kernel[i, j]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    ]
-    return sum(taps[1:], taps[0])
-
-
-def _pointwise(x: Any, kernel: Any) -> Any:
-    """A convolution with a 1 x 1 kernel as the matrix product that it is.
-
-    TensorFlow's gradient of the convolution is up to five times slower on two cores (2 x 2
-    pixels, 160 to 960 channels, 64 images); forward there is no difference.
-    """
-    rows = ops.matmul(ops.reshape(x, (-1, kernel.shape[-2])), kernel[0, 0])
-    return ops.reshape(rows, (*ops.shape(x)[:-1], kernel.shape[-1]))
 
 
 def _macs(operation: Any, shape: tuple[int | None, ...]) -> int:
