@@ -81,6 +81,15 @@ class Network:
         return source_digest(self.source, self.backbone)
 
 
+def of_stage(rows: pd.DataFrame, params: Params, split: str, ranked: bool = False) -> pd.DataFrame:
+    """The rows of a slice, of a search those of the `ranked` methods or those of all others."""
+    rows = rows[rows["split"] == split]
+    if split != params.search_split:
+        return rows
+    later = [m for m in methods(params) if method(m).ranked]
+    return rows[rows["method"].isin(later) == ranked]
+
+
 KEPT = 5  # networks, the last ones used: building one takes seconds
 _networks: dict[tuple, Network] = {}
 
@@ -172,11 +181,7 @@ class Plan:
         search: of a search on a cluster's GPUs, say, the winners on a laptop. So may the search of
         the `ranked` methods, which has one block only, known from the search before.
         """
-        rows = self.results().rows
-        rows = rows[rows["split"] == split]
-        if split == self.params.search_split:
-            later = [m for m in methods(self.params) if method(m).ranked]
-            rows = rows[rows["method"].isin(later) == ranked]
+        rows = of_stage(self.results().rows, self.params, split, ranked)
         there = rows["backend"].unique()
         return there[0] if len(there) == 1 else keras.backend.backend()
 
@@ -241,9 +246,15 @@ class Plan:
         searched = [m for m in methods(p) if not method(m).ranked]
         if self._is_complete("layer_wise"):
             searched += [m for m in methods(p) if method(m).ranked]
-        self.check_rows([run for m in searched for run in self.search_runs(m)])
+        runs = [run for m in searched for run in self.search_runs(m)]
+        self.check_rows(runs)
+        self.missing(runs)
         done = [m for m in searched if self._is_complete(m)]
-        self.check_rows([run for m in done for run in self.final_runs(m)])
+        runs = [run for m in done for run in self.final_runs(m)]
+        self.check_rows(runs)
+        self.missing(runs)
+        for m in (m for m in methods(p) if m not in done):
+            self._check_backend(m, "final runs", p.final_split, self.backend(p.final_split))
 
     def check_two_slices(self) -> None:
         """Refuse one slice for search and final runs. Raises InputError."""
@@ -325,15 +336,16 @@ class Plan:
             if run.key not in ledgers[run.method]:
                 ledgers[run.method].add(run.key)
                 missing.setdefault(run.key, []).append(run)
-                self._check_backend(run)
+                begun = run.settings["backend"]
+                self._check_backend(run.method, run.block.name, run.split, begun)
         return missing
 
-    def _check_backend(self, run: Run) -> None:
-        begun, backend = run.settings["backend"], keras.backend.backend()
+    def _check_backend(self, method: str, lacking: str, split: str, begun: str) -> None:
+        backend = keras.backend.backend()
         if begun != backend:
             raise InputError(
-                f"results: {self.ledger(run.method)} lacks {run.block.name}, and the runs of "
-                f"{self.name} on {run.split} were begun on {begun}, not {backend}; allowed: "
+                f"results: {self.ledger(method)} lacks {lacking}, and the runs of "
+                f"{self.name} on {split} were begun on {begun}, not {backend}; allowed: "
                 f"KERAS_BACKEND={begun}, or another folder of rows"
             )
 

@@ -22,6 +22,7 @@ from lib.ledger import append_row
 from lib.params import ROOT, load_params
 from lib.photos.dataset import load_data, pack
 from lib.report.tables import markdown
+from lib.sweep import plans
 from lib.upkeep.pages import replaced
 
 
@@ -171,6 +172,17 @@ def altered_row(folder: Path) -> None:
 def other_settings(folder: Path) -> None:
     first = row(method="baseline_1", block="baseline_1", layers="", batch_size=99)
     append_row(folder / "old" / "baseline_1-VGG16.csv", first)
+
+
+def begun_on_jax(folder: Path) -> None:
+    """The first block of a search, trained on JAX; the rest is missing."""
+    params = load_params("smoke", backbones=["VGG16"], results=str(folder / "old"))
+    (plan,) = plans(params)
+    block = plan.blocks("block_wise")[0]
+    run = plan.run("block_wise", block, params.search_split, params.epochs, 0, "jax")
+    first = row(**run.settings, method=run.method, block=block.name, key=run.key)
+    first["curve"] = ";".join(["150"] * params.epochs)
+    append_row(plan.ledger(run.method), first)
 
 
 def file_in_the_way(folder: Path) -> None:
@@ -375,6 +387,8 @@ OF_CHECK = [
      "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv line 2 altered"),
     ("rows of other settings", other_settings,
      "profile=smoke backbones=VGG16 results={}/old", "baseline_1-VGG16.csv batch_size 99"),
+    ("search begun on another backend", begun_on_jax,
+     "profile=smoke backbones=VGG16 results={}/old", "VGG16.csv lacks jax KERAS_BACKEND"),
     ("rows where a file is", file_in_the_way, "profile=smoke results={}/old/rows",
      "results_dir old"),
 ]  # fmt: skip

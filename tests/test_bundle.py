@@ -101,8 +101,9 @@ def test_rows_of_jax_so_far_go_along_and_stay_apart_from_those_of_another_backen
     ledger = params.results_dir / "block_wise-VGG16.csv"
     append_row(ledger, row(key="1", backend="jax"))
     assert (bundle.folder_for(params), packed("one")) == (params.results_dir, ["1"])
-    ledger.unlink()
-    append_row(ledger, row(key="2", backend="tensorflow"))
+    append_row(ledger.with_name("top_3-VGG16.csv"), row(method="top_3", key="2"))
+    assert (bundle.folder_for(params), packed("ranked")) == (params.results_dir, ["1", "2"])
+    append_row(ledger, row(key="2", backend="tensorflow", split=params.final_split))
     back = params.results_dir.with_name("rows_jax")
     assert (bundle.folder_for(params), packed("two")) == (back, [])
     append_row(back / ledger.name, row(key="3", backend="jax"))

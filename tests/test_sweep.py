@@ -151,6 +151,8 @@ def test_a_search_of_another_backend_is_gone_on_with_there_and_its_winners_are_t
     begun = "lacks baseline_1, and the runs of VGG16 on train.:10%. were begun on jax, not tensorfl"
     with pytest.raises(InputError, match=begun + "ow; allowed: KERAS_BACKEND=jax, or another fold"):
         search(params, "baseline_1")
+    with pytest.raises(InputError, match=begun):
+        next(plans(params)).check()
     rows = final(params, "block_wise")
     assert set(rows["backend"]) == {"tensorflow"} and len(rows) == params.repeats
     assert ledger(params, "block_wise").head(len(before)).equals(before)
@@ -161,7 +163,16 @@ def test_the_block_of_a_ranked_search_may_be_trained_on_another_backend(params):
     search(params, "layer_wise")
     from_jax(params, "layer_wise", params.search_split)
     assert list(search(params, "top_3")["backend"]) == ["tensorflow"]
-    next(plans(params)).check()
+    plan = next(plans(params))
+    plan.check_rows([*plan.search_runs("layer_wise"), *plan.search_runs("top_3")])
+
+
+def test_final_runs_of_another_backend_are_refused_before_the_search_is_trained(params):
+    final(params, "baseline_1")
+    from_jax(params, "baseline_1", params.final_split)
+    begun = "lacks final runs, and the runs of VGG16 on train.:70%. were begun"
+    with pytest.raises(InputError, match=begun):
+        next(plans(params)).check()
 
 
 def test_rows_of_two_backends_on_one_slice_are_refused(params):

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from importlib.metadata import requires, version
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from packaging.requirements import Requirement
 
@@ -24,6 +25,7 @@ from ..backend import check_keras
 from ..ledger import read_results
 from ..params import ROOT, InputError, Params, resolve_path
 from ..photos.dataset import load_data, pack
+from ..plan import of_stage
 from ..provenance import pack_commit
 
 PART_BYTES = 50 * 2**20
@@ -183,8 +185,14 @@ def download_wheels(tree: Path, python: str = "") -> None:
 
 
 def folder_for(params: Params) -> Path:
-    """Where JAX's rows of a profile are: beside those of another backend, never among them."""
-    beside = set(read_results(params.results_dir, params.backbone_names)["backend"]) - {"jax"}
+    """Where JAX's rows of a profile are: with rows of another backend only if it can go on there.
+
+    It can where search and final runs, as far as they are begun, are its own (`Plan.backend`). A
+    ranked search has one block a method, so there is nothing of it to go on with.
+    """
+    rows = read_results(params.results_dir, params.backbone_names)
+    begun = [of_stage(rows, params, split) for split in (params.search_split, params.final_split)]
+    beside = set(pd.concat(begun)["backend"]) - {"jax"}
     return params.results_dir.with_name(params.results_dir.name + "_jax" * bool(beside))
 
 
