@@ -141,6 +141,15 @@ def test_groups_fit_and_deep_ones_hold_more_lanes(mobile):
     assert len(within._greedy(blocks, most - 1)) > len(ends)
 
 
+def test_a_gpu_evaluates_more_at_a_time_where_there_is_room(mobile, monkeypatch):
+    graph, _ = mobile
+    small, large = estimate(graph, 2 * GIB), estimate(graph, 256 * GIB)
+    on_cpu = small.batch_floats(), large.batch_floats()
+    monkeypatch.setattr(memory, "device", lambda: "NVIDIA H100")
+    assert large.batch_floats() == 2**31 > on_cpu[1] == 2**26
+    assert small.batch_floats() == on_cpu[0] < 2**26
+
+
 def test_a_large_budget_makes_one_group_and_a_tiny_one_makes_one_a_lane(mobile):
     graph, blocks = mobile
     assert estimate(graph, 64 * GIB).ends(blocks) == []
