@@ -16,6 +16,8 @@ def tuned_layer(layer: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
     """What a layer that a lane tunes makes of its arguments, ``training`` among `kwargs`.
 
     Called within Keras' StatelessScope: variables are read, and statistics assigned, through it.
+    The first argument is a float tensor ``(batch, ...)`` whose batch is known, channels last; what
+    comes back is shaped as the layer's own call gives it.
     """
     if has_taps(layer):
         y = add_taps(args[0], layer.kernel[..., 0], layer.strides, layer.padding)
@@ -117,7 +119,8 @@ def _kernel_gradient(x: Any, shape: tuple[int, ...], back: Any, stride: int) -> 
 
     Args:
         x: what the convolution reads, ``(batch, height, width, channels)``.
-        back: the gradient of what it makes.
+        shape: of the kernel, ``(rows, columns, channels, multiplier)``, more than 3 of both.
+        back: the gradient of what it makes, ``(batch, height, width, channels * multiplier)``.
     """
     import tensorflow as tf
 
