@@ -191,7 +191,7 @@ unit-long: env
 	@$(ALONE) $(PY) -m pytest $(IN_PARALLEL) -m long
 
 unit-jax: env
-	@$(ALONE) KERAS_BACKEND=jax $(PY) -m pytest tests/test_fusion.py tests/test_trunk.py
+	@$(ALONE) KERAS_BACKEND=jax $(PY) -m pytest tests/test_fusion.py tests/test_trunk.py tests/test_checkpoint.py
 
 # Every cell of every notebook, with the parameters of `smoke`, as nbval runs them.
 notebooks: env

@@ -81,6 +81,12 @@ def _packed_commit(root: Path) -> str:
     return commit + ("-dirty" if changed else "")
 
 
+@cache
+def running_code() -> str:
+    """`code_digest` of this process."""
+    return code_digest(ROOT)
+
+
 def code_digest(root: Path) -> str:
     """SHA-256, 16 hex digits, of the names and contents of all Python files in ``lib/``."""
     digest = hashlib.sha256()

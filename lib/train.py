@@ -17,6 +17,7 @@ import numpy as np
 
 from .backbones.build import classifier
 from .backbones.pure import prepare_backbone
+from .checkpoint import Checkpoint
 from .lanes.memory import EVAL_FLOATS
 from .lanes.model import FusedModel, Lane
 from .lanes.steps import make_steps
@@ -262,24 +263,63 @@ def fused_steps(
 
 
 def train_fused(
-    steps: Any, task: Task, on_epoch: Callable[[int], None] = lambda epoch: None
+    steps: Any,
+    task: Task,
+    on_epoch: Callable[[int], None] = lambda epochs: None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[History]:
     """Train every lane of a fused model; the same results as `train_plain` run by run.
 
     Args:
         steps: as `fused_steps` makes them.
-        on_epoch: told the number of epochs done after each.
+        on_epoch: told how many more epochs are done.
+        checkpoint: of these runs: gone on from where there is one, and gone at the end.
     """
-    start, p, n = time.perf_counter(), task.params, len(steps.model.lanes)
-    plateau, histories, ended = LanePlateau(n, p), [History() for _ in range(n)], []
-    for epoch in range(task.epochs):
+    lanes = len(steps.model.lanes)
+    plateau, histories = LanePlateau(lanes, task.params), [History() for _ in range(lanes)]
+    if checkpoint and (saved := checkpoint.load()):
+        _stand(steps, plateau, histories, saved)
+    if done := len(histories[0].val_loss):
+        on_epoch(done)
+    for epoch in range(done, task.epochs):
+        start = time.perf_counter()
         fused_epoch(steps, task, epoch, plateau, histories)
-        ended.append(time.perf_counter())
-        on_epoch(epoch + 1)
+        for history in histories:
+            history.epoch_seconds.append((time.perf_counter() - start) / lanes)
+        on_epoch(1)
+        if checkpoint and checkpoint.is_due:
+            checkpoint.save(_standing(steps, plateau, histories))
     for history in histories:
-        history.seconds = (time.perf_counter() - start) / n
-        history.epoch_seconds = (np.diff(ended, prepend=start) / n).tolist()
+        history.seconds = sum(history.epoch_seconds)
+    if checkpoint:
+        checkpoint.clear()
     return histories
+
+
+EPOCHS = ("train_accuracy", "val_accuracy", "val_loss", "epoch_seconds")  # lists of a `History`
+
+
+def _standing(steps: Any, plateau: LanePlateau, histories: list[History]) -> Iterator[np.ndarray]:
+    """Where the lanes of a fused model stand after an epoch, array by array."""
+    for name in EPOCHS:
+        yield np.array([getattr(history, name) for history in histories])
+    yield np.stack([history.probabilities for history in histories])
+    yield from (plateau.rates, plateau.best, plateau.wait)
+    yield from steps.state()
+
+
+def _stand(
+    steps: Any, plateau: LanePlateau, histories: list[History], arrays: Sequence[np.ndarray]
+) -> None:
+    """The inverse of `_standing`."""
+    for name in EPOCHS:
+        by_lane, *arrays = arrays
+        for history, values in zip(histories, by_lane, strict=True):
+            setattr(history, name, values.tolist())
+    probabilities, plateau.rates, plateau.best, plateau.wait, *state = arrays
+    for history, values in zip(histories, probabilities, strict=True):
+        history.probabilities = values
+    steps.restore(state)
 
 
 def fused_epoch(

@@ -16,6 +16,7 @@ import numpy as np
 
 from .backbones.build import scale_inputs
 from .backend import out_of_memory
+from .checkpoint import Checkpoint
 from .groups import Group, Grouping
 from .lanes.memory import Estimate
 from .lanes.steps import use_deterministic_operations
@@ -74,11 +75,15 @@ class _Fused:
 class Trainer:
     """Trains runs of one plan.
 
-    What it keeps is freed with it.
+    What it keeps in memory is freed with it.
+
+    Args:
+        checkpoints: whether groups of lanes go on from where they were stopped.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, checkpoints: bool = True):
         self.plan, self.params, self.graph = plan, plan.params, plan.graph
+        self.checkpoints = checkpoints
         self.grouping = Grouping(plan)
         if self.params.deterministic:
             use_deterministic_operations()
@@ -191,7 +196,14 @@ class Trainer:
         self, group: Group, steps: Any, task: Task, progress: Progress
     ) -> list[History]:
         """Train the runs of one fused model; nothing of it is kept but the histories."""
-        return train_fused(steps, task, lambda _: progress.advance(len(group)))
+        checkpoint = Checkpoint([run.key for run in group]) if self.checkpoints else None
+        if checkpoint and checkpoint.exists:
+            progress.say(f"{self.plan.name}: {len(group)} lanes go on from their checkpoint")
+
+        def on_epoch(epochs: int) -> None:
+            progress.advance(epochs * len(group))
+
+        return train_fused(steps, task, on_epoch, checkpoint)
 
     def photos(self, task: Task) -> tuple[Trunk, Trunk]:
         """The trunks of the training and the evaluation images below the first call."""

@@ -137,8 +137,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 def test_a_run_that_diverges_is_recorded_as_failed_and_not_trained_again(params, monkeypatch):
     train = lib.trainer.train_fused
 
-    def diverging(steps, task, on_epoch):
-        histories = train(steps, task, on_epoch)
+    def diverging(*arguments):
+        histories = train(*arguments)
         histories[2].val_loss[-1] = float("nan")
         histories[2].val_accuracy[-1] = 1.0
         return histories

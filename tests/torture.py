@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib import checkpoint
 from lib.ledger import COLUMNS, TornRowWarning, read_ledger
 from lib.params import Params, load_params
 from lib.quiet import silence
@@ -56,7 +57,8 @@ def parameters(folder: Path) -> Params:
 
 
 def sweep(folder: Path) -> None:
-    """Run, or resume, the sweep; its output goes nowhere."""
+    """Run, or resume, the sweep, with a checkpoint after every epoch; its output goes nowhere."""
+    checkpoint.EVERY, checkpoint.FOLDER = 0.0, folder / "checkpoints"
     # As in a terminal: a shell without one has its background jobs ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sink = os.open(os.devnull, os.O_WRONLY)

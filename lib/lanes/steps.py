@@ -5,6 +5,9 @@ Both classes offer the same methods, so nothing above them knows the backend:
 - ``train_epoch(order, rates)``: one pass of Adam over the training images;
 - ``evaluate()``: class probabilities and losses of every lane for the evaluation images;
 - ``weights()``: the current values of `FusedModel.initial_weights`;
+- ``state()``: where training stands, as copies, one array after another: the weights, their first
+  and their second moments, the statistics, the number of steps done;
+- ``restore(arrays)``: stand there again;
 - ``restart(seeds)``: the same lanes from the start with other seeds, without tracing again.
 
 Adam is written out because Keras' own makes about eleven passes over memory a step and knows one
@@ -16,7 +19,7 @@ MobileNetV3Small at 224 px) and a batch is small, so its gradient, a product of 
 matrices, is made inside these loops, weight by weight, and never held.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -143,6 +146,16 @@ class TensorFlowSteps(_Steps):
     def weights(self) -> list[np.ndarray]:
         return [w.numpy() for w in self.variables]
 
+    def state(self) -> Iterator[np.ndarray]:
+        return (v.numpy() for v in self._everything())
+
+    def restore(self, arrays: Iterable[np.ndarray]) -> None:
+        for variable, array in zip(self._everything(), arrays, strict=True):
+            variable.assign(array)
+
+    def _everything(self) -> list[Any]:
+        return [*self.variables, *self.moments[0], *self.moments[1], self.statistics, self.done]
+
     def restart(self, seeds: Sequence[int]) -> bool:
         """Whether the lanes stand at their start with these seeds, one a lane.
 
@@ -260,6 +273,13 @@ class JaxSteps(_Steps):
 
     def weights(self) -> list[np.ndarray]:
         return [np.asarray(w) for w in self.carry[0]]
+
+    def state(self) -> Iterator[np.ndarray]:
+        return map(np.array, self.jax.tree.leaves(self.carry))  # copies: training gives these away
+
+    def restore(self, arrays: Iterable[np.ndarray]) -> None:
+        shape = self.jax.tree.structure(self.carry)
+        self.carry = shape.unflatten(map(self.jax.numpy.asarray, arrays))
 
     def restart(self, seeds: Sequence[int]) -> bool:
         """False: seeds are constants of what JAX has compiled."""

@@ -7,17 +7,16 @@ by their digests, and its software, before it trains.
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..backbones.build import backbone_of, check_takes_files, file_names
 from ..backbones.records import is_model_file
 from ..backend import check_keras
-from ..params import ROOT, InputError, Params, resolve_path
+from ..params import InputError, Params, resolve_path
 from ..photos.dataset import Dataset, load_data, pack
 from ..plan import Plan, Run
-from ..provenance import code_digest, versions
+from ..provenance import running_code, versions
 from ..trainer import Outcome, Progress, Trainer
 
 RECYCLE = 100  # groups after which a new process takes a worker's place, see `is_spent`
@@ -59,12 +58,7 @@ def made() -> Made:
         where = f"worker {get_worker().address}"
     except ValueError:
         where = "the client"
-    return Made(where, versions(), _code())
-
-
-@cache
-def _code() -> str:
-    return code_digest(ROOT)
+    return Made(where, versions(), running_code())
 
 
 @dataclass(frozen=True)

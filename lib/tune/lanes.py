@@ -186,7 +186,9 @@ def go_on(
 
 def take_states(steps: Any, plateau: LanePlateau, histories: Sequence[History]) -> list[LaneState]:
     """Where each lane of a fused model stands."""
-    model, (groups, statistics, done) = steps.model, _values(steps)
+    model, (*arrays, statistics, done) = steps.model, steps.state()
+    n = len(arrays) // 3
+    groups = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
     tuned = [_pieces(model.tuned, group[0]) for group in groups]
     kept = _pieces(model.statistics, statistics)
     return [
@@ -194,7 +196,7 @@ def take_states(steps: Any, plateau: LanePlateau, histories: Sequence[History]) 
             {n: tuple(t[model.slots[j, n][0]] for t in tuned) for n in lane.layers},
             tuple([array[j] for array in group[1:]] for group in groups),
             {n: kept[model.slots[j, n][1]] for n in lane.layers},
-            done,
+            int(done),
             len(histories[j].val_accuracy),
             *(float(x[j]) for x in (plateau.rates, plateau.best)),
             int(plateau.wait[j]),
@@ -206,14 +208,12 @@ def take_states(steps: Any, plateau: LanePlateau, histories: Sequence[History]) 
 
 def put_states(steps: Any, plateau: LanePlateau, states: Sequence[LaneState]) -> None:
     """Have each lane of a fused model go on from where it stands."""
-    groups = [
-        [_joined(steps.model, states, lambda s, n, k=k: s.tuned[n][k])]
-        + [np.stack(arrays) for arrays in zip(*(s.head[k] for s in states), strict=True)]
-        for k in range(3)
-    ]
-    _assign(
-        steps, groups, _joined(steps.model, states, lambda s, n: s.statistics[n]), states[0].steps
-    )
+    arrays = []
+    for k in range(3):
+        arrays.append(_joined(steps.model, states, lambda s, n, k=k: s.tuned[n][k]))
+        arrays += [np.stack(same) for same in zip(*(s.head[k] for s in states), strict=True)]
+    statistics = _joined(steps.model, states, lambda s, n: s.statistics[n])
+    steps.restore([*arrays, statistics, np.int32(states[0].steps)])
     plateau.rates[:] = [s.rate for s in states]
     plateau.best[:] = [s.best for s in states]
     plateau.wait[:] = [s.wait for s in states]
@@ -229,31 +229,3 @@ def _joined(model: FusedModel, states: Sequence[LaneState], read: Any) -> np.nda
     lanes = zip(model.lanes, states, strict=True)
     found = [a for lane, state in lanes for name in lane.layers for a in read(state, name)]
     return np.concatenate([*found, np.zeros(0, "float32")])
-
-
-def _values(steps: Any) -> tuple[list[list[np.ndarray]], np.ndarray, int]:
-    """Weights, first and second moments; statistics; steps done: of either backend, as arrays."""
-    if hasattr(steps, "carry"):  # JAX
-        weights, first, second, statistics, done = steps.carry
-    else:
-        weights, statistics, done = steps.variables, steps.statistics, steps.done.numpy()
-        first, second = steps.moments
-    groups = [[np.array(x) for x in group] for group in (weights, first, second)]
-    return groups, np.array(statistics), int(done)
-
-
-def _assign(
-    steps: Any, groups: Sequence[Sequence[np.ndarray]], statistics: np.ndarray, done: int
-) -> None:
-    """The inverse of `_values`."""
-    if hasattr(steps, "carry"):  # JAX
-        import jax.numpy as jnp
-
-        arrays = [[jnp.asarray(x) for x in group] for group in groups]
-        steps.carry = (*arrays, jnp.asarray(statistics), jnp.asarray(done, "int32"))
-        return
-    for variables, values in zip((steps.variables, *steps.moments), groups, strict=True):
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-    steps.statistics.assign(statistics)
-    steps.done.assign(done)

@@ -146,7 +146,7 @@ def bench(params: Params, names: Sequence[str] = ()) -> list[Result]:
 def measure(case: Case) -> Result:
     """Measure one case."""
     plan = next(plans(case.params))
-    trainer, runs = Trainer(plan), _spread(_runs(plan, case.what), case.most)
+    trainer, runs = Trainer(plan, checkpoints=False), _spread(_runs(plan, case.what), case.most)
     task = trainer.task(runs[0].split, runs[0].epochs)
     peak = conv_throughput()  # also the first work of a new process: neither side pays for it
     sample = _spread(runs, PLAIN_RUNS)
@@ -218,7 +218,7 @@ def measure_peak(params: Params) -> Peak:
     """Train the largest group of a network's layer-wise search once over the images."""
     plan = next(plans(replace(params, epochs=1)))
     split = params.search_split
-    trainer = Trainer(plan)
+    trainer = Trainer(plan, checkpoints=False)
     task, memory = trainer.task(split, 1), trainer.grouping.memory(split)
     groups = trainer.grouping.cut(plan.search_runs("layer_wise"))
     blocks = [[run.block.layers for run in group] for group in groups]

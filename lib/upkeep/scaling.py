@@ -109,7 +109,7 @@ def measure_group(params: Params, share: float) -> Cost:
 
     began = time.perf_counter()
     plan = next(plans(params))
-    trainer = Trainer(plan)
+    trainer = Trainer(plan, checkpoints=False)
     plan.graph  # noqa: B018 - built here, where it is measured
     trainer.task(params.search_split, 2)
     started = time.perf_counter()
