@@ -246,13 +246,9 @@ class Plan:
         searched = [m for m in methods(p) if not method(m).ranked]
         if self._is_complete("layer_wise"):
             searched += [m for m in methods(p) if method(m).ranked]
-        runs = [run for m in searched for run in self.search_runs(m)]
-        self.check_rows(runs)
-        self.missing(runs)
+        self.missing([run for m in searched for run in self.search_runs(m)])
         done = [m for m in searched if self._is_complete(m)]
-        runs = [run for m in done for run in self.final_runs(m)]
-        self.check_rows(runs)
-        self.missing(runs)
+        self.missing([run for m in done for run in self.final_runs(m)])
         for m in (m for m in methods(p) if m not in done):
             self._check_backend(m, "final runs", p.final_split, self.backend(p.final_split))
 
@@ -328,8 +324,11 @@ class Plan:
     def missing(self, runs: Sequence[Run]) -> dict[str, list[Run]]:
         """The runs whose rows are missing by key, one of each method.
 
-        Raises InputError where another backend would have to train them.
+        runs: as `check_rows` takes them.
+
+        Raises InputError as `check_rows` does, and where another backend would have to train them.
         """
+        self.check_rows(runs)
         missing: dict[str, list[Run]] = {}
         ledgers = {m: set(read_ledger(self.ledger(m))["key"]) for m in {r.method for r in runs}}
         for run in runs:

@@ -145,7 +145,7 @@ def train_runs(
         runs: of a plan; asked for again once its rows are this process' alone.
         engine: `InProcess` where none is given.
     """
-    if all(_is_done(plan, runs(plan)) for plan in some):  # readers need not wait for one another
+    if not any(plan.missing(runs(plan)) for plan in some):  # readers need not wait for one another
         return
     engine = engine or InProcess()
     with kept_interrupts(), ExitStack() as locks:
@@ -166,14 +166,8 @@ def train_runs(
                         append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
 
 
-def _is_done(plan: Plan, runs: Sequence[Run]) -> bool:
-    plan.check_rows(runs)
-    return not plan.missing(runs)
-
-
 def _left(plan: Plan, runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs to be trained, by key; what another method has trained is copied."""
-    plan.check_rows(runs)
     missing = plan.missing(runs)
     done = {row["key"]: row for _, row in plan.results().rows.iterrows()}
     for run in (r for same in missing.values() for r in same if r.key in done):
