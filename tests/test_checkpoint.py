@@ -12,7 +12,7 @@ from lib.params import load_params
 from lib.sweep import plans, train_runs
 
 CHANGE = ("seconds", "finished_at", "git_sha")  # of a row, from one training to the next
-STOPPED = 3  # the epoch that is not reached
+STOPPED = 4  # the epoch that is not reached: rates are lowered before it and after
 
 
 def study(folder):
@@ -21,8 +21,8 @@ def study(folder):
         "smoke",
         backbones=("MobileNetV2",),
         n_images=60,
-        epochs=4,
-        plateau_patience=1,
+        epochs=6,
+        plateau_patience=2,
         results=str(folder / "rows"),
     )
 
@@ -93,7 +93,7 @@ def test_a_stopped_group_goes_on_to_the_same_rows(
     assert not list(params.results_dir.glob("*.csv")) and len(list(every_epoch.iterdir())) == 1
     before = len(trained)
     rows = train(params)
-    assert trained[before:] == [STOPPED]
+    assert trained[before:] == [4, 5]
     assert_same(rows, undisturbed)
     assert "MobileNetV2: 4 lanes go on from their checkpoint" in capsys.readouterr().out
     assert not list(every_epoch.iterdir())
@@ -108,7 +108,7 @@ def test_a_torn_checkpoint_counts_for_none(
     file.write_bytes(file.read_bytes()[:-1000])
     before = len(trained)
     assert_same(train(params), undisturbed)
-    assert trained[before:] == [0, 1, 2, 3]
+    assert trained[before:] == [0, 1, 2, 3, 4, 5]
 
 
 def test_other_code_trains_from_the_start(tmp_path, monkeypatch, undisturbed, trained):
@@ -117,7 +117,7 @@ def test_other_code_trains_from_the_start(tmp_path, monkeypatch, undisturbed, tr
     monkeypatch.setattr(checkpoint, "running_code", lambda: "other")
     before = len(trained)
     assert_same(train(params), undisturbed)
-    assert trained[before:] == [0, 1, 2, 3]
+    assert trained[before:] == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_full_disk_is_left_to_the_rows(tmp_path, monkeypatch, undisturbed, every_epoch):
