@@ -1,92 +1,146 @@
 """Checkpoints: where a group's training stands, kept on disk between epochs.
 
 Rows are written when a group ends. At the paper's own size that may take hours, so a group that
-was stopped goes on from its last checkpoint: on the same machine, with the same code, to the bit
-where it would have stood had nobody stopped it.
+was stopped goes on from its last checkpoint: on the same machine, with the same code and versions.
+It ends with the same rows, up to rounding; to the bit where rows are deterministic.
 """
 
 import hashlib
+import io
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from .params import ROOT
-from .provenance import running_code
+from .provenance import device, running_code, versions
 
 EVERY = 300.0  # seconds of training between two checkpoints: a stop costs that and one epoch
 SPARED = 2**30  # bytes of the disk that no checkpoint takes: rows come first
+FORGOTTEN = 7 * 24 * 3600.0  # seconds after which nobody is expected to go on any more
 FOLDER = ROOT / "build" / "checkpoints"
+KEYS, END = "keys", "end"  # first and last member of the file, a zip of arrays: it has checksums
 
 
 class Checkpoint:
-    """The file of one group, there only while the group is being trained.
+    """The file of one group, there until the group's rows are.
 
     Args:
         keys: of the group's runs, lane by lane, see `lib.ledger.run_key`.
+        deterministic: whether bits repeat; such runs do not go on from others.
+        say: told when a group goes on.
     """
 
-    def __init__(self, keys: Sequence[str]):
-        name = hashlib.sha256("\x1f".join((running_code(), *keys)).encode()).hexdigest()[:16]
-        self.path = FOLDER / f"{name}.npy"
+    def __init__(
+        self,
+        keys: Sequence[str],
+        deterministic: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        self.keys, self.say = tuple(keys), say
+        made = running_code(), versions(), device(), str(deterministic)
+        name = hashlib.sha256("\x1f".join((*made, *keys)).encode()).hexdigest()[:16]
+        self.path = FOLDER / f"{name}.npz"
         self.saved = time.monotonic()
 
-    @property
-    def exists(self) -> bool:
-        return self.path.is_file()
+    def offer(self, arrays: Iterable[np.ndarray]) -> None:
+        """Save the arrays if the last checkpoint, or the start, is long ago."""
+        if time.monotonic() - self.saved >= EVERY:
+            self._save(arrays)
+            self.saved = time.monotonic()
 
-    @property
-    def is_due(self) -> bool:
-        """Whether the last one is so old that another is wanted."""
-        return time.monotonic() - self.saved >= EVERY
-
-    def save(self, arrays: Iterable[np.ndarray]) -> None:
+    def _save(self, arrays: Iterable[np.ndarray]) -> None:
         """Replace the checkpoint at one stroke; a disk that will not take it is no error.
 
         arrays: read one at a time, so that no second copy of all weights is ever in memory.
         """
         draft = self.path.with_suffix(f".{os.getpid()}")
         try:
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            with open(draft, "wb") as file:
-                for array in arrays:
-                    _require(array.nbytes + SPARED)
-                    np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _clear_old()
+            with open(draft, "wb") as file, zipfile.ZipFile(file, "w") as members:
+                _write(members, KEYS, np.array(self.keys))
+                for i, array in enumerate(arrays):
+                    _write(members, str(i), array)
+                _write(members, END, np.zeros(0))
             os.replace(draft, self.path)
         except OSError:
+            pass
+        finally:
             _remove(draft)
-        self.saved = time.monotonic()
 
     def load(self) -> list[np.ndarray]:
         """The arrays that were saved; none where there is no checkpoint that can be read."""
         try:
-            with open(self.path, "rb") as file:
-                return [*_arrays(file, self.path.stat().st_size)]
-        except (OSError, ValueError):  # none, or torn by a machine that went down
+            with open(self.path, "rb") as file, zipfile.ZipFile(file) as members:
+                _, *names, _ = _whole(members)
+                arrays = [_read(members, name) for name in names]
+        except Exception:  # none, or torn by a machine that went down, which has a dozen kinds
+            self.clear()
             return []
+        self.say(f"{len(self.keys)} lanes go on from their checkpoint")
+        return arrays
 
     def clear(self) -> None:
-        """The group has ended."""
+        """Nobody will go on from it."""
         _remove(self.path)
+
+
+def begun(deterministic: bool) -> list[tuple[str, ...]]:
+    """The keys of the groups that this process could go on with."""
+    return [k for path, k in _found() if Checkpoint(k, deterministic).path == path]
+
+
+def clear_done(done: Collection[str]) -> None:
+    """Remove the checkpoints of groups whose runs all have their rows.
+
+    done: keys of runs.
+    """
+    for path, keys in _found():
+        if all(key in done for key in keys):
+            _remove(path)
+
+
+def _found() -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Every checkpoint and the keys of its runs."""
+    for path in sorted(FOLDER.glob("*.npz")):
+        with suppress(Exception), open(path, "rb") as file, zipfile.ZipFile(file) as members:
+            yield path, tuple(_read(members, _whole(members)[0]).tolist())
+
+
+def _clear_old() -> None:
+    """Remove what was left here long ago, such as drafts of processes that were killed."""
+    for path in FOLDER.iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > FORGOTTEN:
+                path.unlink()
+
+
+def _write(members: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    if shutil.disk_usage(FOLDER).free < array.nbytes + SPARED:
+        raise OSError("no room for a checkpoint")
+    with members.open(name, "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _whole(members: zipfile.ZipFile) -> list[str]:
+    """The members' names. Raises ValueError where some are missing."""
+    names = members.namelist()
+    if (names[:1], names[-1:]) != ([KEYS], [END]):
+        raise ValueError("not a whole checkpoint")
+    return names
+
+
+def _read(members: zipfile.ZipFile, name: str) -> np.ndarray:
+    content = io.BytesIO(members.read(name))  # whole: only then is its checksum looked at
+    return np.lib.format.read_array(content, allow_pickle=False)
 
 
 def _remove(path: Path) -> None:
     with suppress(OSError):  # it is not there, or its folder is no folder
         path.unlink()
-
-
-def _require(room: int) -> None:
-    if shutil.disk_usage(FOLDER).free < room:
-        raise OSError("no room for a checkpoint")
-
-
-def _arrays(file: BinaryIO, size: int) -> Iterator[np.ndarray]:
-    while file.tell() < size:
-        yield np.load(file, allow_pickle=False)

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from .checkpoint import begun
 from .lanes.memory import MOST_LANES, Estimate, budget
 from .plan import Plan, Run
 from .provenance import device
@@ -48,7 +49,19 @@ class Grouping:
             for order in orders
             for group in self._cut([r for r in runs if r.order_seed == order], share)
         ]
-        return sorted(groups, key=lambda g: (self.depth(g), [r.block.layers for r in g]))
+        return sorted(groups, key=self._place)
+
+    def resume(self, runs: Sequence[Run], workers: int = 1) -> list[Group]:
+        """As `cut`, but groups that have a checkpoint stay as they were."""
+        left, groups = {run.key: run for run in runs}, []
+        for keys in begun(self.params.deterministic):
+            if left.keys() >= {*keys}:
+                groups.append([left.pop(key) for key in keys])
+        return sorted([*groups, *self.cut([*left.values()], workers)], key=self._place)
+
+    def _place(self, group: Group) -> tuple:
+        """By which groups are ordered: by their trunks, and those of the same lanes together."""
+        return self.depth(group), [run.block.layers for run in group]
 
     def _cut(self, runs: Sequence[Run], share: int) -> list[Group]:
         """The groups of runs that share the order of the photos."""

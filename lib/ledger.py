@@ -1,7 +1,8 @@
 """The ledger: one CSV per (method, backbone), one row per run.
 
-A row is written the moment its run ends, as one whole line that is flushed to disk, so an
-interrupted sweep loses at most the run it was in. `lib.results` reads what the rows say.
+A row is written the moment its group of runs ends, as one whole line that is flushed to disk, so
+an interrupted sweep loses at most what its groups have done since their last checkpoints, see
+`lib.checkpoint`. `lib.results` reads what the rows say.
 """
 
 import csv

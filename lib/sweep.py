@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm  # not tqdm.auto: a widget is lost where a notebook is executed headless
 
 from .backend import check_keras
+from .checkpoint import clear_done
 from .interrupt import kept_interrupts
 from .ledger import append_row, ledger_lock, read_results
 from .methods import method
@@ -56,7 +57,7 @@ class InProcess:
         jobs, self.jobs = self.jobs, []
         for plan, runs in jobs:
             trainer = self.trainer(plan)
-            yield from trainer.train(trainer.grouping.cut(runs), progress)
+            yield from trainer.train(trainer.grouping.resume(runs), progress)
             del trainer
             keras.utils.clear_session()
             gc.collect()
@@ -159,11 +160,15 @@ def train_runs(
                 engine.train(plan, job)
         if todo:
             commit = git_sha()  # of the code that is running, whatever becomes of its files
+            done = {key for plan, _ in todo.values() for key in plan.results().rows["key"]}
+            clear_done(done)
             with _Bar([same[0] for _, same in todo.values()]) as progress:
                 for outcome in engine.outcomes(progress):
                     plan, same = todo[outcome.key]
                     for run in same:
                         append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
+                    done.add(outcome.key)
+                    clear_done(done)
 
 
 def _left(plan: Plan, runs: Sequence[Run]) -> dict[str, list[Run]]:

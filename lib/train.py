@@ -273,26 +273,24 @@ def train_fused(
     Args:
         steps: as `fused_steps` makes them.
         on_epoch: told how many more epochs are done.
-        checkpoint: of these runs: gone on from where there is one, and gone at the end.
+        checkpoint: of these runs; they go on from there.
     """
     lanes = len(steps.model.lanes)
     plateau, histories = LanePlateau(lanes, task.params), [History() for _ in range(lanes)]
     if checkpoint and (saved := checkpoint.load()):
         _stand(steps, plateau, histories, saved)
-    if done := len(histories[0].val_loss):
-        on_epoch(done)
-    for epoch in range(done, task.epochs):
+        del saved  # a second copy of all weights
+        on_epoch(len(histories[0].val_loss))
+    for epoch in range(len(histories[0].val_loss), task.epochs):
         start = time.perf_counter()
         fused_epoch(steps, task, epoch, plateau, histories)
         for history in histories:
             history.epoch_seconds.append((time.perf_counter() - start) / lanes)
         on_epoch(1)
-        if checkpoint and checkpoint.is_due:
-            checkpoint.save(_standing(steps, plateau, histories))
+        if checkpoint:
+            checkpoint.offer(_standing(steps, plateau, histories))
     for history in histories:
         history.seconds = sum(history.epoch_seconds)
-    if checkpoint:
-        checkpoint.clear()
     return histories
 
 

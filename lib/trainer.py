@@ -147,6 +147,7 @@ class Trainer:
                 if not out_of_memory(error):
                     raise
                 self._last = None
+                self._checkpoint(group, progress).clear()
                 left.extendleft(reversed(self._halves(group, error)))
                 counted.take_back()
                 half = f"with {len(group)} lanes; now {len(group) // 2}"
@@ -196,14 +197,18 @@ class Trainer:
         self, group: Group, steps: Any, task: Task, progress: Progress
     ) -> list[History]:
         """Train the runs of one fused model; nothing of it is kept but the histories."""
-        checkpoint = Checkpoint([run.key for run in group]) if self.checkpoints else None
-        if checkpoint and checkpoint.exists:
-            progress.say(f"{self.plan.name}: {len(group)} lanes go on from their checkpoint")
 
         def on_epoch(epochs: int) -> None:
             progress.advance(epochs * len(group))
 
+        checkpoint = self._checkpoint(group, progress) if self.checkpoints else None
         return train_fused(steps, task, on_epoch, checkpoint)
+
+    def _checkpoint(self, group: Group, progress: Progress) -> Checkpoint:
+        def say(text: str) -> None:
+            progress.say(f"{self.plan.name}: {text}")
+
+        return Checkpoint([run.key for run in group], self.params.deterministic, say)
 
     def photos(self, task: Task) -> tuple[Trunk, Trunk]:
         """The trunks of the training and the evaluation images below the first call."""

@@ -2,13 +2,16 @@
 
 from collections import namedtuple
 
+import numpy as np
 import pytest
 
+import lib.sweep
 import lib.train
 from lib import checkpoint
-from lib.checkpoint import Checkpoint
+from lib.checkpoint import Checkpoint, begun, clear_done
+from lib.groups import Grouping
 from lib.ledger import COLUMNS
-from lib.params import load_params
+from lib.params import InputError, load_params
 from lib.sweep import plans, train_runs
 
 CHANGE = ("seconds", "finished_at", "git_sha")  # of a row, from one training to the next
@@ -99,25 +102,81 @@ def test_a_stopped_group_goes_on_to_the_same_rows(
     assert not list(every_epoch.iterdir())
 
 
-def test_a_torn_checkpoint_counts_for_none(
-    tmp_path, monkeypatch, undisturbed, trained, every_epoch
-):
-    params = study(tmp_path)
-    stop(params, monkeypatch)
-    (file,) = every_epoch.iterdir()
-    file.write_bytes(file.read_bytes()[:-1000])
-    before = len(trained)
-    assert_same(train(params), undisturbed)
-    assert trained[before:] == [0, 1, 2, 3, 4, 5]
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(("running_code", lambda: "other"), id="code"),
+        pytest.param(("versions", lambda: "python 3; keras 99"), id="versions"),
+        pytest.param(("device", lambda: "another GPU"), id="device"),
+    ],
+)
+def test_other_software_does_not_go_on(monkeypatch, every_epoch, other):
+    Checkpoint(["a"]).offer([np.zeros(3)])
+    assert begun(deterministic=False) == [("a",)] and len(Checkpoint(["a"]).load()) == 1
+    monkeypatch.setattr(checkpoint, *other)
+    assert begun(deterministic=False) == [] == Checkpoint(["a"]).load()
+    assert begun(deterministic=True) == [] == Checkpoint(["a"], deterministic=True).load()
 
 
-def test_other_code_trains_from_the_start(tmp_path, monkeypatch, undisturbed, trained):
+def test_a_damaged_checkpoint_counts_for_none_and_goes(every_epoch):
+    """Whatever part of it is damaged, and however."""
+    kept = Checkpoint(["a", "b"])
+    kept.offer(map(np.arange, range(1, 6)))
+    whole, rng = kept.path.read_bytes(), np.random.default_rng(0)
+    for i in range(300):
+        damaged = bytearray(whole[: rng.integers(len(whole))] if i % 2 else whole)
+        if not i % 2:
+            damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        kept.path.write_bytes(damaged)
+        found = kept.load()  # a flipped bit may be one that says nothing, such as a date
+        assert [a.tolist() for a in found] in ([], [[*range(n)] for n in range(1, 6)])
+        assert bool(found) == kept.path.exists()
+
+
+def test_drafts_and_what_nobody_went_on_with_do_not_stay(every_epoch, monkeypatch):
+    def stopped():
+        yield np.zeros(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Checkpoint(["a"]).offer(stopped())
+    assert not list(every_epoch.iterdir())
+    Checkpoint(["a"]).offer([])
+    (every_epoch / "b.123").write_text("a draft of a process that was killed")
+    now = checkpoint.time.time
+    monkeypatch.setattr(checkpoint.time, "time", lambda: now() + checkpoint.FORGOTTEN + 60)
+    Checkpoint(["c"]).offer([])
+    assert [*every_epoch.iterdir()] == [Checkpoint(["c"]).path]
+
+
+def test_groups_that_were_begun_stay_as_they_were(tmp_path):
+    """However the rest is cut: the number of workers and the free memory change."""
+    grouping = Grouping(next(plans(study(tmp_path))))
+    runs = grouping.plan.search_runs("block_wise")
+    (first, *_) = groups = grouping.cut(runs, workers=5)
+    assert len(groups) > 1 and len(first) > 1
+    Checkpoint([run.key for run in first]).offer([])
+    Checkpoint([runs[0].key, "of another study"]).offer([])
+    resumed = grouping.resume(runs)
+    assert first in resumed and {len(group) for group in resumed} == {len(first), 45 - len(first)}
+    clear_done({run.key for run in first})
+    assert grouping.resume(runs) == grouping.cut(runs)
+
+
+def test_a_checkpoint_stays_until_the_rows_are_written(tmp_path, monkeypatch, undisturbed, trained):
+    """A full disk does not cost the training of the rows that it did not take."""
     params = study(tmp_path)
-    stop(params, monkeypatch)
-    monkeypatch.setattr(checkpoint, "running_code", lambda: "other")
+
+    def full(*_):
+        raise InputError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lib.sweep, "append_row", full)
+        with pytest.raises(InputError, match="no space"):
+            train(params)
     before = len(trained)
     assert_same(train(params), undisturbed)
-    assert trained[before:] == [0, 1, 2, 3, 4, 5]
+    assert len(trained) == before
 
 
 def test_a_full_disk_is_left_to_the_rows(tmp_path, monkeypatch, undisturbed, every_epoch):
@@ -132,14 +191,12 @@ def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path, undisturbed, every
     assert_same(train(study(tmp_path)), undisturbed)
 
 
-def test_one_is_due_some_minutes_after_the_last(monkeypatch):
+def test_one_is_saved_some_minutes_after_the_last(monkeypatch, every_epoch):
     now = [0.0]
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(checkpoint, "EVERY", 300.0)
     kept = Checkpoint(["a"])
-    now[0] = 299.0
-    assert not kept.is_due
-    now[0] = 300.0
-    assert kept.is_due
-    kept.save([])
-    assert not kept.is_due
+    for now[0], there in ((299.0, False), (300.0, True), (599.0, False), (601.0, True)):
+        kept.offer([])
+        assert kept.path.exists() == there
+        kept.clear()

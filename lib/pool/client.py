@@ -220,7 +220,7 @@ class Workers:
         jobs = []
         for plan, runs in asked:
             grouping = Grouping(plan)
-            jobs.append(Job(plan, grouping, grouping.cut(runs, share)))
+            jobs.append(Job(plan, grouping, grouping.resume(runs, share)))
         return jobs
 
     def _renew(self, exact: bool) -> None:
