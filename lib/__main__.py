@@ -276,11 +276,12 @@ def predict(words: list[str]) -> int:
     unknown = set(given) - {"model", "dir", "out"}
     if unknown:
         raise InputError(f"predict: {min(unknown)}: unknown; allowed: model, dir, out")
-    path, unread = classes_of(given["model"], given["dir"], given.get("out"))
-    for line in unread:
-        print(f"not read: {line}", file=sys.stderr)
-    print(path)
-    return int(bool(unread))
+    found = classes_of(given["model"], given["dir"], given.get("out"))
+    for word, lines in (("left out", found.other), ("not read", found.unread)):
+        for line in lines:
+            print(f"{word}: {line}", file=sys.stderr)
+    print(found.path)
+    return int(bool(found.unread))
 
 
 OWN_PHOTOS = {"photos": photos, "predict": predict}  # their settings are no profile's

@@ -191,16 +191,26 @@ def _write_whole(file: io.FileIO, line: bytes) -> None:
 def ledger_lock(folder: str | Path, backbone: str) -> Iterator[None]:
     """Hold the ledgers of one backbone in one folder against other processes.
 
-    A process that finds them held says so and waits: what the other finishes, it need not train.
+    What another process finishes meanwhile, this one need not train.
+    """
+    with held(Path(folder) / f".{backbone}.lock", f"trains {backbone}"):
+        yield
+
+
+@contextmanager
+def held(path: Path, does: str) -> Iterator[None]:
+    """Hold a lock file against other processes; say that another one has it, and wait.
+
+    does: what the process with the lock does.
+
     The operating system frees the lock of a process that dies, however it dies.
     """
-    path = Path(folder) / f".{backbone}.lock"
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{path}: another process trains {backbone}; waiting for it", file=sys.stderr)
+        print(f"{path}: another process {does}; waiting for it", file=sys.stderr)
         lock.acquire()
     except OSError as error:
         raise InputError(

@@ -203,6 +203,11 @@ def few(folder: Path) -> None:
     drawn(folder, count=3)
 
 
+def parts(folder: Path) -> None:
+    for name in ("train/daisy", "train/roses", "val/daisy", "val/roses"):
+        photo(folder / "photos" / name / "0.png")
+
+
 def broken_class(folder: Path) -> None:
     drawn(folder)
     for path in (folder / "photos" / "roses").iterdir():
@@ -401,6 +406,8 @@ OF_PHOTOS = [
     ("DIR that is not there", nothing, "photos dir={}/gone", "dir gone sub-folder"),
     ("DIR without photos", nothing, "photos dir={}/photos", "photos no class at least 2 .png"),
     ("DIR with one class", one_class, "photos dir={}/photos", "photos 1 class; at least 2"),
+    ("DIR with parts of a data set for classes", parts, "photos dir={}/photos",
+     "train and val no classes photos/train"),
     ("the same photo in two classes", same_photos, "photos dir={}/photos",
      "daisy/0.png roses too"),
     ("too few photos", few, "photos dir={}/photos", "daisy has 3 roses at least 5"),

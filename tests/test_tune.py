@@ -9,12 +9,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import browser
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 
 from lib import tune
 from lib.__main__ import main
@@ -24,17 +26,20 @@ from lib.backbones.records import RECORDS
 from lib.params import ROOT, InputError
 from lib.partition import Block, weighted_layers
 from lib.photos.drawn import procedural_flowers
+from lib.photos.folder import Depth
 from lib.tune import fit, strategies
 from lib.tune.candidates import BASELINES, KINDS, Candidate, candidates, fixed
 from lib.tune.card import model_card
 from lib.tune.charts import LOOKS
+from lib.tune.classify import _rows
 from lib.tune.confirm import Confirmed
+from lib.tune.export import RESIZE, export, load, load_depth, save
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
-from lib.tune.outcome import TOGETHER, tried
+from lib.tune.outcome import TOGETHER, proportion, tried
 from lib.tune.plan import Plan, make_plan, sizes
 from lib.tune.report import report
-from lib.tune.run import network
+from lib.tune.run import _clock, _plan, network, read_kept, write_whole
 from lib.tune.search import Search
 
 NAMES = ("<script>x", 'it\'s "1"=$2', "花 und Gras")
@@ -143,7 +148,9 @@ def test_rows_say_of_stages_and_own_layers_what_they_are(job, tmp_path, monkeypa
     assert sorted(study.rows()["method"]) == ["baseline_1", "own_layers", "stages"]
     monkeypatch.setattr("lib.tune.lanes.go_on", trained_again)
     study.train([study.run(c.method, c.block) for c in some])
-    kinds = tried(tmp_path, weighted_layers(backbone)).set_index("block")["kind"]
+    kinds = tried(tmp_path, weighted_layers(backbone), job.split.selection).set_index("block")[
+        "kind"
+    ]
     assert kinds.to_dict() == {"baseline_1": "the classifier alone", "stage_05": "a stage",
                                "fixed": TOGETHER}  # fmt: skip
     assert set(kinds[1:]) <= set(LOOKS)
@@ -181,10 +188,12 @@ def test_a_graft_of_everything_scores_as_everything_with_the_other_classifier(jo
 # --------------------------------------------------------------------------------------- the answer
 
 
-def confirmed(first, second):
+def confirmed(first, second, units=None):
     """Two candidates on the same photos, two folds of them; hits of their runs."""
     hits = np.array([first, second], bool)
-    return Confirmed((), hits, np.arange(hits.shape[2]) % 2, np.zeros((2, 3)))
+    photos = np.arange(hits.shape[2])
+    units = photos if units is None else units
+    return Confirmed((), hits, photos % 2, units, np.zeros((2, 3)))
 
 
 def test_the_gain_is_paired_and_over_all_folds():
@@ -213,6 +222,28 @@ def test_intervals_of_no_gain_hold_it_about_as_often_as_they_say():
         gain = confirmed(*(ease + runs + rng.normal(0, 0.7, (2, 2, 90)) > 0)).gain()
         missed += not gain.low <= 0 <= gain.high
     assert 0.01 < missed / 400 < 0.08
+
+
+def test_intervals_are_for_other_units_where_photos_of_one_are_alike():
+    """Twelve plants of 30 photos: a candidate does well on all of a plant's photos or on none."""
+    rng, units, missed = np.random.default_rng(2), np.repeat(np.arange(12), 30), 0
+    for _ in range(400):
+        by_plant = rng.normal(0, 1, (2, 1, 12)).repeat(2, axis=1)[..., units]
+        gain = confirmed(*(by_plant + rng.normal(0, 0.7, (2, 2, 360)) > 0), units).gain()
+        missed += not gain.low <= 0 <= gain.high
+    assert 0.01 < missed / 400 < 0.09
+
+
+def test_the_share_of_photos_of_few_units_is_less_sure():
+    right, alone = np.arange(60) < 45, np.arange(60)
+    usual = binomtest(45, 60).proportion_ci(method="wilson")
+    assert proportion(right, alone).low == pytest.approx(usual.low)
+    assert proportion(right, alone).high == pytest.approx(usual.high)
+    few = proportion(right, alone // 15)  # four plants: three all right, one all wrong
+    of_few = binomtest(3, 4).proportion_ci(method="wilson")
+    assert (few.low, few.high) == pytest.approx((of_few.low, of_few.high), abs=0.05)
+    all_right = proportion(np.ones(60, bool), alone // 15)
+    assert all_right.low == pytest.approx(binomtest(4, 4).proportion_ci(method="wilson").low)
 
 
 def test_the_numbers_of_the_answer_agree(found, job):
@@ -330,7 +361,8 @@ def test_the_model_card_says_what_was_measured(found, tuned):
 
 def test_predict_writes_a_row_a_photo_and_names_what_it_cannot_read(found, job, photos, tmp_path):
     model = str(job.settings.out_dir / "model.keras")
-    target, unread = tune.predict(model, str(photos), str(tmp_path / "found.csv"))
+    classified = tune.predict(model, str(photos), str(tmp_path / "found.csv"))
+    target, unread = classified.path, classified.unread
     rows = list(csv.DictReader(io.StringIO(target.read_text("utf-8"))))
     assert len(rows) == len(job.photos) and len(unread) == 1 and "<b>broken.jpg" in unread[0]
     of = {row["file"]: row for row in rows}
@@ -338,10 +370,74 @@ def test_predict_writes_a_row_a_photo_and_names_what_it_cannot_read(found, job, 
         row, p = of[str(photos / job.photos.paths[place])], found.tested.probabilities[i]
         assert row["class"] == NAMES[p.argmax()]
         assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-4)
-    one, _ = tune.predict(model, rows[0]["file"], str(tmp_path / "one.csv"))
+    one = tune.predict(model, rows[0]["file"], str(tmp_path / "one.csv")).path
     assert one.read_text("utf-8").splitlines()[1:] == [target.read_text("utf-8").splitlines()[1]]
     words = [f"model={model}", f"dir={photos}", f"out={tmp_path / 'again.csv'}"]
     assert main(["predict", *words]) == 1  # one could not be read
+
+
+def test_predict_sees_photos_as_training_did(tmp_path):
+    """Dark photos of 16 bits stay dark, be they one or many; what is brighter is refused."""
+    seen, path = [], tmp_path / "model.keras"
+    photos = keras.Input((None, None, 3))
+    bright = keras.layers.GlobalAveragePooling2D()(keras.layers.Resizing(8, 8, name=RESIZE)(photos))
+    network_ = keras.Model(photos, keras.layers.Dense(2)(bright))
+    save(network_, ["a", "b"], path, Depth(12, 16, 4000))
+    for name, value in (("dark", 250), ("light", 4000), ("lighter", 5000)):
+        pixels = np.full((9, 9), value, np.uint16)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    network_.predict_on_batch = seen.append
+    files = [tmp_path / "dark.png", tmp_path / "light.png", tmp_path / "lighter.png"]
+    failed = {}
+    with pytest.raises(TypeError):  # as nothing is predicted here
+        list(_rows(network_, ["a", "b"], files, load_depth(path), failed))
+    assert [int(x.mean()) for x in seen[0]] == [round(250 / 4095 * 255), round(4000 / 4095 * 255)]
+    assert "values up to 5,000, above the 12 bits of its like" in str(failed[files[2]])
+    save(network_, ["a", "b"], path, Depth())
+    assert load_depth(path) is None and load(path)[1] == ["a", "b"]
+
+
+def test_predict_follows_links_and_names_other_files(found, job, photos, tmp_path):
+    folder = tmp_path / "mixed"
+    (folder / "deep").mkdir(parents=True)
+    first, second = (photos / p for p in job.photos.paths[:2])
+    shutil.copy(first, folder / "deep" / first.name)
+    (folder / "linked").symlink_to(second.parent, target_is_directory=True)
+    (folder / "phone.heic").write_text("of a kind that is not read")
+    classified = tune.predict(str(job.settings.out_dir / "model.keras"), str(folder))
+    text = classified.path.read_text("utf-8")
+    assert f"deep/{first.name}" in text and f"linked/{second.name}" in text
+    assert classified.other == [f"{folder / 'phone.heic'}: no photo: ends in '.heic'"]
+    assert not [line for line in classified.unread if "broken" not in line]
+
+
+def test_what_was_kept_and_is_damaged_counts_for_nothing(tmp_path):
+    path = tmp_path / "seconds.json"
+    assert read_kept(path) is None
+    write_whole(path, "[1")
+    assert read_kept(path) is None and _clock(tmp_path, 2.0) == 2.0
+    assert _clock(tmp_path, 3.0) == 5.0 == read_kept(path)
+
+
+def test_another_folder_of_the_same_name_does_not_take_a_networks_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.tune.run.make_plan", lambda *_: Plan(32, 1.0))
+    monkeypatch.setattr("lib.tune.run.pooled", lambda _: None)
+    monkeypatch.setattr(tune.Settings, "out_dir", tmp_path / "out")
+    listing = SimpleNamespace(digests=("a",), labels=(0,), paths=("x.png",))
+    cats, dogs = (tune.load_settings({"dir": str(tmp_path / n / "photos"), **THIN})
+                  for n in ("cats", "dogs"))  # fmt: skip
+    for settings in (cats, replace(cats, seed=1), replace(dogs, out=str(tmp_path / "out"))):
+        assert _plan(settings, listing) == Plan(32, 1.0)
+    with pytest.raises(InputError, match=r"^out: .*out holds what was made of .*dogs.photos.*OUT="):
+        _plan(cats, listing)
+
+
+def test_exports_of_an_earlier_network_do_not_stay(tmp_path):
+    (tmp_path / "saved_model").mkdir()
+    for name in ("model.onnx", "model.tflite", "saved_model/weights"):
+        (tmp_path / name).write_text("of another network")
+    assert export(None, tmp_path, (), np.empty((0, 8, 8, 3)), np.empty(0)) == []
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------------- before training
@@ -381,8 +477,6 @@ def test_the_size_is_the_largest_that_the_minutes_allow(monkeypatch):
 
 def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):
     monkeypatch.setattr("lib.tune.run.make_plan", lambda *_: Plan(64, 99.0))
-    from lib.tune.run import _plan
-
     listing = list_folder(job.settings.folder)
     assert _plan(job.settings, listing) == job.plan
     shutil.copy(job.settings.out_dir / "plan.json", job.settings.out_dir / "kept.json")

@@ -139,6 +139,39 @@ def test_a_file_in_two_classes_is_left_out_of_both(tmp_path):
     }
 
 
+def test_folders_that_may_not_be_entered_are_left_out(tmp_path, monkeypatch):
+    """Whether they may be listed or not; root may do all, so the system's answer is played."""
+    folder = folder_of(tmp_path, {"a": 3, "a/closed": 1, "a/listed": 1, "b": 3})
+    listdir, stat = os.listdir, os.stat
+
+    def closed(path, *rest, **more):
+        if "closed" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listdir(path, *rest, **more)
+
+    def not_entered(path, *rest, **more):
+        if "listed/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *rest, **more)
+
+    monkeypatch.setattr(os, "listdir", closed)
+    monkeypatch.setattr(os, "stat", not_entered)
+    listing = list_folder(folder)
+    assert len(listing.paths) == 6
+    assert {x.path: x.reason for x in listing.left_out} == {
+        "a/closed": "a folder that you may not read",
+        "a/listed": "a folder that you may not read",
+    }
+
+
+def test_parts_of_a_data_set_are_no_classes(tmp_path):
+    folder = folder_of(tmp_path, {"Train/a": 2, "Train/b": 2, "Test/a": 2})
+    refused(lambda: list_folder(folder), "test and train", "no classes", "one sub-folder per class")
+    assert list_folder(folder / "Train").names == ("a", "b")
+    put(folder, "bus/0.png", IMAGES[20])
+    assert list_folder(folder).names == ("Test", "Train", "bus")  # vehicles, perhaps
+
+
 def test_folders_that_are_none(tmp_path):
     refused(lambda: read(tmp_path / "nowhere"), "nowhere is not a folder")
     folder_of(tmp_path, {"a": 2})

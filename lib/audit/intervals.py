@@ -57,6 +57,25 @@ class Estimate:
         return float(student.sf(gap / self.error, self.freedom))
 
 
+def clustered(values: np.ndarray, units: np.ndarray) -> Estimate:
+    """The mean of photos' values, with its error for other units: photos of one are alike.
+
+    Args:
+        values: ``(photos,)``.
+        units: int ``(photos,)``, the unit of each: a plant, a patient, or the photo itself.
+
+    The error is made of the units' sums (cluster-robust); where each photo is a unit of its own it
+    is the usual one.
+    """
+    mean = float(values.mean())
+    sums = np.bincount(np.unique(units, return_inverse=True)[1], values - mean)
+    count = len(sums)
+    if count < 2:
+        return Estimate(mean, np.inf, 1)
+    error = np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values)
+    return Estimate(mean, float(error), count - 1)
+
+
 def holm(p: Sequence[float]) -> np.ndarray:
     """Which of some hypotheses Holm's procedure rejects at `LEVEL` over all of them, bool."""
     p = np.asarray(p, float)
@@ -141,7 +160,7 @@ def scatter(table: np.ndarray, shared: bool = True) -> Noise:
         of their differences.
     """
     units, repeats, photos = table.shape
-    if not units or repeats < 2:
+    if not units or repeats < 2 or photos < 2:  # one photo does not show how photos scatter
         return Noise()
     rest, freedom = table - table.mean(axis=1, keepdims=True), units * (repeats - 1)
     if shared and units > 1:

@@ -14,7 +14,7 @@ import re
 import struct
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,16 +246,23 @@ TIFF_PHOTOMETRIC, TIFF_BITS, TIFF_PLANES = 262, 258, 284  # numbers of TIFF's ta
 WHITE_IS_ZERO = 0
 
 
-def measure_depth(photos: Sequence[Path]) -> Depth:
-    """Return the depth that the largest values in all 16-bit files ask for."""
+def measure_depth(
+    photos: Sequence[Path], unread: MutableMapping[Path, InputError] | None = None
+) -> Depth:
+    """Return the depth that the largest values in all 16-bit files ask for.
+
+    unread: takes the files that cannot be read; None: they raise InputError.
+    """
     largest, declared = {"colour": 0, "alpha": 0}, set()
     for path in photos:
-        with _opened(path) as photo:
-            packing = _deep_packing(photo)
-            if packing is None or packing == "I;12":
-                continue
-            values, mode = _samples(path, photo)
-            declared |= _declared_bits(path) if photo.format == "PNG" else set()
+        try:
+            values, mode, bits = _deep_values(path)
+        except InputError as error:
+            if unread is None:
+                raise
+            unread[path] = error
+            continue
+        declared |= bits
         for letter, channel in zip(mode, np.moveaxis(values, -1, 0), strict=True):
             kind = "alpha" if letter in "Aa" else "colour"
             largest[kind] = max(largest[kind], int(channel.max()))
@@ -263,6 +270,18 @@ def measure_depth(photos: Sequence[Path]) -> Depth:
         return Depth()
     bits = {kind: _bits(value, declared) for kind, value in largest.items()}
     return Depth(**bits, largest=largest["colour"])
+
+
+def _deep_values(path: Path) -> tuple[np.ndarray, str, set[int]]:
+    """Return the samples of a file of 16 bits, their mode and the bits that it declares.
+
+    Of any other file there are no channels: ``(0, 0, 0)``, "".
+    """
+    with _opened(path) as photo:
+        if _deep_packing(photo) in (None, "I;12"):
+            return np.empty((0, 0, 0), np.uint16), "", set()
+        declared = _declared_bits(path) if photo.format == "PNG" else set()
+        return *_samples(path, photo), declared
 
 
 def _bits(largest: int, declared: set[int]) -> int:
@@ -346,6 +365,11 @@ def _to_8_bits(path: Path, photo: Image.Image, depth: Depth) -> Image.Image:
 
 
 def _scaled(values: np.ndarray, bits: int) -> np.ndarray:
-    """Return values of so many bits as uint8, rounded; black stays 0, white becomes 255."""
+    """Return values of so many bits as uint8, rounded; black stays 0, white becomes 255.
+
+    Raises ValueError for larger values: the depth is that of other files.
+    """
+    if values.max(initial=0) >= 2**bits:
+        raise ValueError(f"values up to {values.max():,}, above the {bits} bits of its like")
     table = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
     return table[values]

@@ -2,8 +2,8 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -11,15 +11,30 @@ import numpy as np
 
 from ..errors import readable
 from ..params import InputError, resolve_path
-from ..photos.folder import EXTENSIONS, measure_depth, read_photo
-from .export import RESIZE, load
-from .folder import NO_PHOTOS
+from ..photos.folder import EXTENSIONS, Depth, measure_depth, read_photo
+from .export import RESIZE, load, load_depth
+from .folder import photos_below
 
 HEADER = ("file", "class", "probability")
 BATCH = 32  # photos at a time
 
 
-def predict(model: str, photos: str, out: str | None = None) -> tuple[Path, list[str]]:
+@dataclass(frozen=True)
+class Classified:
+    """What came of some photos.
+
+    Attributes:
+        path: of the CSV.
+        unread: a line for each photo and folder that could not be read.
+        other: a line for each file of another kind.
+    """
+
+    path: Path
+    unread: list[str]
+    other: list[str]
+
+
+def predict(model: str, photos: str, out: str | None = None) -> Classified:
     """Write the class of each photo.
 
     Args:
@@ -27,16 +42,19 @@ def predict(model: str, photos: str, out: str | None = None) -> tuple[Path, list
         photos: path of one photo or of a folder, whose folders are read, too.
         out: path of the CSV; None: predictions.csv beside the model.
 
-    Returns:
-        The path of the CSV, and a line for each file that could not be read.
+    Files of 16 bits are taken as those that the network was trained on; where there were none, as
+    the files of this folder together ask for, see `lib.photos.folder`.
 
     Raises InputError for a model that cannot be loaded, and where no photo can be read.
     """
     path = resolve_path(model)
     network, names = load(path)
     target = resolve_path(out) if out else path.with_name("predictions.csv")
-    unread: list[str] = []
-    rows = list(_rows(network, names, list(_files(resolve_path(photos))), unread))
+    files, unread, other = _files(resolve_path(photos))
+    failed: dict[Path, InputError] = {}
+    depth = load_depth(path) or measure_depth(files, failed)
+    rows = list(_rows(network, names, files, depth, failed))
+    unread += [str(error).removeprefix("data: ") for error in failed.values()]
     if unread and not rows:
         raise InputError(f"dir: {unread[0]}")
     if not rows:
@@ -45,39 +63,36 @@ def predict(model: str, photos: str, out: str | None = None) -> tuple[Path, list
             f"ending in {', '.join(EXTENSIONS)}"
         )
     _write(target, rows)
-    return target, unread
+    return Classified(target, unread, other)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """A photo, or the photos of a folder and of the folders in it, sorted."""
+def _files(path: Path) -> tuple[list[Path], list[str], list[str]]:
+    """A photo, or those of a folder and of the folders in it; what is unread; other files."""
     if not path.exists():
         raise InputError(f"dir: {path} is not there; allowed: a photo or a folder of photos")
     if not path.is_dir():
-        yield path
-        return
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(f for f in folders if not _hidden(f))
-        for name in sorted(f for f in files if not _hidden(f)):
-            if Path(name).suffix.lower() in EXTENSIONS:
-                yield Path(folder, name)
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in NO_PHOTOS
+        return [path], [], []
+    files, *left_out = photos_below(path)
+    named = ([f"{readable(str(path / x.path))}: {x.reason}" for x in some] for some in left_out)
+    return files, *named
 
 
 def _rows(
-    network: keras.Model, names: list[str], files: list[Path], unread: list[str]
+    network: keras.Model,
+    names: list[str],
+    files: list[Path],
+    depth: Depth,
+    failed: dict[Path, InputError],
 ) -> Iterator[tuple[str, str, str]]:
-    """(file, class, probability) of the photos that can be read."""
+    """(file, class, probability) of the photos that can be read; takes note of the others."""
     size = network.get_layer(RESIZE).height
     for start in range(0, len(files), BATCH):
         found = {}
-        for path in files[start : start + BATCH]:
+        for path in (path for path in files[start : start + BATCH] if path not in failed):
             try:
-                found[path] = read_photo(path, size, measure_depth([path]))
+                found[path] = read_photo(path, size, depth)
             except InputError as error:
-                unread.append(str(error).removeprefix("data: "))
+                failed[path] = error
         if found:
             probabilities = network.predict_on_batch(np.stack(list(found.values())))
             for path, p in zip(found, np.asarray(probabilities), strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..audit.intervals import Estimate, Interval, pooled, scatter
+from ..audit.intervals import Estimate, Interval, clustered, pooled, scatter
 from ..ledger import unpack_curve, unpack_hits
 from ..photos.dataset import Dataset
 from .candidates import Candidate
@@ -28,32 +28,35 @@ class Confirmed:
     Attributes:
         hits: which photos each run got right, bool ``(candidates, repeats, photos)``.
         folds: the fold of each photo, int ``(photos,)``; the runs of a fold scored its photos.
+        units: the unit of each photo, int ``(photos,)``, see `lib.tune.split`.
         curves: accuracy after each epoch, mean over the runs, ``(candidates, epochs)``.
     """
 
     candidates: tuple[Candidate, ...]
     hits: np.ndarray
     folds: np.ndarray
+    units: np.ndarray
     curves: np.ndarray
 
     def gain(self) -> Interval:
         """What the last candidate adds to the first, with its paired 95 % interval.
 
-        For other photos, and for other runs: what chance adds from run to run beyond what the
-        photos show, see `lib.audit.intervals`. Degrees of freedom are Satterthwaite's.
+        For other units of photos, and for other runs: what chance adds from run to run beyond what
+        the photos show, see `lib.audit.intervals`. Degrees of freedom are Satterthwaite's.
         """
         hits = self.hits[[0, -1]].astype(float)
         each, folds = hits.mean(axis=1), np.unique(self.folds)
         gains = each[1] - each[0]
-        photos = gains.var(ddof=1) / len(gains)
+        mean = clustered(gains, self.units)
+        photos = mean.error**2
         noise = pooled(scatter(hits[:, :, self.folds == f], shared=False) for f in folds)
         share = 2 / (hits.shape[1] * len(folds))  # two candidates, each a mean of so many runs
         variance = photos + share * noise.variance
-        doubt = photos**2 / (len(gains) - 1) + (share * noise.mean_square) ** 2 / noise.freedom
+        doubt = photos**2 / mean.freedom + (share * noise.mean_square) ** 2 / noise.freedom
         freedom = variance**2 / doubt if doubt else np.inf
         freedom = max(freedom, noise.freedom)  # it is lower where noise was found to be none
         error = float(np.sqrt(variance))
-        return Estimate(float(gains.mean()), error, freedom if error else np.inf).interval()
+        return Estimate(mean.value, error, freedom if error else np.inf).interval()
 
 
 def confirm(
@@ -77,8 +80,9 @@ def confirm(
     hits = np.concatenate([h for h, _ in tables], axis=2)
     weights = [h.shape[2] for h, _ in tables]
     curves = np.average([c for _, c in tables], axis=0, weights=weights)
-    folds = np.repeat(np.arange(len(weights)), weights)
-    return Confirmed(tuple(pair), hits, folds, curves)
+    order = np.argsort(split.folds, kind="stable")  # as the folds' photos were put together
+    units = split.units[split.training[order]]
+    return Confirmed(tuple(pair), hits, split.folds[order], units, curves)
 
 
 def _fold(

@@ -9,14 +9,14 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..params import InputError
-from ..photos.folder import first_line
+from ..photos.folder import Depth, first_line
 from ..quiet import silence
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RESIZE = "resize"  # name of the layer that resizes photos
 CLASSES = "classes.json"  # inside model.keras, which Keras leaves alone, and beside it
+DEPTH = "depth.json"  # inside model.keras: what black to white is in files of 16 bits
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,21 @@ class Export:
     missing: str = ""
 
 
-def save(model: "keras.Model", names: Sequence[str], path: Path) -> None:
-    """Write a model and its class names, whole or not at all."""
+def save(
+    model: "keras.Model", names: Sequence[str], path: Path, depth: Depth | None = None
+) -> None:
+    """Write a model and its class names, whole or not at all.
+
+    depth: of the photos that it was trained on; None where none had 16 bits.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".draft-{path.name}")
     model.save(draft)
     text = json.dumps(list(names), ensure_ascii=False)
     with zipfile.ZipFile(draft, "a") as file:
         file.writestr(CLASSES, text)
+        if depth and depth.largest:
+            file.writestr(DEPTH, json.dumps(asdict(depth)))
     os.replace(draft, path)
     path.with_name(CLASSES).write_text(text, encoding="utf-8")
 
@@ -71,6 +79,12 @@ def load(path: Path) -> tuple["keras.Model", list[str]]:
     return model, names
 
 
+def load_depth(path: Path) -> Depth | None:
+    """The depth that `save` wrote into a model that `load` takes."""
+    with zipfile.ZipFile(path) as file:
+        return Depth(**json.loads(file.read(DEPTH))) if DEPTH in file.namelist() else None
+
+
 def _check_ours(model: "keras.Model", names: Any) -> None:
     """Raise ValueError unless a model and its class names are as `save` writes them."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -89,8 +103,10 @@ def export(model: "keras.Model", folder: Path, kinds: Sequence[str], images: np.
         kinds: of `FORMATS`.
         images: uint8 ``(N, size, size, 3)``; classes: what the network makes of them, int ``(N,)``.
 
-    One that gives other classes is removed again.
+    One that gives other classes is removed again, and so is one of an earlier network.
     """
+    for form in FORMATS.values():
+        _remove(folder / form.path)
     done = []
     for kind in kinds:
         form = FORMATS[kind]
@@ -106,7 +122,6 @@ def _written(
     form: "Format", model: "keras.Model", folder: Path, images: np.ndarray, classes: np.ndarray
 ) -> Export:
     path = folder / form.path
-    _remove(path)
     try:
         with silence():
             form.write(model, path, images.shape[1:])

@@ -17,10 +17,13 @@ import numpy as np
 
 from ..errors import readable
 from ..params import InputError, resolve_path
-from ..photos.folder import EXTENSIONS, dead_link, measure_depth, reading, shrunk, upright
+from ..photos.folder import EXTENSIONS, Depth, dead_link, measure_depth, reading, shrunk, upright
 from ..room import require_memory
 
-NO_PHOTOS = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; in lower case
+SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; in lower case
+NO_PHOTO = "no photo"  # why a file of another kind is left out
+# Names of folders that divide photos which are already split: none is a class.
+PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 HASH_SIZE = 16  # of the perceptual hash: 256 bits
 # Bits that differ at most between near-duplicates. Of the 6.7 million pairs of tf_flowers, 23
 # differ in 36 or fewer, the next in 48, and hardly any in fewer than 80; chance gives 128.
@@ -62,7 +65,7 @@ class Photos:
         hashes: perceptual hashes, bool ``(N, 256)``.
         sizes: width and height in pixels before resizing, int ``(N, 2)``.
         left_out: what is not used.
-        note: a word on files of 16 bits.
+        depth: how many bits of files of 16 are used.
     """
 
     folder: Path
@@ -74,7 +77,7 @@ class Photos:
     hashes: np.ndarray
     sizes: np.ndarray
     left_out: tuple[LeftOut, ...]
-    note: str = ""
+    depth: Depth = Depth()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -162,6 +165,12 @@ def _with_digests(
 def _classes(folder: Path, left_out: list[LeftOut]) -> list[Path]:
     """The class folders, below `folder`; what lies beside them is left out."""
     entries = _entries(folder, Path(), left_out)
+    names = [path.name.lower() for path in entries if (folder / path).is_dir()]
+    if len(names) > 1 and PARTS.issuperset(names):
+        raise InputError(
+            f"dir: {folder} holds {' and '.join(names)}, which are parts of a data set and no "
+            f"classes; allowed: one sub-folder per class, such as {folder / names[0]}"
+        )
     left_out += [LeftOut(_text(p), "beside the class folders") for p in entries
                  if not (folder / p).is_dir()]  # fmt: skip
     return [path for path in entries if (folder / path).is_dir()]
@@ -171,15 +180,14 @@ def _entries(folder: Path, below: Path, left_out: list[LeftOut]) -> list[Path]:
     """What is in a folder but for hidden and system files, sorted; dead links are left out."""
     entries = []
     with reading(folder / below):
-        found = sorted((folder / below).iterdir(), key=lambda path: os.fsencode(path.name))
-    for path in found:
-        place = below / path.name
-        if path.name.startswith(".") or path.name.lower() in NO_PHOTOS:
-            continue
-        if reason := dead_link(path):
-            left_out.append(LeftOut(_text(place), reason))
-        else:
-            entries.append(place)
+        for path in sorted((folder / below).iterdir(), key=lambda path: os.fsencode(path.name)):
+            if path.name.startswith(".") or path.name.lower() in SYSTEM:
+                continue
+            if reason := dead_link(path):
+                left_out.append(LeftOut(_text(below / path.name), reason))
+            else:
+                path.stat()  # of a folder that may be listed and not entered, it may not be asked
+                entries.append(below / path.name)
     return entries
 
 
@@ -192,16 +200,31 @@ def _files(folder: Path, below: Path, left_out: list[LeftOut]) -> Iterator[tuple
         if real in seen:
             continue  # a link back to a folder that was read
         seen.add(real)
-        for path in _entries(folder, place, left_out):
+        try:
+            entries = _entries(folder, place, left_out)
+        except InputError:
+            left_out.append(LeftOut(_text(place), "a folder that you may not read"))
+            empty = False
+            continue
+        for path in entries:
             if (folder / path).is_dir():
                 waiting.append(path)
             elif path.suffix.lower() in EXTENSIONS:
                 empty = False
                 yield path, below
             else:
-                left_out.append(LeftOut(_text(path), f"no photo: ends in {path.suffix!r}"))
+                left_out.append(LeftOut(_text(path), f"{NO_PHOTO}: ends in {path.suffix!r}"))
     if empty:
         left_out.append(LeftOut(_text(below), "a folder without photos"))
+
+
+def photos_below(folder: Path) -> tuple[list[Path], list[LeftOut], list[LeftOut]]:
+    """The photos in a folder and in all folders in it, sorted; what cannot be read; other files."""
+    left_out: list[LeftOut] = []
+    found = [folder / path for path, _ in _files(folder, Path(), left_out)]
+    other = [x for x in left_out if x.reason.startswith(NO_PHOTO)]
+    unread = [x for x in left_out if x not in other and x.path != _text(Path())]
+    return sorted(found, key=os.fsencode), unread, other
 
 
 def _one_label(
@@ -238,25 +261,17 @@ def read_photos(listing: Listing, size: int) -> Photos:
         f"dir: {len(listing.paths)} photos of {size} px", 3 * len(listing.paths) * size**2
     )
     left_out = list(listing.left_out)
-    places = [i for i in range(len(listing.paths)) if _has_header(listing, i, left_out)]
-    depth = measure_depth([listing.folder / listing.paths[i] for i in places])
-    found = {}
-    for i in places:
+    files, unread, found = [listing.folder / path for path in listing.paths], {}, {}
+    depth = measure_depth(files, unread)
+    for i, path in enumerate(files):
         try:
-            rgb = upright(listing.folder / listing.paths[i], depth)
+            if path in unread:
+                raise unread[path]
+            rgb = upright(path, depth)
             found[i] = shrunk(rgb, size), perceptual_hash(rgb), rgb.size
         except InputError as error:
             left_out.append(_unread(listing, i, error))
-    return _photos(listing, found, left_out, str(depth))
-
-
-def _has_header(listing: Listing, i: int, left_out: list[LeftOut]) -> bool:
-    try:
-        measure_depth([listing.folder / listing.paths[i]])
-    except InputError as error:
-        left_out.append(_unread(listing, i, error))
-        return False
-    return True
+    return _photos(listing, found, left_out, depth)
 
 
 def _unread(listing: Listing, i: int, error: InputError) -> LeftOut:
@@ -271,7 +286,7 @@ def perceptual_hash(rgb) -> np.ndarray:
     return imagehash.phash(rgb, hash_size=HASH_SIZE).hash.ravel()
 
 
-def _photos(listing: Listing, found: dict, left_out: list[LeftOut], note: str) -> Photos:
+def _photos(listing: Listing, found: dict, left_out: list[LeftOut], depth: Depth) -> Photos:
     labels = np.array([listing.labels[i] for i in found], np.int64)
     there = np.unique(labels)
     if len(there) < 2:
@@ -289,7 +304,7 @@ def _photos(listing: Listing, found: dict, left_out: list[LeftOut], note: str) -
         np.stack([bits for _, bits, _ in found.values()]),
         np.array([size for *_, size in found.values()]),
         tuple(left_out),
-        note,
+        depth,
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import norm
 
-from ..audit.intervals import Estimate, Interval
+from ..audit.intervals import Interval, clustered
 from ..ledger import read_results, unpack_hits
 from .candidates import WORDS, Candidate
 from .confirm import curve
@@ -93,13 +93,13 @@ class Answer:
     @property
     def accuracy(self) -> Interval:
         """Of the kept network on the test photos."""
-        return proportion(self.tested.right(self.labels))
+        return proportion(self.tested.right(self.labels), self.split.units[self.split.test])
 
     @property
     def test_gain(self) -> Interval:
         """What the kept network adds to the classifier alone on the test photos, paired."""
         right = [t.right(self.labels).astype(float) for t in (self.tested, self.alone)]
-        return paired(*right)
+        return paired(*right, self.split.units[self.split.test])
 
     def by_class(self) -> pd.DataFrame:
         """Precision and recall of each class on the test photos, with how many there are."""
@@ -132,17 +132,29 @@ def named(candidate: Candidate) -> str:
     return f"{candidate.label} ({len(candidate.layers)} layers: {shown})"
 
 
-def proportion(right: np.ndarray) -> Interval:
-    """A share with its 95 % interval (Wilson)."""
-    found = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return Interval(float(right.mean()), found.low, found.high)
+def proportion(right: np.ndarray, units: np.ndarray) -> Interval:
+    """A share of photos with its 95 % interval (Wilson) for other units of photos.
+
+    Args:
+        right: bool ``(photos,)``; units: as `lib.audit.intervals.clustered` takes them.
+
+    Photos of few units say as much as fewer photos of their own would: so many are reckoned with.
+    """
+    share, n = float(right.mean()), len(right)
+    alone = clustered(right, np.arange(n)).error
+    if alone == 0 or n < 2:
+        n = len(np.unique(units))
+    else:
+        n /= max(1.0, (clustered(right, units).error / alone) ** 2)
+    z2 = norm.ppf(0.975) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    return Interval(share, float(middle - half), float(middle + half))
 
 
-def paired(upper: np.ndarray, lower: np.ndarray) -> Interval:
-    """A difference of two shares on the same photos, with its 95 % interval for other photos."""
-    rest = upper.astype(float) - lower
-    error = float(rest.std(ddof=1) / np.sqrt(len(rest))) if len(rest) > 1 else np.inf
-    return Estimate(float(rest.mean()), error, max(1, len(rest) - 1)).interval()
+def paired(upper: np.ndarray, lower: np.ndarray, units: np.ndarray) -> Interval:
+    """A difference of two shares on the same photos, with its 95 % interval for other units."""
+    return clustered(upper.astype(float) - lower, units).interval()
 
 
 def shares(interval: Interval) -> str:
@@ -155,7 +167,7 @@ def signed(interval: Interval) -> str:
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def tried(folder: Path, layers: Sequence[str]) -> pd.DataFrame:
+def tried(folder: Path, layers: Sequence[str], units: np.ndarray) -> pd.DataFrame:
     """Every candidate that was trained, with what it adds to the classifier alone.
 
     Of a candidate that was trained for several numbers of epochs, the most; compared with the
@@ -167,6 +179,7 @@ def tried(folder: Path, layers: Sequence[str]) -> pd.DataFrame:
     Args:
         folder: of the search's rows.
         layers: names of all layers with weights, from the input to the output.
+        units: of the selection photos.
     """
     place = {name: i for i, name in enumerate(layers, start=1)}
     found: dict[str, tuple] = {}
@@ -178,7 +191,7 @@ def tried(folder: Path, layers: Sequence[str]) -> pd.DataFrame:
             r.layers: unpack_hits(r.hits, r.eval_images).astype(float) for r in rows.itertuples()
         }
         for r in rows.to_dict("records"):
-            gain = paired(hits[r["layers"]], hits[""])
+            gain = paired(hits[r["layers"]], hits[""], units)
             names = r["layers"].split(";") if r["layers"] else []
             depth = np.mean([place[n] for n in names]) if names else np.nan
             kind = WORDS.get(r["method"], TOGETHER)

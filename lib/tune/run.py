@@ -17,7 +17,7 @@ from ..audit.intervals import Interval
 from ..backbones.build import file_names, load_backbone, weights_digest
 from ..backend import check_keras
 from ..errors import readable
-from ..ledger import read_results
+from ..ledger import held, read_results
 from ..params import InputError
 from ..partition import weighted_layers
 from ..photos.dataset import Dataset, describe_classes
@@ -150,15 +150,35 @@ def _plan(settings: Settings, listing: Listing) -> Plan:
     values = {k: v for k, v in asdict(settings).items() if k not in FREE or k == "minutes"}
     text = json.dumps([values, listing.digests, listing.labels])
     key = hashlib.sha256(text.encode()).hexdigest()
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.pop("of") == key:
-            return Plan(**kept)
+    kept = read_kept(path) or {}
+    _check_out(settings, kept.pop("dir", None))
+    if kept.pop("of", None) == key:
+        return Plan(**kept)
     auto = settings.image_size == "auto"
     size = sizes(settings.backbone)[0] if auto else settings.image_size
     plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
-    write_whole(path, json.dumps(asdict(plan) | {"of": key}))
+    write_whole(path, json.dumps(asdict(plan) | {"of": key, "dir": readable(str(settings.folder))}))
     return plan
+
+
+def _check_out(settings: Settings, before: str | None) -> None:
+    """Refuse to put the network of one folder where another's is, unless that was asked for.
+
+    before: the folder of photos whose network is there.
+    """
+    if settings.out is None and before not in (None, readable(str(settings.folder))):
+        raise InputError(
+            f"out: {settings.out_dir} holds what was made of {before}, a folder of the same name; "
+            "allowed: OUT=<another folder>"
+        )
+
+
+def read_kept(path: Path) -> Any:
+    """What `write_whole` wrote as JSON; None where it is not there, or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -166,7 +186,10 @@ def write_whole(path: Path, text: str) -> None:
     draft = path.with_name(f".draft-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(draft, path)
     except OSError as error:
         raise InputError(
@@ -181,8 +204,8 @@ def _found(job: Job) -> Iterator[str]:
     small, large = (" x ".join(map(str, photos.sizes[i])) for i in (areas.argmin(), areas.argmax()))
     yield f"{len(photos)} photos in {readable(str(photos.folder))}, {small} to {large} pixels"
     yield from describe_classes(job.dataset)
-    if photos.note:
-        yield f"  {photos.note}"
+    if str(photos.depth):
+        yield f"  {photos.depth}"
     if photos.left_out:
         yield f"  left out: {len(photos.left_out)}"
         yield from (f"    {x.path}: {x.reason}" for x in photos.left_out[:LISTED])
@@ -204,7 +227,15 @@ def _found(job: Job) -> Iterator[str]:
 
 
 def answer(job: Job) -> Answer:
-    """Choose, confirm, train again, test and save; what is done already is read from its rows."""
+    """Choose, confirm, train again, test and save; what is done already is read from its rows.
+
+    Another process that does so in the same folder is waited for.
+    """
+    with held(job.settings.out_dir / ".photos.lock", "works there"):
+        return _answer(job)
+
+
+def _answer(job: Job) -> Answer:
     start = time.perf_counter()
     winner = STRATEGIES[job.settings.strategy].choose(job.search)
     alone = job.search.everything[0]
@@ -225,7 +256,9 @@ def answer(job: Job) -> Answer:
         winner,
         kept,
         gain,
-        tried(job.folder, weighted_layers(job.study.backbone)),
+        tried(
+            job.folder, weighted_layers(job.study.backbone), job.split.units[job.split.selection]
+        ),
         curves,
         final[kept.layers],
         final[alone.layers],
@@ -266,34 +299,34 @@ def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
     What it made of them is kept: the same network is not tested twice.
     """
     place = _place(job, candidate)
-    if not (place / "test.json").is_file():
+    if read_kept(place / "test.json") is None:
         split, photos = job.split, job.photos
         rows = np.concatenate([split.training, split.selection])
         model, history = fit(job.settings, job.plan.image_size, candidate.block,
                              photos.images[rows], photos.labels[rows], photos.names,
                              epochs)  # fmt: skip
-        save(model, photos.names, place / MODEL)
+        save(model, photos.names, place / MODEL, photos.depth)
         probabilities = model.predict(photos.images[split.test], verbose=0)
         write_whole(place / "test.json", json.dumps(
             {"probabilities": probabilities.tolist(), "epochs": epochs, "history": history}
         ))  # fmt: skip
-    kept = json.loads((place / "test.json").read_text(encoding="utf-8"))
+    kept = read_kept(place / "test.json")
     return Tested(np.array(kept.pop("probabilities"), "float32"), **kept)
 
 
 def _model(job: Job, candidate: Candidate) -> keras.Model:
     """The network to take home, put where it is looked for, and loaded from there."""
     model, names = load(_place(job, candidate) / MODEL)
-    save(model, names, job.settings.out_dir / MODEL)
+    save(model, names, job.settings.out_dir / MODEL, job.photos.depth)
     return load(job.settings.out_dir / MODEL)[0]
 
 
 def _clock(folder: Path, seconds: float) -> float:
     """Seconds that all starts took together."""
     path = folder / "seconds.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
-    write_whole(path, json.dumps(before + seconds))
-    return before + seconds
+    seconds += read_kept(path) or 0.0
+    write_whole(path, json.dumps(seconds))
+    return seconds
 
 
 # ------------------------------------------------------------------------------------- all of it

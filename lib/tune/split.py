@@ -28,12 +28,14 @@ class Split:
 
     Attributes:
         folds: number of the fold of each training photo, ``(len(training),)``.
+        units: number of the unit of each photo of all parts, ``(photos,)``.
     """
 
     training: np.ndarray
     selection: np.ndarray
     test: np.ndarray
     folds: np.ndarray
+    units: np.ndarray
 
     def parts(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name) for name in PARTS}
@@ -66,7 +68,11 @@ def split_photos(
     parts = _deal(photos, ordered, list(shares.values()))
     _check_dealt(photos, parts)
     dealt = {name: _in_order(photos, part, seed) for name, part in zip(PARTS, parts, strict=True)}
-    return Split(**dealt, folds=_folds(photos, parts[0], dealt["training"], folds))
+    unit_of = np.empty(len(photos), int)
+    for number, unit in enumerate(units):
+        unit_of[unit] = number
+    found = _folds(photos, parts[0], dealt["training"], folds)
+    return Split(**dealt, folds=found, units=unit_of)
 
 
 def _units(photos: Photos, twins: Sequence[Twins], groups: Sequence[str]) -> list[list[int]]:
