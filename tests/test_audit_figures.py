@@ -114,8 +114,9 @@ def test_remarks_come_from_the_rows(results, native):
 def test_a_cheap_setting_is_held_against_a_dear_one(results, native):
     text = tables.agreement(results, native)
     assert text.startswith("- **MobileNet, native, 64 px, 8 / 3 epochs** instead of [0, 1], 64 px")
-    same, tested = doubts.same_verdicts(results, native)
-    assert f" {same} of {tested} claims get the same verdict" in text
+    alike, decided, neither = doubts.same_verdicts(results, native)
+    told = f"both decide {decided} claims, {alike} of them alike, and leave {neither} undecided"
+    assert told in text
     assert tables.agreement(results, results).count("1.00 (") == 3
     assert tables.agreement(results, NOTHING) == ""
 

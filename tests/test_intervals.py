@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from lib.audit import intervals
 from lib.audit.claims import decisions, finding, status
-from lib.audit.intervals import Estimate, Noise, Score, choices, difference, scatter
+from lib.audit.intervals import Estimate, Noise, Score, choices, difference, pooled, scatter
 from lib.audit.scores import Search, _unlucky
 from lib.ledger import pack_hits
 
@@ -250,3 +250,11 @@ def test_scatter_that_the_photos_account_for_leaves_a_finite_interval():
     found = difference(one, other)
     assert found.freedom == 1
     assert found.interval().high - found.interval().low < 1
+
+
+def test_one_photo_shows_no_scatter_over_photos():
+    """A fold may be that small; what is not known is not none."""
+    one = scatter(np.array([[[1.0], [0.0], [1.0]]]), shared=False)
+    assert one == Noise() and np.isnan(one.variance)
+    many = scatter(np.random.default_rng(0).integers(0, 2, (1, 3, 40)) * 1.0, shared=False)
+    assert pooled([one, many]) == many

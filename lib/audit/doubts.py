@@ -129,15 +129,16 @@ def _paired(runs: pd.DataFrame) -> np.ndarray:
     return np.array([hits(side) for side in sides])
 
 
-def same_verdicts(first: Results, second: Results) -> tuple[int, int]:
-    """How many claims get the same verdict from two settings, and how many both can test."""
+def same_verdicts(first: Results, second: Results) -> tuple[int, int, int]:
+    """How many claims two settings decide alike, decide both, and leave both undecided."""
     verdicts = [
         {name: status(found) for name, found in findings(results).items()}
         for results in (first, second)
     ]
     pairs = [(verdict, verdicts[1][name]) for name, verdict in verdicts[0].items()]
-    tested = [pair for pair in pairs if "not tested" not in pair]
-    return sum(one == other for one, other in tested), len(tested)
+    decided = [pair for pair in pairs if not {"not tested", "undecided"} & {*pair}]
+    alike = sum(one == other for one, other in decided)
+    return alike, len(decided), pairs.count(("undecided", "undecided"))
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:

@@ -194,19 +194,26 @@ def agreement(cheap: Results, dear: Results) -> str:
     for name in dear.backbones:
         one, other = cheap.only(name), dear.only(name)
         if len(one):
-            same, tested = doubts.same_verdicts(one, other)
+            alike, decided, neither = doubts.same_verdicts(one, other)
             ranks = doubts.same_ranks(one, other).items()
             lines.append(
                 f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
-                f" {same} of {tested} claims get the same verdict; the blocks' accuracies in"
-                " the search correlate in rank"
+                f" both decide {decided} claims, {alike} of them alike, and leave {neither}"
+                " undecided; the blocks' accuracies in the search correlate in rank"
                 f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}.\n"
             )
     return "".join(lines)
 
 
 def _setting(results: Results) -> str:
-    return f"Rows: {', '.join(results.backbones)}; {caption(results.search)}."
+    """The settings of the rows of both stages, each with its networks."""
+    stages = {"search": results.search, "final runs": results.final}
+    parts = [
+        f"{stage}: {', '.join(backbones_of(rows))}, {caption(rows)}"
+        for stage, rows in stages.items()
+        if len(rows)
+    ]
+    return f"Rows: {'; '.join(parts)}."
 
 
 REMARKS = {
