@@ -1,12 +1,12 @@
 # The commands of this project. `make` alone explains them.
 
-# a file in params/ (smoke, quick, cpu, paper), or the path of another
+# smoke, quick, cpu, cpu_native, paper, paper_small or paper_short (files in params/), or the path of another
 PROFILE ?= quick
 # networks of keras.applications such as VGG16, or .keras files; empty: as the profile says
 BACKBONES ?=
 # folder of the rows; empty: results/<profile>. Rows that are there are not trained again
 RESULTS ?=
-# other parameters of lib/params.py, such as SET="epochs=3 data='my photos'" (spaces in quotes)
+# other parameters, such as SET="epochs=3 data='my photos'" (spaces in quotes); `make params` lists them
 SET ?=
 # of `make bench`: <backbone>/<layer_wise, block_wise, sliding_window or final>; empty: all
 CASE ?=

@@ -48,7 +48,7 @@ STATUSES = {
 }
 DECIDED = (
     "A comparison is decided by tests at 5 % over all comparisons of its claim together (Holm), for"
-    " other photos and other runs: of twenty claims, about one at most has a comparison that is"
+    " other photos and other runs: at most about one claim in twenty has a comparison that is"
     " decided wrongly"
 )
 WORDS = {True: "· decided for", False: "· decided against", None: ""}  # see `decisions`

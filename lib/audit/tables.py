@@ -41,9 +41,10 @@ def verdict_table(results: Results, native: Results = NOTHING) -> str:
     meanings = "; ".join(f"*{name}*: {text}" for name, text in STATUSES.items())
     settings = " ".join(_setting(source) for source in sources.values())
     note = (
-        f"{settings} {meanings}. {DECIDED}. Winners are scored by what did not choose them."
-        " In brackets: how many comparisons are as claimed, whatever their intervals, as under"
-        " *Table I*, and how many are decided; the paper prints no numbers for its other figures."
+        f"{settings} {meanings}. {DECIDED}. Winners are scored on other photos and by other runs"
+        " than chose them. In brackets: how many comparisons are as claimed, whatever their"
+        " intervals, as under *Table I*, and how many are decided; the paper prints no numbers for"
+        " its other figures."
     )
     header = ["claim of the paper", "where", "Table I", *sources]
     return markdown(header, lines, note).replace("---:", "---")
@@ -72,11 +73,11 @@ def gain_table(sources: Iterable[Results]) -> str:
     lines = list(dict.fromkeys(line for column in columns.values() for line in column))
     table = [[line, *(column.get(line, "–") for column in columns.values())] for line in lines]
     note = (
-        "Accuracy minus that of Baseline I. *Final*: trained on 70 %, without the luck of the"
-        " photos that chose the block, and in brackets, where it differs, with it, as the paper"
-        " scores. *Search*: trained on 10 %; of one layer, mean over layers (their number); of the"
-        " best one, scored by what did not choose it, and in brackets how much better it seems as"
-        " the paper scores."
+        "Accuracy minus that of Baseline I; bold: 0 lies outside the interval. *Final*: trained on"
+        " 70 %, corrected for the choice on the same photos; in brackets, where it differs,"
+        " uncorrected, as the paper scores. *Search*: trained on 10 %; of one layer, mean over"
+        " layers (their number); of the best one, scored on other photos and by other runs than"
+        " chose it, and in brackets how much better it seems as the paper scores."
     )
     return markdown(["", *columns], table, note)
 
@@ -134,8 +135,8 @@ def _about_winners(results: Results, native: Results) -> Iterator[str]:
                 f" {len(found)} winners of the search seem better by {found['optimism'].min():.3f}"
                 f" to {found['optimism'].max():.3f} than by what did not choose them ({again} of"
                 f" them by another seed): {(found['optimism'] > found['gain']).sum()} owe more to"
-                f" that than to tuning, and {(found['low'] > 0).sum()} beat Baseline I by more than"
-                " their interval. The final runs of what they chose seem better by"
+                f" that than to tuning; of {(found['low'] > 0).sum()} the whole interval lies above"
+                " Baseline I. The final runs of what they chose seem better by"
                 f" {luck.min():+.4f} to {luck.max():+.4f}."
             )
 
