@@ -115,8 +115,8 @@ def test_a_cheap_setting_is_held_against_a_dear_one(results, native):
     text = tables.agreement(results, native)
     assert text.startswith("- **MobileNet, native, 64 px, 8 / 3 epochs** instead of [0, 1], 64 px")
     alike, decided, neither = doubts.same_verdicts(results, native)
-    told = f"both decide {decided} claims, {alike} of them alike, and leave {neither} undecided"
-    assert told in text
+    told = f"claims that both decide: {decided}, alike: {alike}, that both leave undecided: "
+    assert f"{told}{neither};" in text
     assert tables.agreement(results, results).count("1.00 (") == 3
     assert tables.agreement(results, NOTHING) == ""
 

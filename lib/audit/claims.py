@@ -30,6 +30,7 @@ from .intervals import (
     difference,
     holm,
     layout,
+    same_runs,
     scatter,
     smooth,
 )
@@ -173,7 +174,7 @@ def _differences(
     for name in scored.results.backbones:
         if {(upper, name), (lower, name)} <= found.keys():
             one, other = found[upper, name], found[lower, name]
-            if one.runs != other.runs:
+            if not same_runs(one, other):
                 text = f"{name}: {label(upper)} − {label(lower)}"
                 yield finding(text, difference(one, other), **limits)
 

@@ -18,6 +18,7 @@ from .claims import verdicts
 from .tables import layer_gains, verdict_table
 
 FILL = "#CFE6F5"  # of the band over seeds
+MIDDLE = {"ha": "center", "va": "center"}
 KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
     "convolution": colour("block_wise"),
     "depthwise convolution": colour("sliding_window"),
@@ -53,6 +54,15 @@ def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
             ax.plot(paper, places, "D", ms=5, mfc="none", color=GREY)
         for source, ink, shift in ours:
             some = doubts.final_gains(source.only(name)).set_index("method").reindex(shown)
+            if len(source.only(name).final) and some["gain"].isna().all():
+                ax.text(
+                    0.5,
+                    0.5,
+                    "ours: Baseline I was not run",
+                    color=GREY,
+                    **MIDDLE,
+                    transform=ax.transAxes,
+                )
             bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
             y = places + shift
             ax.errorbar(some["gain"], y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour(ink))
@@ -77,10 +87,14 @@ def against_paper(results: Results) -> Drawing:
         ax.plot(mine["paper"], places, "D", ms=6, mfc="none", color=GREY)
         for place, (method, cell) in zip(places, mine.iterrows(), strict=True):
             sd = np.nan_to_num(cell["sd"])
-            ax.errorbar(
-                cell["mean"], place, xerr=sd, fmt="o", ms=5, capsize=2, color=colour(method)
-            )
-        ax.set_title(name, loc="left")
+            if cell["n"]:
+                ax.errorbar(
+                    cell["mean"], place, xerr=sd, fmt="o", ms=5, capsize=2, color=colour(method)
+                )
+            else:
+                ax.text(cell["paper"], place, "  not run", va="center", color=GREY)
+        runs = results.only(name).final["epochs"]
+        ax.set_title(f"{name}, {' / '.join(map(str, runs.unique()))} epochs", loc="left")
         ax.set_xlabel("final validation accuracy")
     axes[0].set_yticks(places, [label(method) for method in TABLE1])
     axes[0].invert_yaxis()

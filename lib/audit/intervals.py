@@ -228,6 +228,11 @@ def _squares(terms: Iterable[tuple[float, Score]]) -> float:
     return sum(share**2 for share in total.values() if abs(share) > 1e-12)
 
 
+def same_runs(one: Score, other: Score) -> bool:
+    """Whether two scores are of the same runs, weight by weight."""
+    return _squares([(1.0, one), (-1.0, other)]) == 0
+
+
 def difference(upper: Score, lower: Score) -> Estimate:
     """Upper minus lower."""
     return estimate((1.0, upper), (-1.0, lower))

@@ -199,8 +199,8 @@ def agreement(cheap: Results, dear: Results) -> str:
             ranks = doubts.same_ranks(one, other).items()
             lines.append(
                 f"- **{name}, {other.label}** instead of {one.label}: on this network alone,"
-                f" both decide {decided} claims, {alike} of them alike, and leave {neither}"
-                " undecided; the blocks' accuracies in the search correlate in rank"
+                f" claims that both decide: {decided}, alike: {alike}, that both leave undecided:"
+                f" {neither}; the blocks' accuracies in the search correlate in rank"
                 f" by {', '.join(f'{rho:.2f} ({label(method)})' for method, rho in ranks)}.\n"
             )
     return "".join(lines)

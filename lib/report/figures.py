@@ -279,7 +279,7 @@ def _repeats(results: Results, method: str, title: str) -> Drawing:
     ax.set(ylabel=ACCURACY["val_accuracy"], ylim=_limits(rows["val_accuracy"], False))
     _name_groups(ax, backbones)
     dot = {"marker": "o", "ls": "", "ms": 6.5, "color": colour(method)}
-    line = Line2D([], [], color="black", lw=1.6, label="mean ± sd")
+    line = Line2D([], [], color="black", lw=1.6, label="mean; above: mean ± sd")
     add_legend(fig, [Line2D([], [], label="run, in the order of repeats", **dot), line])
     return fig
 
