@@ -6,13 +6,12 @@ It ends with the same rows, up to rounding; to the bit where rows are determinis
 """
 
 import hashlib
-import io
 import os
 import shutil
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,7 @@ class Checkpoint:
     def _save(self, arrays: Iterable[np.ndarray]) -> None:
         """Replace the checkpoint at one stroke; a disk that will not take it is no error.
 
-        arrays: read one at a time, so that no second copy of all weights is ever in memory.
+        arrays: read one at a time, so that they are never all in memory twice.
         """
         draft = self.path.with_suffix(f".{os.getpid()}")
         try:
@@ -74,17 +73,26 @@ class Checkpoint:
         finally:
             _remove(draft)
 
-    def load(self) -> list[np.ndarray]:
-        """The arrays that were saved; none where there is no checkpoint that can be read."""
-        try:
-            with open(self.path, "rb") as file, zipfile.ZipFile(file) as members:
+    @contextmanager
+    def load(self) -> Iterator[Iterator[np.ndarray] | None]:
+        """The arrays that were saved, read one at a time; None where there are none.
+
+        A damaged checkpoint, as of a machine that went down, counts for none and is removed.
+        """
+        with ExitStack() as files:
+            try:
+                members = zipfile.ZipFile(files.enter_context(open(self.path, "rb")))
                 _, *names, _ = _whole(members)
-                arrays = [_read(members, name) for name in names]
-        except Exception:  # none, or torn by a machine that went down, which has a dozen kinds
-            self.clear()
-            return []
-        self.say(f"{len(self.keys)} lanes go on from their checkpoint")
-        return arrays
+            except (OSError, MemoryError):
+                names = None
+            except Exception:  # of what is no whole zip: there are a dozen kinds
+                self.clear()
+                names = None
+            if names is None:
+                yield None
+                return
+            self.say(f"{len(self.keys)} lanes go on from their checkpoint")
+            yield (_read(members, name) for name in names)
 
     def clear(self) -> None:
         """Nobody will go on from it."""
@@ -96,13 +104,15 @@ def begun(deterministic: bool) -> list[tuple[str, ...]]:
     return [k for path, k in _found() if Checkpoint(k, deterministic).path == path]
 
 
-def clear_done(done: Collection[str]) -> None:
+def clear_done(done: Collection[str], trained: Collection[str]) -> None:
     """Remove the checkpoints of groups whose runs all have their rows.
 
-    done: keys of runs.
+    Args:
+        done: keys of runs that have; trained: of those that the caller trains, one a group at
+            least. Other groups may be another folder's, which has no rows of them yet.
     """
     for path, keys in _found():
-        if all(key in done for key in keys):
+        if all(key in done for key in keys) and any(key in trained for key in keys):
             _remove(path)
 
 
@@ -110,7 +120,7 @@ def _found() -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Every checkpoint and the keys of its runs."""
     for path in sorted(FOLDER.glob("*.npz")):
         with suppress(Exception), open(path, "rb") as file, zipfile.ZipFile(file) as members:
-            yield path, tuple(_read(members, _whole(members)[0]).tolist())
+            yield path, tuple(_read(members, KEYS).tolist())
 
 
 def _clear_old() -> None:
@@ -129,16 +139,16 @@ def _write(members: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
 
 
 def _whole(members: zipfile.ZipFile) -> list[str]:
-    """The members' names. Raises ValueError where some are missing."""
+    """The members' names. Raises ValueError where some are missing, or a checksum is wrong."""
     names = members.namelist()
-    if (names[:1], names[-1:]) != ([KEYS], [END]):
+    if (names[:1], names[-1:]) != ([KEYS], [END]) or members.testzip():
         raise ValueError("not a whole checkpoint")
     return names
 
 
 def _read(members: zipfile.ZipFile, name: str) -> np.ndarray:
-    content = io.BytesIO(members.read(name))  # whole: only then is its checksum looked at
-    return np.lib.format.read_array(content, allow_pickle=False)
+    with members.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _remove(path: Path) -> None:

@@ -1,11 +1,11 @@
 """Cut runs into groups, each the lanes of one fused model: by depth, by memory and by work."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
 
-from .checkpoint import begun
+from .checkpoint import Checkpoint, begun
 from .lanes.memory import MOST_LANES, Estimate, budget
 from .plan import Plan, Run
 from .provenance import device
@@ -51,13 +51,33 @@ class Grouping:
         ]
         return sorted(groups, key=self._place)
 
-    def resume(self, runs: Sequence[Run], workers: int = 1) -> list[Group]:
-        """As `cut`, but groups that have a checkpoint stay as they were."""
-        left, groups = {run.key: run for run in runs}, []
-        for keys in begun(self.params.deterministic):
-            if left.keys() >= {*keys}:
-                groups.append([left.pop(key) for key in keys])
+    def resume(
+        self, runs: Sequence[Run], others: Sequence[Run] = (), workers: int = 1
+    ) -> list[Group]:
+        """As `cut`, but groups that have a checkpoint stay as they were.
+
+        others: runs that have their rows; a group that was stopped between two rows has some.
+        """
+        left, known = {run.key: run for run in runs}, {run.key: run for run in (*others, *runs)}
+        groups: list[Group] = []
+        for keys in begun(self.params.deterministic) if self.params.engine == "fused" else ():
+            if left.keys() & {*keys} and known.keys() >= {*keys}:
+                group = [known[key] for key in keys]
+                if self._may_be(group):
+                    groups.append(group)
+                    for key in keys:
+                        left.pop(key, None)
+                        del known[key]  # a run is in one group
         return sorted([*groups, *self.cut([*left.values()], workers)], key=self._place)
+
+    def _may_be(self, group: Group) -> bool:
+        """Whether a group is within the lanes and the memory that the profile names."""
+        p = self.params
+        if p.lanes != "auto" and len(group) > p.lanes:
+            return False
+        memory = self.memory(group[0].split)
+        needed = memory.needed([run.block.layers for run in group])
+        return p.memory_gib is None or len(group) == 1 or needed <= memory.budget
 
     def _place(self, group: Group) -> tuple:
         """By which groups are ordered: by their trunks, and those of the same lanes together."""
@@ -124,6 +144,12 @@ class Grouping:
 
     def _in_order(self, group: Iterable[Run]) -> list[Run]:
         return sorted(group, key=lambda run: self.graph.span(run.block.layers)[1])
+
+    def checkpoint(
+        self, group: Group, say: Callable[[str], None] = lambda text: None
+    ) -> Checkpoint:
+        """Where the group's training stands on disk; say: see `Checkpoint`."""
+        return Checkpoint([run.key for run in group], self.params.deterministic, say)
 
     def memory(self, split: str) -> Estimate:
         """What fused models of runs on a training slice take, and how much they may."""

@@ -32,11 +32,14 @@ SEEDS = 3  # of a search that is repeated to see how much of its scatter is chan
 class Engine(Protocol):
     """What trains runs: this process, or the workers of `lib.pool`."""
 
-    def train(self, plan: Plan, runs: Sequence[Run]) -> None:
-        """Take on runs of one slice and number of epochs."""
+    def train(self, plan: Plan, runs: Sequence[Run], others: Sequence[Run]) -> None:
+        """Take on runs of one slice and number of epochs; others: see `Grouping.resume`."""
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
-        """What training gave each of the runs taken on, as their groups end."""
+        """What training gave each of the runs taken on, as their groups end.
+
+        And some of the others, where a group holds them.
+        """
 
 
 class InProcess:
@@ -48,16 +51,16 @@ class InProcess:
 
     def __init__(self, trainer: Callable[[Plan], Trainer] = Trainer):
         self.trainer = trainer
-        self.jobs: list[tuple[Plan, Sequence[Run]]] = []
+        self.jobs: list[tuple[Plan, Sequence[Run], Sequence[Run]]] = []
 
-    def train(self, plan: Plan, runs: Sequence[Run]) -> None:
-        self.jobs.append((plan, runs))
+    def train(self, plan: Plan, runs: Sequence[Run], others: Sequence[Run]) -> None:
+        self.jobs.append((plan, runs, others))
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
         jobs, self.jobs = self.jobs, []
-        for plan, runs in jobs:
+        for plan, runs, others in jobs:
             trainer = self.trainer(plan)
-            yield from trainer.train(trainer.grouping.resume(runs), progress)
+            yield from trainer.train(trainer.grouping.resume(runs, others), progress)
             del trainer
             keras.utils.clear_session()
             gc.collect()
@@ -154,21 +157,21 @@ def train_runs(
         for plan in sorted(some, key=lambda plan: plan.name):  # all processes lock in one order
             locks.enter_context(ledger_lock(plan.params.results_dir, plan.name))
         for plan in some:
-            left = _left(plan, runs(plan))
+            planned = runs(plan)
+            left = _left(plan, planned)
             todo |= {key: (plan, same) for key, same in left.items()}
             for job in _jobs(same[0] for same in left.values()):
-                engine.train(plan, job)
+                engine.train(plan, job, planned)
         if todo:
             commit = git_sha()  # of the code that is running, whatever becomes of its files
-            done = {key for plan, _ in todo.values() for key in plan.results().rows["key"]}
-            clear_done(done)
+            done = {key for plan in some for key in plan.results().rows["key"]}
             with _Bar([same[0] for _, same in todo.values()]) as progress:
                 for outcome in engine.outcomes(progress):
-                    plan, same = todo[outcome.key]
+                    plan, same = todo.get(outcome.key, (None, ()))
                     for run in same:
                         append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
                     done.add(outcome.key)
-                    clear_done(done)
+                    clear_done(done, todo)
 
 
 def _left(plan: Plan, runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -8,6 +8,7 @@ other run by run.
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -277,10 +278,10 @@ def train_fused(
     """
     lanes = len(steps.model.lanes)
     plateau, histories = LanePlateau(lanes, task.params), [History() for _ in range(lanes)]
-    if checkpoint and (saved := checkpoint.load()):
-        _stand(steps, plateau, histories, saved)
-        del saved  # a second copy of all weights
-        on_epoch(len(histories[0].val_loss))
+    with checkpoint.load() if checkpoint else nullcontext() as saved:
+        if saved:
+            _stand(steps, plateau, histories, saved)
+            on_epoch(len(histories[0].val_loss))
     for epoch in range(len(histories[0].val_loss), task.epochs):
         start = time.perf_counter()
         fused_epoch(steps, task, epoch, plateau, histories)
@@ -307,17 +308,16 @@ def _standing(steps: Any, plateau: LanePlateau, histories: list[History]) -> Ite
 
 
 def _stand(
-    steps: Any, plateau: LanePlateau, histories: list[History], arrays: Sequence[np.ndarray]
+    steps: Any, plateau: LanePlateau, histories: list[History], arrays: Iterator[np.ndarray]
 ) -> None:
     """The inverse of `_standing`."""
     for name in EPOCHS:
-        by_lane, *arrays = arrays
-        for history, values in zip(histories, by_lane, strict=True):
+        for history, values in zip(histories, next(arrays), strict=True):
             setattr(history, name, values.tolist())
-    probabilities, plateau.rates, plateau.best, plateau.wait, *state = arrays
-    for history, values in zip(histories, probabilities, strict=True):
+    for history, values in zip(histories, next(arrays), strict=True):
         history.probabilities = values
-    steps.restore(state)
+    plateau.rates, plateau.best, plateau.wait = (next(arrays) for _ in range(3))
+    steps.restore(arrays)
 
 
 def fused_epoch(

@@ -16,7 +16,6 @@ import numpy as np
 
 from .backbones.build import scale_inputs
 from .backend import out_of_memory
-from .checkpoint import Checkpoint
 from .groups import Group, Grouping
 from .lanes.memory import Estimate
 from .lanes.steps import use_deterministic_operations
@@ -147,7 +146,7 @@ class Trainer:
                 if not out_of_memory(error):
                     raise
                 self._last = None
-                self._checkpoint(group, progress).clear()
+                self.grouping.checkpoint(group).clear()
                 left.extendleft(reversed(self._halves(group, error)))
                 counted.take_back()
                 half = f"with {len(group)} lanes; now {len(group) // 2}"
@@ -201,14 +200,11 @@ class Trainer:
         def on_epoch(epochs: int) -> None:
             progress.advance(epochs * len(group))
 
-        checkpoint = self._checkpoint(group, progress) if self.checkpoints else None
-        return train_fused(steps, task, on_epoch, checkpoint)
-
-    def _checkpoint(self, group: Group, progress: Progress) -> Checkpoint:
         def say(text: str) -> None:
             progress.say(f"{self.plan.name}: {text}")
 
-        return Checkpoint([run.key for run in group], self.params.deterministic, say)
+        checkpoint = self.grouping.checkpoint(group, say) if self.checkpoints else None
+        return train_fused(steps, task, on_epoch, checkpoint)
 
     def photos(self, task: Task) -> tuple[Trunk, Trunk]:
         """The trunks of the training and the evaluation images below the first call."""

@@ -1,6 +1,8 @@
 """Checkpoints: a group that was stopped goes on from its last, and ends with the same rows."""
 
+import copy
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ def study(folder):
         n_images=60,
         epochs=6,
         plateau_patience=2,
+        memory_gib=3,  # the same whatever is free
         results=str(folder / "rows"),
     )
 
@@ -67,6 +70,15 @@ def trained(monkeypatch):
     return begun
 
 
+def loaded(kept):
+    with kept.load() as arrays:
+        return [array.tolist() for array in arrays or ()]
+
+
+def raised(error):
+    raise error
+
+
 def stop(params, monkeypatch):
     """Train until the epoch `STOPPED` begins."""
     epoch_of = lib.train.fused_epoch
@@ -83,8 +95,11 @@ def stop(params, monkeypatch):
 
 
 def assert_same(rows, others):
-    same = [c for c in COLUMNS if c not in CHANGE]
-    assert rows[same].equals(others[same])
+    rows, others = (
+        df[[c for c in COLUMNS if c not in CHANGE]].sort_values("key", ignore_index=True)
+        for df in (rows, others)
+    )
+    assert rows.equals(others)
 
 
 def test_a_stopped_group_goes_on_to_the_same_rows(
@@ -112,10 +127,20 @@ def test_a_stopped_group_goes_on_to_the_same_rows(
 )
 def test_other_software_does_not_go_on(monkeypatch, every_epoch, other):
     Checkpoint(["a"]).offer([np.zeros(3)])
-    assert begun(deterministic=False) == [("a",)] and len(Checkpoint(["a"]).load()) == 1
+    assert begun(deterministic=False) == [("a",)] and loaded(Checkpoint(["a"])) == [[0, 0, 0]]
+    assert begun(deterministic=True) == [] == loaded(Checkpoint(["a"], deterministic=True))
     monkeypatch.setattr(checkpoint, *other)
-    assert begun(deterministic=False) == [] == Checkpoint(["a"]).load()
-    assert begun(deterministic=True) == [] == Checkpoint(["a"], deterministic=True).load()
+    assert begun(deterministic=False) == [] == loaded(Checkpoint(["a"]))
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_stays(monkeypatch, every_epoch):
+    kept = Checkpoint(["a"])
+    kept.offer([np.zeros(3)])
+    for reason in (MemoryError(), OSError(24, "Too many open files")):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "_whole", lambda _, reason=reason: raised(reason))
+            assert loaded(kept) == []
+    assert loaded(kept) == [[0, 0, 0]]
 
 
 def test_a_damaged_checkpoint_counts_for_none_and_goes(every_epoch):
@@ -128,8 +153,8 @@ def test_a_damaged_checkpoint_counts_for_none_and_goes(every_epoch):
         if not i % 2:
             damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
         kept.path.write_bytes(damaged)
-        found = kept.load()  # a flipped bit may be one that says nothing, such as a date
-        assert [a.tolist() for a in found] in ([], [[*range(n)] for n in range(1, 6)])
+        found = loaded(kept)  # a flipped bit may be one that says nothing, such as a date
+        assert found in ([], [[*range(n)] for n in range(1, 6)])
         assert bool(found) == kept.path.exists()
 
 
@@ -159,16 +184,29 @@ def test_groups_that_were_begun_stay_as_they_were(tmp_path):
     Checkpoint([runs[0].key, "of another study"]).offer([])
     resumed = grouping.resume(runs)
     assert first in resumed and {len(group) for group in resumed} == {len(first), 45 - len(first)}
-    clear_done({run.key for run in first})
-    assert grouping.resume(runs) == grouping.cut(runs)
+    kept = Checkpoint([run.key for run in first])
+    left, done = [run for run in runs if run is not first[0]], [first[0].key]
+    assert first in grouping.resume(left, runs) and first not in grouping.resume(left)
+    for values in ({"lanes": len(first) - 1}, {"memory_gib": 0.1}):
+        fewer = Grouping(copy.copy(grouping.plan))
+        fewer.params = replace(fewer.params, **values)
+        assert first not in fewer.resume(runs)
+    keys = [run.key for run in first]
+    for cleared in ((done, keys), (keys, ["of another folder's rows"])):
+        clear_done(*cleared)
+        assert kept.path.exists()
+    clear_done(keys, keys[:1])
+    assert not kept.path.exists() and grouping.resume(runs) == grouping.cut(runs)
 
 
 def test_a_checkpoint_stays_until_the_rows_are_written(tmp_path, monkeypatch, undisturbed, trained):
     """A full disk does not cost the training of the rows that it did not take."""
-    params = study(tmp_path)
+    params, append, there = study(tmp_path), lib.sweep.append_row, []
 
-    def full(*_):
-        raise InputError("no space left")
+    def full(*row):
+        if len(there) == 2:
+            raise InputError("no space left")
+        there.append(append(*row))
 
     with monkeypatch.context() as patch:
         patch.setattr(lib.sweep, "append_row", full)
@@ -176,7 +214,18 @@ def test_a_checkpoint_stays_until_the_rows_are_written(tmp_path, monkeypatch, un
             train(params)
     before = len(trained)
     assert_same(train(params), undisturbed)
-    assert len(trained) == before
+    assert len(trained) == before and len(there) == 2
+
+
+def test_exact_rows_are_the_same_to_the_bit(tmp_path, monkeypatch, trained):
+    """Lane by lane, as `deterministic` has it; a lane's checkpoint is its own."""
+    whole, params = (
+        replace(study(tmp_path / name), deterministic=True) for name in ("whole", "stopped")
+    )
+    expected, before = train(whole), len(trained)
+    stop(params, monkeypatch)
+    assert_same(train(params), expected)
+    assert trained[before:].count(0) == 4 and trained[before:].count(5) == 4
 
 
 def test_a_full_disk_is_left_to_the_rows(tmp_path, monkeypatch, undisturbed, every_epoch):

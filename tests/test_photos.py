@@ -110,6 +110,13 @@ def pixels(folder, *contents):
 # ---------------------------------------------------------------------------------- 16-bit files
 
 
+def test_the_depth_of_what_no_file_has_is_not_narrowed(tmp_path):
+    """Photos without transparency say nothing of that of others."""
+    save(tmp_path, a_0=png(flat(4000)), b_0=png(flat(300)))
+    depth = photos.measure_depth([*tmp_path.rglob("*.png")])
+    assert (depth.colour, depth.alpha, depth.largest) == (12, 16, 4000)
+
+
 @pytest.mark.parametrize(("largest", "bits"), [
     (255, 8), (256, 10), (1023, 10), (1024, 12), (4095, 12), (4096, 14), (16383, 14), (16384, 16),
     (65535, 16),

@@ -153,19 +153,22 @@ class Noise:
         return self.runs / self.freedom if self.freedom else np.nan
 
 
-def scatter(table: np.ndarray, shared: bool = True) -> Noise:
-    """The noise of a table of repeated runs ``(units, repeats, photos)``, see `Noise`.
+def scatter(table: np.ndarray, shared: bool = True, units: np.ndarray | None = None) -> Noise:
+    """The noise of a table of repeated runs ``(blocks, repeats, photos)``, see `Noise`.
 
-    shared: what a repeat adds to all units alike (its seed, its order) is no noise: it is in none
-        of their differences.
+    Args:
+        shared: what a repeat adds to all blocks alike (its seed, its order) is no noise: it is in
+            none of their differences.
+        units: of the photos, see `clustered`; None: each is a unit of its own.
     """
-    units, repeats, photos = table.shape
-    if not units or repeats < 2 or photos < 2:  # one photo does not show how photos scatter
+    blocks, repeats, photos = table.shape
+    units = np.arange(photos) if units is None else units
+    if not blocks or repeats < 2 or len(np.unique(units)) < 2:  # one does not show how they scatter
         return Noise()
-    rest, freedom = table - table.mean(axis=1, keepdims=True), units * (repeats - 1)
-    if shared and units > 1:
-        rest, freedom = rest - rest.mean(axis=0), (units - 1) * (repeats - 1)
-    within = rest.var(axis=2, ddof=1).sum() / photos
+    rest, freedom = table - table.mean(axis=1, keepdims=True), blocks * (repeats - 1)
+    if shared and blocks > 1:
+        rest, freedom = rest - rest.mean(axis=0), (blocks - 1) * (repeats - 1)
+    within = sum(clustered(run, units).error ** 2 for run in rest.reshape(-1, photos))
     return Noise(float((rest.mean(axis=2) ** 2).sum()), float(within), freedom)
 
 

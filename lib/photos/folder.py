@@ -268,7 +268,7 @@ def measure_depth(
             largest[kind] = max(largest[kind], int(channel.max()))
     if not any(largest.values()):
         return Depth()
-    bits = {kind: _bits(value, declared) for kind, value in largest.items()}
+    bits = {kind: _bits(value, declared) for kind, value in largest.items() if value}
     return Depth(**bits, largest=largest["colour"])
 
 

@@ -104,7 +104,7 @@ class Workers:
     def __init__(self, client: "Client", place: str):
         self.client, self.place = client, place
         self.topic = f"epochs-{uuid4().hex}"
-        self.asked: list[tuple[Plan, Sequence[Run]]] = []
+        self.asked: list[tuple[Plan, Sequence[Run], Sequence[Run]]] = []
         self.orders: dict[Future, tuple[Job, Sequence[Group], Order]] = {}
         self.sent: dict[str, Future] = {}
 
@@ -138,9 +138,9 @@ class Workers:
         except (OSError, ValueError, TypeError):  # closed, or between two of them
             return {}
 
-    def train(self, plan: Plan, runs: Sequence[Run]) -> None:
-        """Take on runs of one slice and number of epochs."""
-        self.asked.append((self._within(plan), runs))
+    def train(self, plan: Plan, runs: Sequence[Run], others: Sequence[Run]) -> None:
+        """Take on runs of one slice and number of epochs; others: see `Grouping.resume`."""
+        self.asked.append((self._within(plan), runs, others))
 
     def _within(self, plan: Plan) -> Plan:
         """The plan with the memory that each worker may take, where the profile names none."""
@@ -172,9 +172,15 @@ class Workers:
             while self.orders:
                 for future in self._ended():
                     yield from self._taken(future, told)
+            self._clear([run.key for job in jobs for group in job.groups for run in group])
         finally:
             self.client.unsubscribe_topic(self.topic)
             self.cancel()
+
+    def _clear(self, done: Sequence[str]) -> None:
+        """Have workers on other machines remove the checkpoints of runs that have their rows."""
+        for future in [self._call("clear_here", done, workers=[w]) for w in self.addresses]:
+            self._result(future)
 
     def _taken(self, future: "Future", told: "_Told") -> Sequence[Outcome]:
         """What an order gave; nothing where it has to be sent again."""
@@ -218,9 +224,9 @@ class Workers:
         asked, self.asked = self.asked, []
         share = -(-len(self.addresses) // max(1, len(asked)))
         jobs = []
-        for plan, runs in asked:
+        for plan, runs, others in asked:
             grouping = Grouping(plan)
-            jobs.append(Job(plan, grouping, grouping.resume(runs, share)))
+            jobs.append(Job(plan, grouping, grouping.resume(runs, others, share)))
         return jobs
 
     def _renew(self, exact: bool) -> None:
@@ -330,6 +336,7 @@ def _parted(job: Job, groups: Sequence[Group], progress: Progress) -> Sequence[G
             f"memory: {job.plan.name} with one lane ends its worker every time; allowed: a "
             "smaller image_size or batch_size, or workers with more memory"
         )
+    job.grouping.checkpoint(group).clear()  # else the next start would go on with all lanes
     parts = job.grouping.halves(group)
     died = f"workers died with {len(group)} lanes; now {len(parts[0])}"
     progress.say(f"{job.plan.name}: {died}")

@@ -5,6 +5,7 @@ by their digests, and its software, before it trains.
 """
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from ..backbones.build import backbone_of, check_takes_files, file_names
 from ..backbones.records import is_model_file
 from ..backend import check_keras
+from ..checkpoint import clear_done
 from ..params import InputError, Params, resolve_path
 from ..photos.dataset import Dataset, load_data, pack
 from ..plan import Plan, Run
@@ -183,6 +185,11 @@ def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome
     except _NotHere as error:
         return Missing(str(error))
     return list(trainer.train(order.groups, _Events(worker, order)))
+
+
+def clear_here(done: Sequence[str]) -> None:
+    """Remove the checkpoints on this machine of groups whose runs have their rows: their keys."""
+    clear_done(done, done)
 
 
 def is_spent(exact: bool) -> bool:

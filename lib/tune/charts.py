@@ -22,8 +22,8 @@ def gains(answer: Answer) -> Drawing:
     tried = answer.tried[answer.tried["layers"].str.len() > 0]
     text = (
         "Accuracy on the selection photos minus that of the classifier alone after as many epochs,"
-        " with 95 % intervals for other photos. The best of many seems better than it is: the"
-        " answer is confirmed on other photos. Pale: left after a few epochs."
+        f" with 95 % intervals for other {answer.like}. The best of many seems better than it is:"
+        " the answer is confirmed on other photos. Pale: left after a few epochs."
     )
     fig = new_figure("What tuning adds, from the input to the output", text, 9.0, 4.0)
     ax = fig.subplots()

@@ -49,12 +49,15 @@ class Confirmed:
         gains = each[1] - each[0]
         mean = clustered(gains, self.units)
         photos = mean.error**2
-        noise = pooled(scatter(hits[:, :, self.folds == f], shared=False) for f in folds)
+        noise = pooled(
+            scatter(hits[:, :, self.folds == f], False, self.units[self.folds == f]) for f in folds
+        )
         share = 2 / (hits.shape[1] * len(folds))  # two candidates, each a mean of so many runs
         variance = photos + share * noise.variance
         doubt = photos**2 / mean.freedom + (share * noise.mean_square) ** 2 / noise.freedom
         freedom = variance**2 / doubt if doubt else np.inf
-        freedom = max(freedom, noise.freedom)  # it is lower where noise was found to be none
+        # It is lower than both where noise was found to be none.
+        freedom = max(freedom, min(noise.freedom, mean.freedom))
         error = float(np.sqrt(variance))
         return Estimate(mean.value, error, freedom if error else np.inf).interval()
 

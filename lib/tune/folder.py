@@ -21,7 +21,8 @@ from ..photos.folder import EXTENSIONS, Depth, dead_link, measure_depth, reading
 from ..room import require_memory
 
 SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; in lower case
-NO_PHOTO = "no photo"  # why a file of another kind is left out
+# Why files of another kind and folders are left out.
+NO_PHOTO, EMPTY = "no photo", "a folder without photos"
 # Names of folders that divide photos which are already split: none is a class.
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 HASH_SIZE = 16  # of the perceptual hash: 256 bits
@@ -215,7 +216,7 @@ def _files(folder: Path, below: Path, left_out: list[LeftOut]) -> Iterator[tuple
             else:
                 left_out.append(LeftOut(_text(path), f"{NO_PHOTO}: ends in {path.suffix!r}"))
     if empty:
-        left_out.append(LeftOut(_text(below), "a folder without photos"))
+        left_out.append(LeftOut(_text(below), EMPTY))
 
 
 def photos_below(folder: Path) -> tuple[list[Path], list[LeftOut], list[LeftOut]]:
@@ -223,7 +224,7 @@ def photos_below(folder: Path) -> tuple[list[Path], list[LeftOut], list[LeftOut]
     left_out: list[LeftOut] = []
     found = [folder / path for path, _ in _files(folder, Path(), left_out)]
     other = [x for x in left_out if x.reason.startswith(NO_PHOTO)]
-    unread = [x for x in left_out if x not in other and x.path != _text(Path())]
+    unread = [x for x in left_out if x not in other and x.reason != EMPTY]
     return sorted(found, key=os.fsencode), unread, other
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from ..audit.intervals import Interval, clustered
 from ..ledger import read_results, unpack_hits
@@ -72,6 +73,11 @@ class Answer:
     exports: Sequence[Export]
     minutes: tuple[float, float]
     versions: str
+
+    @property
+    def like(self) -> str:
+        """What intervals are for others of: photos, or the groups of `Settings.groups`."""
+        return "groups of photos" if self.settings.groups else "photos"
 
     @property
     def labels(self) -> np.ndarray:
@@ -138,15 +144,19 @@ def proportion(right: np.ndarray, units: np.ndarray) -> Interval:
     Args:
         right: bool ``(photos,)``; units: as `lib.audit.intervals.clustered` takes them.
 
-    Photos of few units say as much as fewer photos of their own would: so many are reckoned with.
+    Photos of few units say as much as fewer photos of their own would; so many are reckoned with,
+    and Student's distribution, as so few units do not show well how much they differ.
     """
-    share, n = float(right.mean()), len(right)
+    share, n, count = float(right.mean()), len(right), len(np.unique(units))
+    if count < 2:
+        return Interval(share, 0.0, 1.0)
     alone = clustered(right, np.arange(n)).error
-    if alone == 0 or n < 2:
-        n = len(np.unique(units))
+    if alone == 0:  # all right, or all wrong
+        n = count
     else:
         n /= max(1.0, (clustered(right, units).error / alone) ** 2)
-    z2 = norm.ppf(0.975) ** 2
+    law = norm if count == len(right) else student(count - 1)
+    z2 = law.ppf(0.975) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return Interval(share, float(middle - half), float(middle + half))
