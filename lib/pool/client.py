@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -178,9 +178,15 @@ class Workers:
             self.cancel()
 
     def _clear(self, done: Sequence[str]) -> None:
-        """Have workers on other machines remove the checkpoints of runs that have their rows."""
-        for future in [self._call("clear_here", done, workers=[w]) for w in self.addresses]:
-            self._result(future)
+        """Have workers on other machines remove the checkpoints of runs that have their rows.
+
+        One that goes away meanwhile is not waited for: what it keeps is removed after a week.
+        """
+        from distributed import wait
+
+        asked = [self._call("clear_here", done, workers=[w]) for w in self.addresses]
+        with suppress(TimeoutError), self.client.as_current():
+            wait(asked, PATIENCE / 10)
 
     def _taken(self, future: "Future", told: "_Told") -> Sequence[Outcome]:
         """What an order gave; nothing where it has to be sent again."""
