@@ -97,7 +97,11 @@ def takes_the_locale(call: ast.Call) -> bool:
     binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in call.args)
     by_name = name in ("read_text", "write_text") or (name == "open" and not binary)
     others = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in (
-        "os", "Image", "tarfile")  # fmt: skip
+        "os",
+        "Image",
+        "tarfile",
+        "members",
+    )  # of a zip; fmt: skip
     return (by_name and not others or "text" in keys) and "encoding" not in keys
 
 
