@@ -125,7 +125,7 @@ endef
 bundle: env ## pack everything for a machine without a network, and say how to run it there
 	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES" --python="$$NODE_PYTHON"
 
-photos: env ## your photos: which layers to tune, and the tuned network: make photos DIR=my/photos
+photos: env ## your photos: which layers to tune, and the tuned network (loads ImageNet weights)
 	@test -z "$$BACKBONES" || { echo "error: BACKBONES: make photos takes one network; allowed:" \
 	  "BACKBONE=<its name>" >&2; exit 2; }
 	@$(PY) -m lib photos dir="$$DIR" backbone="$$BACKBONE" out="$$OUT" --set="$$SET"
@@ -209,7 +209,7 @@ smoke: env
 lab: env ## JupyterLab on the notebooks
 	@$(PY) -m jupyterlab --notebook-dir=notebooks
 
-clean: ## remove what was built; results/, figures/ and .venv stay
+clean: ## remove what was built, checkpoints too; results/, figures/ and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find lib tests -name __pycache__ -prune -exec rm -rf {} +
 
