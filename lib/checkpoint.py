@@ -47,6 +47,10 @@ class Checkpoint:
         self.path = FOLDER / f"{name}.npz"
         self.saved = time.monotonic()
 
+    @property
+    def exists(self) -> bool:
+        return self.path.is_file()
+
     def offer(self, arrays: Iterable[np.ndarray]) -> None:
         """Save the arrays if the last checkpoint, or the start, is long ago."""
         if time.monotonic() - self.saved >= EVERY:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,14 @@ import pytest
 import torture
 
 import lib.pool.client as client
+from lib import checkpoint
 from lib.backbones.build import load_backbone
 from lib.params import ROOT, InputError, load_params
 from lib.photos.dataset import load_data, pack
 from lib.pool import local
 from lib.pool.client import _Told
 from lib.pool.worker import Made, made
-from lib.sweep import search
+from lib.sweep import plans, search
 from lib.trainer import Progress
 
 
@@ -398,6 +400,26 @@ def test_the_slurm_script_of_the_docs_is_a_script(tmp_path):
 
 
 # ------------------------------------------------------------------------------- small parts
+
+
+def test_groups_that_were_begun_come_first_then_the_costliest(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FOLDER", tmp_path)
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    params = load_params("smoke", backbones=("VGG16",), n_images=60, epochs=1)
+    plan, submitted = next(plans(params)), []
+    grouping = client.Grouping(plan)
+    groups = [[run] for run in plan.search_runs("block_wise")]  # from the input on
+    grouping.checkpoint(groups[2]).offer([])
+
+    def submit(*arguments, priority, **_):
+        submitted.append(priority)
+        return len(submitted)
+
+    cluster = SimpleNamespace(submit=submit, scheduler_info=lambda **_: {"workers": {}})
+    workers = client.Workers(cluster, "nowhere")
+    for group in groups:
+        workers._submit(client.Job(plan, grouping, groups), [group])
+    assert np.argsort(submitted)[::-1].tolist() == [2, 0, 1, 3, 4]
 
 
 def test_a_group_that_starts_again_takes_its_epochs_back():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 PATIENCE = float(os.environ.get("BLOCKWISE_PATIENCE", 60))  # seconds for a cluster to answer
+BEGUN = 1e6  # how much more a group that was begun counts for than its cost: it comes first
 ALLOWED = "allowed: the address of a Dask scheduler, tcp://<host>:<port>, or its scheduler file"
 
 
@@ -257,9 +258,11 @@ class Workers:
         Args:
             near: what a worker needs or had better have for it.
         """
-        order, cost = self._order(job, groups), sum(map(job.grouping.cost, groups))
+        order, first = self._order(job, groups), sum(map(job.grouping.cost, groups))
+        if any(job.grouping.checkpoint(group).exists for group in groups):
+            first *= BEGUN
         key, needs = f"train-{order.number}", self._needs
-        future = self._call("train_here", order, near=near, key=key, priority=cost, **needs)
+        future = self._call("train_here", order, near=near, key=key, priority=first, **needs)
         self.orders[future] = job, groups, order
 
     def _call(
