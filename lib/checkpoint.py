@@ -11,7 +11,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -83,20 +83,23 @@ class Checkpoint:
 
         A damaged checkpoint, as of a machine that went down, counts for none and is removed.
         """
-        with ExitStack() as files:
-            try:
-                members = zipfile.ZipFile(files.enter_context(open(self.path, "rb")))
-                _, *names, _ = _whole(members)
-            except (OSError, MemoryError):
-                names = None
-            except Exception:  # of what is no whole zip: there are a dozen kinds
-                self.clear()
-                names = None
-            if names is None:
-                yield None
-                return
-            self.say(f"{len(self.keys)} lanes go on from their checkpoint")
-            yield (_read(members, name) for name in names)
+        if not self._is_whole():
+            yield None
+            return
+        self.say(f"{len(self.keys)} lanes go on from their checkpoint")
+        with zipfile.ZipFile(self.path) as members:
+            yield (_read(members, name) for name in members.namelist()[1:-1])
+
+    def _is_whole(self) -> bool:
+        try:
+            with zipfile.ZipFile(self.path) as members:
+                _check_whole(members)
+        except (OSError, MemoryError):  # it is not there, or cannot be read just now
+            return False
+        except Exception:  # of what is no whole zip: there are a dozen kinds
+            self.clear()
+            return False
+        return True
 
     def clear(self) -> None:
         """Nobody will go on from it."""
@@ -123,7 +126,7 @@ def clear_done(done: Collection[str], trained: Collection[str]) -> None:
 def _found() -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Every checkpoint and the keys of its runs."""
     for path in sorted(FOLDER.glob("*.npz")):
-        with suppress(Exception), open(path, "rb") as file, zipfile.ZipFile(file) as members:
+        with suppress(Exception), zipfile.ZipFile(path) as members:
             yield path, tuple(_read(members, KEYS).tolist())
 
 
@@ -142,12 +145,11 @@ def _write(members: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _whole(members: zipfile.ZipFile) -> list[str]:
-    """The members' names. Raises ValueError where some are missing, or a checksum is wrong."""
+def _check_whole(members: zipfile.ZipFile) -> None:
+    """Raise ValueError where members are missing, or a checksum is wrong."""
     names = members.namelist()
     if (names[:1], names[-1:]) != ([KEYS], [END]) or members.testzip():
         raise ValueError("not a whole checkpoint")
-    return names
 
 
 def _read(members: zipfile.ZipFile, name: str) -> np.ndarray:

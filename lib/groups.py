@@ -75,9 +75,10 @@ class Grouping:
         p = self.params
         if p.lanes != "auto" and len(group) > p.lanes:
             return False
+        if p.memory_gib is None or len(group) == 1:
+            return True
         memory = self.memory(group[0].split)
-        needed = memory.needed([run.block.layers for run in group])
-        return p.memory_gib is None or len(group) == 1 or needed <= memory.budget
+        return memory.needed([run.block.layers for run in group]) <= memory.budget
 
     def _place(self, group: Group) -> tuple:
         """By which groups are ordered: by their trunks, and those of the same lanes together."""

@@ -16,6 +16,8 @@ from .ledger import COLUMNS, SETTINGS, empty_rows, read_results
 from .methods import PAPER, SEARCHES, methods
 from .params import ACCURACIES, BACKBONE_NAMES, Params
 
+INPUTS = {"unit": "[0, 1]", "native": "native"}  # `Params.input_scaling` in words
+
 
 @dataclass(frozen=True, eq=False)  # two are the same only if they are one object
 class Results:
@@ -211,8 +213,7 @@ class Results:
     @property
     def inputs(self) -> str:
         """The input scaling, in words: "[0, 1]" or "native"; there must be rows."""
-        scaling = self.rows["input_scaling"].iloc[0]
-        return "[0, 1]" if scaling == "unit" else scaling
+        return INPUTS[self.rows["input_scaling"].iloc[0]]
 
     @property
     def label(self) -> str:

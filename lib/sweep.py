@@ -6,7 +6,7 @@ rows, and both may be called again at any time: what the ledgers hold is not tra
 """
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -163,15 +163,25 @@ def train_runs(
             for job in _jobs(same[0] for same in left.values()):
                 engine.train(plan, job, planned)
         if todo:
-            commit = git_sha()  # of the code that is running, whatever becomes of its files
             done = {key for plan in some for key in plan.results().rows["key"]}
-            with _Bar([same[0] for _, same in todo.values()]) as progress:
-                for outcome in engine.outcomes(progress):
-                    plan, same = todo.get(outcome.key, (None, ()))
-                    for run in same:
-                        append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
-                    done.add(outcome.key)
-                    clear_done(done, todo)
+            _append(engine, todo, done)
+
+
+def _append(engine: Engine, todo: Mapping[str, tuple[Plan, list[Run]]], done: set[str]) -> None:
+    """Append the rows of runs as their groups end; checkpoints go when all of a group are there.
+
+    Args:
+        todo: a plan and its runs by their key; others that come out have their rows.
+        done: keys of runs that have their rows; added to.
+    """
+    commit = git_sha()  # of the code that is running, whatever becomes of its files
+    with _Bar([same[0] for _, same in todo.values()]) as progress:
+        for outcome in engine.outcomes(progress):
+            plan, same = todo.get(outcome.key, (None, ()))
+            for run in same:
+                append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
+            done.add(outcome.key)
+            clear_done(done, todo)
 
 
 def _left(plan: Plan, runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -138,7 +138,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_stays(monkeypatch, every_epoc
     kept.offer([np.zeros(3)])
     for reason in (MemoryError(), OSError(24, "Too many open files")):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "_whole", lambda _, reason=reason: raised(reason))
+            patch.setattr(checkpoint, "_check_whole", lambda _, reason=reason: raised(reason))
             assert loaded(kept) == []
     assert loaded(kept) == [[0, 0, 0]]
 

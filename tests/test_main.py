@@ -91,17 +91,15 @@ def test_every_text_is_read_and_written_in_a_named_encoding():
     assert not takes_the_locale(ast.parse("path.open('rb')").body[0].value)
 
 
+OF_BYTES = ("os", "Image", "tarfile", "members")  # whose `open` knows no text; members: of a zip
+
+
 def takes_the_locale(call: ast.Call) -> bool:
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     keys = {key.arg for key in call.keywords}
     binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in call.args)
     by_name = name in ("read_text", "write_text") or (name == "open" and not binary)
-    others = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in (
-        "os",
-        "Image",
-        "tarfile",
-        "members",
-    )  # of a zip; fmt: skip
+    others = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in OF_BYTES
     return (by_name and not others or "text" in keys) and "encoding" not in keys
 
 

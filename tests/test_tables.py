@@ -126,7 +126,7 @@ def test_the_caption_says_what_was_run():
     search = df[(df["split"] == "train[:10%]")]
     assert caption(search) == (
         "profile quick · train[:10%]: 100 training / 300 evaluation images · 32 px"
-        " · inputs in [0, 1] · 8 epochs · 1 run per point"
+        " · [0, 1] inputs · 8 epochs · 1 run per point"
     )
     final = df[df["split"] == "train[:70%]"]
     assert caption(final, "bar").endswith("8 epochs · 4 runs per bar")
@@ -141,5 +141,5 @@ def test_the_caption_does_not_hide_mixed_settings():
     ]
     assert caption(pd.DataFrame(rows)) == (
         "profile quick / cpu · train[:10%]: 100–2,569 training / 1,101 evaluation images · 32 px"
-        " · inputs in [0, 1] · 1–8 epochs · 1–2 runs per point · VGG16 alpha 0.25"
+        " · [0, 1] inputs · 1–8 epochs · 1–2 runs per point · VGG16 alpha 0.25"
     )

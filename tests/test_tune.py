@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import browser
 import keras
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -453,6 +455,18 @@ def test_another_folder_of_the_same_name_does_not_take_a_networks_place(tmp_path
         assert _plan(settings, listing) == Plan(32, 1.0)
     with pytest.raises(InputError, match=r"^out: .*out holds what was made of .*dogs.photos.*OUT="):
         _plan(cats, listing)
+
+
+def test_two_at_once_in_one_folder_take_turns(job, monkeypatch, capfd):
+    monkeypatch.setattr("lib.tune.run._answer", lambda job: "done")
+    lock = FileLock(job.settings.out_dir / ".photos.lock")
+    with ThreadPoolExecutor(1) as threads:
+        with lock:
+            second = threads.submit(tune.answer, job)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.5)
+        assert second.result(timeout=60) == "done"
+    assert ".photos.lock: another process works there; waiting for it" in capfd.readouterr().err
 
 
 def test_exports_of_an_earlier_network_do_not_stay(tmp_path):

@@ -9,6 +9,7 @@ did not choose it (`lib.audit.scores`). docs/verdicts.md says so in words.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -157,20 +158,23 @@ def claim(
     return register
 
 
-def _searched(scored: Scores, upper: str, lower: str, **limits: float) -> Iterator[Finding]:
+def _searched(scored: Scores, upper: str, lower: str, **limits: Any) -> Iterator[Finding]:
     """The winners of two methods' searches, network by network."""
     return _differences(scored, scored.winners, upper, lower, **limits)
 
 
-def _trained(scored: Scores, upper: str, lower: str, **limits: float) -> Iterator[Finding]:
+def _trained(scored: Scores, upper: str, lower: str, **limits: Any) -> Iterator[Finding]:
     """The final runs of two methods, network by network."""
     return _differences(scored, scored.final, upper, lower, **limits)
 
 
 def _differences(
-    scored: Scores, found: Mapping, upper: str, lower: str, **limits: float
+    scored: Scores, found: Mapping, upper: str, lower: str, **limits: Any
 ) -> Iterator[Finding]:
-    """Runs are not compared with themselves, as where the best window is the best block."""
+    """The differences of two methods; limits: as `finding` takes them.
+
+    Runs are not compared with themselves, as where the best window is the best block.
+    """
     for name in scored.results.backbones:
         if {(upper, name), (lower, name)} <= found.keys():
             one, other = found[upper, name], found[lower, name]

@@ -18,7 +18,6 @@ from .claims import verdicts
 from .tables import layer_gains, verdict_table
 
 FILL = "#CFE6F5"  # of the band over seeds
-MIDDLE = {"ha": "center", "va": "center"}
 KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
     "convolution": colour("block_wise"),
     "depthwise convolution": colour("sliding_window"),
@@ -55,14 +54,8 @@ def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
         for source, ink, shift in ours:
             some = doubts.final_gains(source.only(name)).set_index("method").reindex(shown)
             if len(source.only(name).final) and some["gain"].isna().all():
-                ax.text(
-                    0.5,
-                    0.5,
-                    "ours: Baseline I was not run",
-                    color=GREY,
-                    **MIDDLE,
-                    transform=ax.transAxes,
-                )
+                where = {"ha": "center", "va": "center", "transform": ax.transAxes}
+                ax.text(0.5, 0.5, "ours: Baseline I was not run", color=GREY, **where)
             bars = [some["gain"] - some["low"], some["high"] - some["gain"]]
             y = places + shift
             ax.errorbar(some["gain"], y, xerr=bars, fmt="o", ms=4, capsize=2, color=colour(ink))

@@ -67,13 +67,21 @@ def clustered(values: np.ndarray, units: np.ndarray) -> Estimate:
     The error is made of the units' sums (cluster-robust); where each photo is a unit of its own it
     is the usual one.
     """
-    mean = float(values.mean())
-    sums = np.bincount(np.unique(units, return_inverse=True)[1], values - mean)
-    count = len(sums)
-    if count < 2:
-        return Estimate(mean, np.inf, 1)
-    error = np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values)
-    return Estimate(mean, float(error), count - 1)
+    count = len(np.unique(units))
+    error = float(np.sqrt(_variances(values, units))) if count > 1 else np.inf
+    return Estimate(float(values.mean()), error, max(1, count - 1))
+
+
+def _variances(values: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Squared errors of the means over photos, ``(...)`` of values ``(..., photos)``.
+
+    units: as `clustered` takes them, two different ones at least.
+    """
+    order = np.argsort(units, kind="stable")
+    starts = np.unique(units[order], return_index=True)[1]
+    rest = (values - values.mean(axis=-1, keepdims=True))[..., order]
+    squares = (np.add.reduceat(rest, starts, axis=-1) ** 2).sum(axis=-1)
+    return len(starts) / (len(starts) - 1) * squares / len(units) ** 2
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -168,7 +176,7 @@ def scatter(table: np.ndarray, shared: bool = True, units: np.ndarray | None = N
     rest, freedom = table - table.mean(axis=1, keepdims=True), blocks * (repeats - 1)
     if shared and blocks > 1:
         rest, freedom = rest - rest.mean(axis=0), (blocks - 1) * (repeats - 1)
-    within = sum(clustered(run, units).error ** 2 for run in rest.reshape(-1, photos))
+    within = _variances(rest, units).sum()
     return Noise(float((rest.mean(axis=2) ** 2).sum()), float(within), freedom)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-INPUTS = {"unit": "inputs in [0, 1]", "native": "native inputs"}  # by `Params.input_scaling`
+from ..results import INPUTS
+
 RUN = ["method", "backbone", "block", "split"]  # runs that agree in these are repeats
 
 
@@ -13,7 +14,7 @@ def caption(rows: pd.DataFrame, unit: str = "point") -> str:
 
     rows: the runs shown. unit: what one value is called, as in "4 runs per bar".
     Example: "profile quick · train[:10%]: 100 training / 300 evaluation images · 32 px ·
-    inputs in [0, 1] · 8 epochs · 1 run per point".
+    [0, 1] inputs · 8 epochs · 1 run per point".
     """
     if rows.empty:
         return "no runs"
@@ -22,7 +23,7 @@ def caption(rows: pd.DataFrame, unit: str = "point") -> str:
         f"{_all_of(rows['split'])}: {_range(rows['train_images'])} training"
         f" / {_range(rows['eval_images'])} evaluation images",
         f"{_range(rows['image_size'])} px",
-        _all_of(rows["input_scaling"].map(INPUTS)),
+        f"{_all_of(rows['input_scaling'].map(INPUTS))} inputs",
         _counted(rows["epochs"], "epoch"),
         f"{_counted(rows.groupby(RUN).size(), 'run')} per {unit}",
         *_widths(rows),
