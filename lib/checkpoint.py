@@ -6,7 +6,6 @@ It ends with the same rows, up to rounding; to the bit where rows are determinis
 """
 
 import hashlib
-import os
 import shutil
 import time
 import zipfile
@@ -18,6 +17,7 @@ import numpy as np
 
 from .params import ROOT
 from .provenance import device, running_code, versions
+from .whole import whole
 
 EVERY = 300.0  # seconds of training between two checkpoints: a stop costs that and one epoch
 SPARED = 2**30  # bytes of the disk that no checkpoint takes: rows come first
@@ -62,20 +62,13 @@ class Checkpoint:
 
         arrays: read one at a time, so that they are never all in memory twice.
         """
-        draft = self.path.with_suffix(f".{os.getpid()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError), whole(self.path) as draft:
             _clear_old()
-            with open(draft, "wb") as file, zipfile.ZipFile(file, "w") as members:
+            with zipfile.ZipFile(draft, "w") as members:
                 _write(members, KEYS, np.array(self.keys))
                 for i, array in enumerate(arrays):
                     _write(members, str(i), array)
                 _write(members, END, np.zeros(0))
-            os.replace(draft, self.path)
-        except OSError:
-            pass
-        finally:
-            _remove(draft)
 
     @contextmanager
     def load(self) -> Iterator[Iterator[np.ndarray] | None]:
@@ -135,7 +128,7 @@ def _clear_old() -> None:
     for path in FOLDER.iterdir():
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > FORGOTTEN:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write(members: zipfile.ZipFile, name: str, array: np.ndarray) -> None:

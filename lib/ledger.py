@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from .errors import InputError
 from .methods import allowed, is_method
+from .whole import whole
 
 
 class TornRowWarning(UserWarning):
@@ -277,12 +278,10 @@ def rewrite_ledger(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """
     checked = [_checked(row, path) for row in rows]
     lines = [_line(HEADER), *(_line([*texts, _hash(texts, 12)]) for texts in checked)]
-    draft = path.with_suffix(".draft")
     try:
-        draft.write_bytes(b"".join(lines))
-        os.replace(draft, path)
+        with whole(path) as draft:
+            draft.write_bytes(b"".join(lines))
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise InputError(
             f"{path}: cannot be rewritten: {error.strerror}; it is as it was"
         ) from error

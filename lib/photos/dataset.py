@@ -12,7 +12,6 @@ import io
 import itertools
 import os
 import unicodedata
-import uuid
 import warnings
 import zipfile
 import zlib
@@ -30,6 +29,7 @@ from lib.params import SPLIT_PATTERN, InputError, Params, resolve_path
 from lib.photos import drawn as procedural
 from lib.photos.folder import fingerprint, first_line, list_photos, read_photos, reading
 from lib.room import require_disk, require_memory
+from lib.whole import whole
 
 TF_FLOWERS, TF_FLOWERS_VERSION = "tf_flowers", "3.0.1"
 PACKED = ".npz"
@@ -257,14 +257,8 @@ def _read_cache(path: Path) -> Arrays:
 
 
 def _write_cache(path: Path, arrays: Arrays) -> None:
-    """Write under a temporary name and rename: a file under its own name is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.npz")
-    try:
+    with whole(path) as draft:
         np.savez(draft, **arrays._asdict() | {"names": np.array(arrays.names)})
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------ the embedded set

@@ -9,7 +9,6 @@ mean over that half: no run is trained a second time, and none of the numbers is
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ..plan import Plan, Run
 from ..train import History, Task
 from ..trainer import Progress
 from ..tune.lanes import PhotoPlan, PhotoStudy, PhotoTrainer
+from ..whole import whole
 
 
 class Clock:
@@ -96,10 +96,10 @@ class Record:
         losses = np.stack([losses for _, losses in told], axis=1).astype("float32")
         name = hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12]
         path = self.folder / f"{self.stage}-{name}.npz"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".draft-{path.name}")
-        np.savez_compressed(draft, keys=np.array(keys), right=right, losses=losses, seconds=seconds)
-        os.replace(draft, path)
+        with whole(path) as draft:
+            np.savez_compressed(
+                draft, keys=np.array(keys), right=right, losses=losses, seconds=seconds
+            )
 
     def told(self) -> Told:
         """All that was kept; of a run that was kept twice, the first."""

@@ -5,7 +5,6 @@ Keras is imported inside functions: the settings name formats without it.
 
 import importlib.util
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from ..params import InputError
 from ..photos.folder import Depth, first_line
 from ..quiet import silence
+from ..whole import whole
 
 if TYPE_CHECKING:
     import keras
@@ -49,16 +49,15 @@ def save(
 
     depth: of the photos that it was trained on; None where none had 16 bits.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".draft-{path.name}")
-    model.save(draft)
     text = json.dumps(list(names), ensure_ascii=False)
-    with zipfile.ZipFile(draft, "a") as file:
-        file.writestr(CLASSES, text)
-        if depth and depth.largest:
-            file.writestr(DEPTH, json.dumps(asdict(depth)))
-    os.replace(draft, path)
-    path.with_name(CLASSES).write_text(text, encoding="utf-8")
+    with whole(path) as draft:
+        model.save(draft)
+        with zipfile.ZipFile(draft, "a") as file:
+            file.writestr(CLASSES, text)
+            if depth and depth.largest:
+                file.writestr(DEPTH, json.dumps(asdict(depth)))
+    with whole(path.with_name(CLASSES)) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def load(path: Path) -> tuple["keras.Model", list[str]]:

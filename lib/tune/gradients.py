@@ -6,6 +6,7 @@ sums over its layers (`lib.tune.measures`), so one pass serves layers, blocks an
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..backbones.build import classifier
 from ..backbones.pure import tunable_variables
 from ..partition import weighted_layers
 from ..train import Task
+from ..whole import whole
 
 BATCH, BATCHES = 16, 20  # photos of a batch; batches at most
 COLUMNS = ("layer", "weights", "g2", "w2", "both", "t2", "s2")
@@ -106,12 +108,10 @@ def _jax(loss: Callable, variables: Sequence[keras.Variable]) -> Callable:
 
 
 def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """What `make` returns, from a CSV file where it is there whole."""
-    if path.is_file():
+    """What `make` returns, from a CSV file where it is there and can be read."""
+    with suppress(OSError, ValueError):
         return pd.read_csv(path)
     table = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    table.to_csv(draft, index=False)
-    draft.replace(path)
+    with whole(path) as draft:
+        table.to_csv(draft, index=False)
     return table

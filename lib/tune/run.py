@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from ..params import InputError
 from ..partition import weighted_layers
 from ..photos.dataset import Dataset, describe_classes
 from ..provenance import versions
+from ..whole import whole
 from .candidates import Candidate
 from .card import model_card
 from .confirm import arranged, best_epoch, confirm, curve, slices
@@ -183,14 +183,9 @@ def read_kept(path: Path) -> Any:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises InputError where it cannot be written."""
-    draft = path.with_name(f".draft-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        with whole(path) as draft:
+            draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     except OSError as error:
         raise InputError(
             f"out: {path} cannot be written: {error.strerror}; allowed: a folder that you may write"

@@ -1,0 +1,26 @@
+"""Files that are there whole or not at all, whatever stops the process or the machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+DRAFTS = ".draft-"  # what the folders of drafts begin with
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft of a file; it becomes the file, at one stroke, where the block ends without an error.
+
+    The draft has the name of the file, by whose ending Keras and NumPy know the format, and lies in
+    a folder of its own beside it: no pattern finds it there, and no other process has it. Raises
+    OSError where the disk will not have it; the file is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=DRAFTS, dir=path.parent, ignore_cleanup_errors=True) as folder:
+        draft = Path(folder) / path.name
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power failure may leave the name without the content
+        os.replace(draft, path)
