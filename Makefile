@@ -60,7 +60,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := help
-.PHONY: help env lock check params paper bundle photos predict seeds claim figures layers site verify migrate torture bench scaling memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
+.PHONY: help env lock check params paper bundle photos predict seeds claim figures layers site verify torture bench scaling memory test test-all test-long lint unit unit-long unit-jax notebooks smoke lab clean run FORCE
 
 help: ## this list
 	@echo "Block-wise fine-tuning: the reproducible artefact of Barakat & Huang (2023)."
@@ -153,9 +153,6 @@ torture: env ## kill a sweep 200 times at random moments and compare its rows wi
 
 verify: env ## check all committed rows, and that every figure and table is what they give
 	@$(PY) -m lib verify
-
-migrate: env ## give the rows of RESULTS that an earlier version wrote their new keys; trains nothing
-	@$(PY) -m lib migrate $(SETTINGS)
 
 bench: env ## measure plain against fused: all cases, or CASE="MobileNetV2/layer_wise ..."
 	@$(PY) -m lib bench $(SETTINGS) backbones="$$BACKBONES" --only="$$CASE"

@@ -225,17 +225,6 @@ def site(params: Params) -> None:
     print(f"{len(pages)} pages; the first is {pages[0]}")
 
 
-def migrate(params: Params) -> None:
-    """Give rows that an earlier version wrote their new keys."""
-    from .upkeep.migrate import migrate
-
-    ledgers = migrate(params.results_dir)
-    if not ledgers:
-        raise InputError(f"results: {params.results_dir} holds no rows; allowed: a folder of them")
-    for path, changed in ledgers.items():
-        print(f"{path}: {changed} rows have new keys")
-
-
 def pool(arguments: list[str]) -> int:
     """Run a command with workers: ``pool --workers=2 -- COMMAND``; its exit status."""
     from .pool.local import run
@@ -331,8 +320,7 @@ def _results(params: Params) -> "Results":
     return results
 
 
-ON_PARAMS = (check, train, seeds, claim, figures, layers, site)
-ON_PARAMS += (bench, memory, bundle, verify, migrate)
+ON_PARAMS = (check, train, seeds, claim, figures, layers, site, bench, memory, bundle, verify)
 
 if __name__ == "__main__":
     with kept_interrupts():

@@ -24,7 +24,6 @@ from filelock import FileLock, Timeout
 
 from .errors import InputError
 from .methods import allowed, is_method
-from .whole import whole
 
 
 class TornRowWarning(UserWarning):
@@ -105,13 +104,13 @@ SETTINGS = (
 HEADER = (*COLUMNS, "check")  # of the file: a checksum ends each line
 
 
-def run_key(row: Mapping[str, object], settings: Sequence[str] = SETTINGS) -> str:
-    """The key of a run, 16 hex digits: a hash of its row's values of `settings`.
+def run_key(row: Mapping[str, object]) -> str:
+    """The key of a run, 16 hex digits: a hash of its row's values of `SETTINGS`.
 
     A run whose key is in a ledger is not trained again.
     """
     texts = [
-        _to_text(column, row[column.name], "run") for column in SCHEMA if column.name in settings
+        _to_text(column, row[column.name], "run") for column in SCHEMA if column.name in SETTINGS
     ]
     return _hash(texts, 16)
 
@@ -269,22 +268,6 @@ def _line(texts: Iterable[str]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(texts)
     return buffer.getvalue().encode()
-
-
-def rewrite_ledger(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Replace a ledger by these rows at one stroke: whole or not at all.
-
-    Raises InputError where a row is not valid.
-    """
-    checked = [_checked(row, path) for row in rows]
-    lines = [_line(HEADER), *(_line([*texts, _hash(texts, 12)]) for texts in checked)]
-    try:
-        with whole(path) as draft:
-            draft.write_bytes(b"".join(lines))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be rewritten: {error.strerror}; it is as it was"
-        ) from error
 
 
 def _cut_torn_tail(file: io.FileIO, path: Path) -> int:

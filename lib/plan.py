@@ -311,8 +311,8 @@ class Plan:
         other = [n for n, value in run.settings.items() if row[n] != value]
         if not other:
             raise InputError(
-                f"results: {self.ledger(run.method)} has {run.block.name} with a key of an "
-                "earlier version; make migrate with RESULTS as this folder gives it the new one"
+                f"results: {self.ledger(run.method)} has {run.block.name} with a key that "
+                "its settings do not give; allowed: rows of this version, or another folder of rows"
             )
         hint = " (repeat_order=shared keeps the order of older rows)" * (other == ["order_seed"])
         raise InputError(

@@ -1,11 +1,12 @@
 """Made-up rows of a ledger, shaped like a real sweep, for the tests of tables and figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib.ledger import COLUMNS, pack_hits
+from lib.ledger import COLUMNS, append_row, pack_hits
 from lib.params import Params
 
 # Layers with weights, blocks between layers without, and all layers, as in Keras.
@@ -36,6 +37,13 @@ GAINS = {
 }
 BACKBONES = tuple(SHAPES)
 METHODS = tuple(GAINS)
+
+
+def rewrite(path: Path, rows: Iterable[dict]) -> None:
+    """Give a ledger other rows."""
+    path.unlink()
+    for one in rows:
+        append_row(path, one)
 
 
 def row(**changes) -> dict:

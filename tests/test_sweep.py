@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from rows import rewrite
 
 import lib.groups
 import lib.trainer
@@ -15,13 +16,12 @@ from lib.audit.claims import layers_against_seeds
 from lib.groups import FEW_LANES, Grouping
 from lib.lanes.memory import MOST_LANES
 from lib.lanes.trunk import Trunk
-from lib.ledger import COLUMNS, read_ledger, read_results, rewrite_ledger, run_key, unpack_hits
+from lib.ledger import COLUMNS, read_ledger, read_results, run_key, unpack_hits
 from lib.methods import BASELINES, methods
 from lib.params import InputError, load_params
 from lib.plan import Plan
 from lib.results import Results, planned
 from lib.sweep import final, plans, search, train_runs
-from lib.upkeep.migrate import EARLIER, migrate
 
 TAIL = ("seconds", "lanes", "finished_at", "git_sha")  # these may differ between equal runs
 
@@ -140,7 +140,7 @@ def from_jax(params, method, split):
     for row in (row for row in rows if row["split"] == split):
         row["backend"] = "jax"
         row["key"] = run_key(row)
-    rewrite_ledger(of_method, rows)
+    rewrite(of_method, rows)
 
 
 def test_a_search_of_another_backend_is_gone_on_with_there_and_its_winners_are_trained_here(params):
@@ -222,7 +222,7 @@ def test_final_runs_of_a_block_that_another_score_picked_are_refused(whole):
     for row in changed:  # the best epoch of another block was better still
         if row["key"] == second["key"]:
             row["best_val_accuracy"] = 1.0
-    rewrite_ledger(ledger_of, changed)
+    rewrite(ledger_of, changed)
     try:
         message = f"has {best['block']}, and the final runs of this profile would be of"
         with pytest.raises(InputError, match=f"{message} {second['block']};"):
@@ -277,15 +277,14 @@ def test_one_lane_that_does_not_fit_is_one_line(params, monkeypatch):
         search(params, "baseline_1")
 
 
-def test_an_earlier_versions_rows_say_how_to_keep_them(params):
+def test_rows_with_the_key_of_another_version_are_refused(params):
     search(params, "baseline_1")
     path = params.results_dir / "baseline_1-VGG16.csv"
     (row,) = read_ledger(path).to_dict("records")
-    rewrite_ledger(path, [row | {"key": run_key(row, EARLIER)}])
-    with pytest.raises(InputError, match="baseline_1 with a key of an earlier version; make mig"):
+    rewrite(path, [row | {"key": "0123456789abcdef"}])
+    with pytest.raises(InputError, match="baseline_1 with a key that its settings do not give"):
         search(params, "baseline_1")
-    migrate(params.results_dir)
-    assert search(params, "baseline_1")["key"].tolist() == [row["key"]]
+    assert read_ledger(path)["key"].tolist() == ["0123456789abcdef"]
 
 
 def test_a_search_is_repeated_with_other_seeds(tmp_path, monkeypatch):
