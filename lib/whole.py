@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .errors import InputError
+
 DRAFTS = ".draft-"  # what the folders of drafts begin with
 
 
@@ -24,3 +26,14 @@ def whole(path: Path) -> Iterator[Path]:
         with draft.open("rb+") as file:
             os.fsync(file.fileno())  # else a power failure may leave the name without the content
         os.replace(draft, path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises InputError where it cannot be written."""
+    try:
+        with whole(path) as draft:
+            draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    except OSError as error:
+        raise InputError(
+            f"out: {path} cannot be written: {error.strerror}; allowed: a folder that you may write"
+        ) from error

@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from rows import BACKBONES, make_rows, row
+from rows import make_rows, row
 
 from lib.audit import claims, doubts
 from lib.audit.claims import CLAIMS
 from lib.audit.intervals import Estimate, Interval, Noise, Score
-from lib.audit.scores import noises, scores
+from lib.audit.scores import Search, noises, scores
+from lib.audit.tables import _about_epochs, verdict_table
 from lib.ledger import pack_hits, read_results, unpack_hits
 from lib.methods import SEARCHES
 from lib.params import ROOT, Params
@@ -58,12 +59,14 @@ def test_a_share_counts_what_is_shown_to_lie_above_and_not_above():
     bars = [_score("i", 0.5, noise), _score("ii", 0.3, noise)]
     layers = [_score(f"{n}", 0.5 + gap, noise) for n, gap in enumerate([0.4] * 2 + [-0.3] * 5)]
     layers += [_score(f"equal {n}", 0.5 + 1e-3, noise) for n in range(3)]
-    found = claims._few("x", layers, bars, 0.5)
+    found = claims._few("x", "share", layers, bars, 0.5)
     assert found.interval == Interval(0.5, 0.2, 0.5)
     assert found.as_claimed and claims.status([found]) == "holds"
-    assert claims.status([claims._few("x", layers, bars, 0.1)]) == "does not hold"
-    assert claims.status([claims._few("x", layers, bars, 0.3)]) == "undecided"
-    assert claims.status([claims._few("x", layers[2:7], bars, 0.5)]) == "does not hold"  # none
+    assert claims.status([claims._few("x", "share", layers, bars, 0.1)]) == "does not hold"
+    assert claims.status([claims._few("x", "share", layers, bars, 0.3)]) == "undecided"
+    assert (
+        claims.status([claims._few("x", "share", layers[2:7], bars, 0.5)]) == "does not hold"
+    )  # none
 
 
 def _score(key, accuracy, noise, photos=2000):
@@ -322,4 +325,40 @@ def test_variances_leave_each_backbone_out_in_turn(results):
 
 def test_the_last_epoch_is_compared_with_the_best(df, results):
     table = doubts.last_against_best(results)
-    assert (table["mean"] >= 0).all() and set(BACKBONES) >= set(df["backbone"])
+    assert (table["best"] >= table["last"]).all() and (table["most"] >= 0).all()
+    final = df[(df["split"] == "train[:70%]") & (df["backbone"] == "VGG16")]
+    means = final.groupby("method")[["val_accuracy", "best_val_accuracy"]].mean()
+    gaps = means.loc["block_wise"] - means.loc["baseline_2"]
+    (line,) = _about_epochs(results, NOTHING)
+    shown = f"{gaps['val_accuracy']:+.3f}, {gaps['best_val_accuracy']:+.3f}"
+    assert f"Baseline II {shown}" in line.partition("VGG16")[2].partition("MobileNet")[0]
+    assert not list(_about_epochs(NOTHING, NOTHING))
+
+
+def test_of_equal_layers_those_that_were_tuned_are_taken_for_chosen():
+    """`top_ranked` takes the one nearer the output, `Results.winner` the one nearer the input."""
+    right = np.random.default_rng(0).random((4, 100)) < 0.6
+    right[1] = right[2] = right[3]
+    search = Search(tuple("abcd"), right.mean(axis=1), right.astype(float), np.empty((4, 0, 100)))
+    gain = right[3] - right.mean(axis=0)
+    for ranked, first in ((0, 1), (1, 3)):
+        found = search._elsewhere(ranked)
+        assert right[0].mean() < right[1].mean() and (found[first] == 1).all()
+        assert not search.carried(gain, ranked).any()
+
+
+def test_runs_that_two_searches_chose_have_one_score(df):
+    block = df[(df["method"] == "block_wise") & (df["split"] == "train[:70%]")]
+    others = df[~((df["method"] == "sliding_window") & (df["split"] == "train[:70%]"))]
+    same = pd.concat([others, block.assign(method="sliding_window")], ignore_index=True)
+    final = scores(Results(same)).final
+    assert final["sliding_window", "VGG16"] is final["block_wise", "VGG16"]
+
+
+def test_a_verdict_names_the_networks_where_not_all_could_be_tested(df):
+    whole = claims.verdicts(Results(df)).set_index("name")["networks"]
+    assert whole["block_wise_never_below_baseline_2"] == "" == whole["layers_differ"]
+    lacking = df[~((df["method"] == "baseline_2") & (df["backbone"] == "VGG16"))]
+    table = claims.verdicts(Results(lacking)).set_index("name")
+    assert table.loc["block_wise_never_below_baseline_2", "networks"] == "MobileNet, MobileNetV2"
+    assert "; MobileNet, MobileNetV2 alone)" in verdict_table(Results(lacking))

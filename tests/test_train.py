@@ -8,8 +8,9 @@ import pytest
 
 from lib import train
 from lib.backbones.build import load_backbone, weights_digest
-from lib.params import Params
+from lib.params import ROOT, Params, load_params
 from lib.partition import Block
+from lib.results import Results
 from lib.train import (
     LanePlateau,
     Task,
@@ -137,3 +138,35 @@ def test_accuracy():
     probabilities = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.4, 0.6], [0.5, 0.5]]], "float32")
     right = accuracy(probabilities, np.array([[1.0, 0.0], [0.0, 1.0]], "float32"))
     np.testing.assert_array_equal(right, [1.0, 0.0])
+
+
+def lowered(rows, params):
+    """How often each run's learning rate fell before its last epoch, by its curve."""
+    curves = np.array([line.split(";") for line in rows["curve"]], float)
+    plateau, count = LanePlateau(len(rows), params), np.zeros(len(rows), int)
+    for right in curves.T[:-1]:
+        before = plateau.rates
+        plateau.update(right / rows["eval_images"].iloc[0])
+        count += plateau.rates < before
+    return count
+
+
+def test_the_page_says_how_often_the_committed_runs_were_slowed():
+    page = " ".join((ROOT / "docs" / "paper-size.md").read_text(encoding="utf-8").split())
+    for profile in ("cpu", "cpu_native", "paper_short"):
+        params = load_params(profile)
+        rows = Results.read(params).valid.drop_duplicates("key")
+        assert not any(lowered(of, params).any() for _, of in rows.groupby("split"))
+    params = load_params("paper_small")
+    rows = Results.read(params).valid.drop_duplicates("key")
+    found = {key: (of, lowered(of, params)) for key, of in rows.groupby(["backbone", "split"])}
+    _, search = found["MobileNet", "train[:10%]"]
+    _, final = found["MobileNet", "train[:70%]"]
+    of_mobilenet = f"{(search > 0).sum()} of {len(search)} search runs and {(final > 0).sum()} of"
+    assert f"{of_mobilenet} {len(final)} final runs of MobileNet" in page
+    runs, search = found["MobileNetV3Small", "train[:10%]"]
+    one_class = runs["val_accuracy"].to_numpy() * 1101 == 259
+    text = f"{(search > 0).sum()} of {len(search)} search runs of MobileNetV3Small"
+    assert f"in {text}, in {(search == 4).sum()} of them four times" in page
+    assert f"All {one_class.sum()} of its runs that end at one class" in page
+    assert (search[one_class] == 4).all() and search[runs["val_accuracy"].argmax()] <= 1

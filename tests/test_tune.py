@@ -35,14 +35,15 @@ from lib.tune.card import model_card
 from lib.tune.charts import LOOKS
 from lib.tune.classify import _rows
 from lib.tune.confirm import Confirmed
-from lib.tune.export import RESIZE, export, load, load_depth, save
+from lib.tune.export import RESIZE, Export, Format, export, load, load_depth, save
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
 from lib.tune.outcome import TOGETHER, proportion, tried
 from lib.tune.plan import Plan, make_plan, sizes
-from lib.tune.report import report
-from lib.tune.run import _clock, _plan, network, read_kept, write_whole
+from lib.tune.report import FILE, report
+from lib.tune.run import CARD, MODEL, _clock, _place, _plan, _tested, network, read_kept
 from lib.tune.search import Search
+from lib.whole import write_whole
 
 NAMES = ("<script>x", 'it\'s "1"=$2', "花 und Gras")
 THIN = {
@@ -56,7 +57,7 @@ THIN = {
     "batch_size": 12,  # of 24 photos to train on: whole batches, which are one graph
     "learning_rate": 2.0e-3,
     "candidates": ["blocks"],
-    "exports": ["saved_model"],
+    "exports": ["saved_model", "litert"],
 }
 
 
@@ -84,9 +85,7 @@ def job(photos, tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(job):
     """The answer, with all that comes out written."""
-    answer = tune.answer(job)
-    tune.write(answer)
-    return answer
+    return tune.answer(job)
 
 
 @pytest.fixture(scope="module")
@@ -325,9 +324,71 @@ def test_the_network_is_plain_keras_and_takes_photos_of_any_size(found, job):
 
 
 def test_exports_give_the_same_classes_or_say_why_not(found, job):
-    (saved,) = found.exports
-    assert saved.agrees == (len(job.split.test),) * 2 and not saved.missing
+    for written in found.exports:
+        assert written.agrees == len(job.split.test) and not written.missing
     assert (job.settings.out_dir / "saved_model" / "saved_model.pb").exists()
+    weights = sum(w.size for w in keras.models.load_model(job.settings.out_dir / MODEL).weights)
+    assert (job.settings.out_dir / "model.tflite").stat().st_size > 4 * weights
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 0.1], ids=["no numbers", "other probabilities"])
+def test_an_export_that_says_something_else_is_not_kept(tmp_path, monkeypatch, wrong):
+    given = np.array([[0.7, 0.3], [0.6, 0.4]])
+    form = Format("it", (), lambda model, path, shape: path.touch(), lambda *_: given + wrong)
+    monkeypatch.setattr("lib.tune.export.FORMATS", {"it": form})
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    (found,) = export(None, tmp_path, ["it"], images, given)
+    assert "0 of 2 test photos another class" in found.missing and not list(tmp_path.iterdir())
+    form = replace(form, read=lambda *_: given)
+    monkeypatch.setattr("lib.tune.export.FORMATS", {"it": form})
+    assert export(None, tmp_path, ["it"], images, given) == [Export("it", 2)]
+
+
+def test_test_photos_that_other_settings_looked_at_are_said(found):
+    assert found.settings_tested == 1 and found.looked in model_card(found)
+    again = replace(found, settings_tested=3)
+    assert "so were those of 2 other settings in this folder" in model_card(again)
+    assert "so were those of 2 other settings" in report(again)
+
+
+def test_a_network_that_is_lost_is_trained_again(found, job, monkeypatch):
+    kept = _place(job, found.kept) / MODEL
+    kept.unlink()
+    _tested(job, found.kept, 1)
+    assert load(kept)[1] == list(NAMES)
+
+
+def test_a_stop_leaves_nothing_that_was_said_of_another_network(found, job, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    out = job.settings.out_dir
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert {out / MODEL, out / CARD, out / FILE} <= before.keys()
+    monkeypatch.setattr("lib.tune.run.export", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tune.answer(job)
+    assert {path.name for path in out.iterdir() if path.is_file()} >= {MODEL, "classes.json"}
+    assert not (out / CARD).exists() and not (out / FILE).exists()
+    assert not (out / "saved_model").exists()
+    for path, content in before.items():  # for the tests that follow
+        path.write_bytes(content)
+
+
+def test_what_is_not_ours_is_not_written_over(found, job, photos, tmp_path):
+    (tmp_path / "report.html").write_text("of somebody")
+    settings = replace(job.settings, out=str(tmp_path))
+    with pytest.raises(InputError, match="holds report.html, which make photos did not write"):
+        _plan(settings, list_folder(photos))
+    model, photo = job.settings.out_dir / MODEL, tmp_path / "x.png"
+    shutil.copy(photos / job.photos.paths[0], photo)
+    for target in (model, photo):
+        content = target.read_bytes()
+        with pytest.raises(InputError, match="is there, and make predict did not write it"):
+            tune.predict(str(model), str(photo), str(target))
+        assert target.read_bytes() == content
+    for _ in range(2):  # a table may be written again
+        tune.predict(str(model), str(photo), str(tmp_path / "classes.csv"))
 
 
 class Reader(HTMLParser):
@@ -459,6 +520,7 @@ def test_another_folder_of_the_same_name_does_not_take_a_networks_place(tmp_path
 
 def test_two_at_once_in_one_folder_take_turns(job, monkeypatch, capfd):
     monkeypatch.setattr("lib.tune.run._answer", lambda job: "done")
+    monkeypatch.setattr("lib.tune.run.write", lambda found: [])
     lock = FileLock(job.settings.out_dir / ".photos.lock")
     with ThreadPoolExecutor(1) as threads:
         with lock:
@@ -516,9 +578,9 @@ def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):
     monkeypatch.setattr("lib.tune.run.make_plan", lambda *_: Plan(64, 99.0))
     listing = list_folder(job.settings.folder)
     assert _plan(job.settings, listing) == job.plan
-    shutil.copy(job.settings.out_dir / "plan.json", job.settings.out_dir / "kept.json")
     assert _plan(replace(job.settings, seed=1), listing) == Plan(64, 99.0)
-    shutil.move(job.settings.out_dir / "kept.json", job.settings.out_dir / "plan.json")
+    assert _plan(job.settings, listing) == job.plan  # a start with others does not change it
+    assert _plan(replace(job.settings, dir=f"{job.settings.dir}/."), listing) == job.plan
 
 
 def test_two_photos_a_class_are_refused_before_anything_is_built(tmp_path, capsys):

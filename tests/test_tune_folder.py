@@ -9,7 +9,7 @@ from PIL import Image
 
 from lib.params import InputError
 from lib.photos.drawn import procedural_flowers
-from lib.tune.folder import find_twins, list_folder, read_photos
+from lib.tune.folder import LOST, find_twins, list_folder, read_photos
 from lib.tune.settings import load_settings
 from lib.tune.split import LEAST_UNITS, read_groups, split_photos
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_used_is_left_out_and_named(tmp_path):
     }
     assert "cannot be read as a photo" in found["a/broken.jpg"]
     assert "ends in '.docx'" in found["a/notes.docx"]
-    assert found["empty"] == "a folder without photos"
+    assert found["empty"] == LOST
     assert found["b/gone.png"] == "is a link to nowhere.png, which is not there"
 
 
@@ -166,10 +166,23 @@ def test_folders_that_may_not_be_entered_are_left_out(tmp_path, monkeypatch):
 
 def test_parts_of_a_data_set_are_no_classes(tmp_path):
     folder = folder_of(tmp_path, {"Train/a": 2, "Train/b": 2, "Test/a": 2})
-    refused(lambda: list_folder(folder), "test and train", "no classes", "one sub-folder per class")
+    refused(lambda: list_folder(folder), "Test and Train", "no classes", "one sub-folder per class")
     assert list_folder(folder / "Train").names == ("a", "b")
+    put(folder, "annotations/a.json", b"{}")  # no class: it holds no photo
+    refused(lambda: list_folder(folder), "Test and Train", "no classes")
     put(folder, "bus/0.png", IMAGES[20])
     assert list_folder(folder).names == ("Test", "Train", "bus")  # vehicles, perhaps
+
+
+def test_a_class_without_a_usable_photo_is_said_first(tmp_path):
+    folder = folder_of(tmp_path, {"a": 3, "b": 3})
+    for i in range(12):
+        put(folder, f"a/{i}.heic", b"of a kind that is not read")
+        put(folder, f"c/{i}.heic", b"of a kind that is not read")
+        put(folder, f"d/{i}.png", b"no photo")
+    photos = read(folder)
+    assert [(x.path, x.reason) for x in photos.left_out[:2]] == [("d", LOST), ("c", LOST)]
+    assert len(photos.left_out) == 2 + 3 * 12 and photos.names == ("a", "b")
 
 
 def test_folders_that_are_none(tmp_path):
@@ -190,11 +203,12 @@ def test_near_duplicates_are_found_and_others_are_not(tmp_path):
     put(folder, "a/smaller.jpg", np.asarray(Image.fromarray(IMAGES[0]).resize((48, 48))))
     put(folder, "b/copy.png", (folder / "b" / "3.png").read_bytes())
     photos = read(folder)
-    found = [({photos.paths[i] for i in t.photos}, t.exact) for t in find_twins(photos)]
-    assert sorted(found, key=str) == [
-        ({"a/0.png", "a/brighter.png", "a/smaller.jpg"}, False),
-        ({"b/3.png", "b/copy.png"}, True),
-    ]
+    near, exact = (
+        sorted(sorted(photos.paths[i] for i in group) for group in find_twins(photos, duplicates))
+        for duplicates in ("near", "exact")
+    )
+    assert exact == [["b/3.png", "b/copy.png"]]
+    assert near == [["a/0.png", "a/brighter.png", "a/smaller.jpg"], *exact]
 
 
 # ---------------------------------------------------------------------------------------- the split
@@ -242,12 +256,51 @@ def test_twins_and_groups_stay_on_one_side(tmp_path):
         assert len(set.union(*folds)) == sum(map(len, folds))
 
 
+def test_unequal_groups_are_dealt_by_the_seed_and_close_to_the_shares(tmp_path):
+    photos = read(folder_of(tmp_path, {"a": 30, "b": 30}))
+    # Of each class six photos on their own, and groups of two to six.
+    sizes = [1] * 6 + [6, 5, 5, 4, 2, 2]
+    names = [str(i) for i, size in enumerate(sizes) for _ in range(size)]
+    groups, left = [], {0: names.copy(), 1: names.copy()}
+    for label in photos.labels:
+        groups.append(f"{label} {left[label].pop()}")
+    tests, shares = set(), []
+    for seed in range(10):
+        found = split(photos, seed=seed, groups=groups)
+        tests.add(tuple(found.test))
+        shares.append([len(x) / 60 for x in found.parts().values()])
+        assert len({groups[i] for i in found.test}) >= 4
+    assert len(tests) > 7
+    np.testing.assert_allclose(np.mean(shares, axis=0), [0.6, 0.2, 0.2], atol=0.05)
+
+
+def test_photos_that_all_look_alike_are_refused_by_name_and_may_be_told_apart(tmp_path):
+    rng, scene = np.random.default_rng(0), IMAGES[0].astype(int)
+    for i in range(24):
+        noisy = np.clip(scene + rng.integers(-2, 3, scene.shape), 0, 255).astype(np.uint8)
+        put(tmp_path, f"{'ab'[i % 2]}/{i:02}.png", noisy)
+    photos = read(tmp_path)
+    refused(lambda: split(photos), "a has 1 of 12, as 12 of them, such as a/", "duplicates=exact")
+    exact = split_photos(photos, find_twins(photos, "exact"), (), seed=0, **SHARES)
+    assert [len(x) for x in exact.parts().values()] == [14, 6, 4]
+
+
+def test_shares_that_leave_too_few_photos_to_confirm_on_are_refused(tmp_path):
+    photos = read(folder_of(tmp_path, {"a": 5, "b": 5}))
+    refused(lambda: split(photos, selection=0.4, test=0.4), "folds: selection 0.4 and test 0.4")
+
+
 def test_groups_from_a_table(tmp_path):
     photos = read(folder_of(tmp_path / "photos", {"a": 6, "b": 6}))
     table = tmp_path / "groups.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([("file", "group"), *((p, p[-5]) for p in photos.paths)])
     assert read_groups(photos, str(table)) == [p[-5] for p in photos.paths]
+    blanks = "".join(f"{p} , {p[-5]} \n" for p in photos.paths)
+    table.write_text(f"file,group\n{blanks}")
+    assert read_groups(photos, str(table)) == [p[-5] for p in photos.paths]
+    table.write_text(f"file,group\n{blanks}a/0.png,other\n")
+    refused(lambda: read_groups(photos, str(table)), "two groups of a/0.png: 0 and other")
     table.write_text("file,group\na/0.png,1\n")
     refused(lambda: read_groups(photos, str(table)), "groups.csv has no group of")
     table.write_text("name,plant\n")
@@ -257,7 +310,8 @@ def test_groups_from_a_table(tmp_path):
     )
 
 
-GROUPS = [("(", "no regular expression"), ("plant", "has 0 groups"), (r"(\d+)x", "does not match")]
+GROUPS = [("(", "no regular expression"), ("plant", "has 0 groups"), (r"(\d+)x", "does not match"),
+          (r"(x*)", "does not match")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("pattern", "words"), GROUPS)

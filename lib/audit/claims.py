@@ -69,6 +69,7 @@ class Finding:
         as_claimed: whether the number itself, whatever its interval, is as the claim says.
         p_for: p-value of "it is not as the claim says".
         p_against: p-value of "it is as the claim says".
+        networks: those whose rows are compared.
     """
 
     text: str
@@ -76,10 +77,16 @@ class Finding:
     as_claimed: bool
     p_for: float
     p_against: float
+    networks: tuple[str, ...] = ()
 
 
 def finding(
-    text: str, number: Estimate, least: float = 0.0, most: float = np.inf, or_equal: bool = False
+    text: str,
+    number: Estimate,
+    networks: Sequence[str] = (),
+    least: float = 0.0,
+    most: float = np.inf,
+    or_equal: bool = False,
 ) -> Finding:
     """The finding for a claim that a number lies above `least` and below `most`.
 
@@ -89,7 +96,9 @@ def finding(
     sides = 1 + np.isfinite(most)  # how many ways there are to lie outside
     against = min(1.0, sides * (1 - max(inside)))
     as_claimed = least < number.value < most or (or_equal and number.value == least)
-    return Finding(text, number.interval(), as_claimed, max(inside), against)
+    return Finding(
+        text, number.interval(), as_claimed, max(inside), against, networks=tuple(networks)
+    )
 
 
 def decisions(findings: Sequence[Finding]) -> list[bool | None]:
@@ -180,13 +189,13 @@ def _differences(
             one, other = found[upper, name], found[lower, name]
             if not same_runs(one, other):
                 text = f"{name}: {label(upper)} − {label(lower)}"
-                yield finding(text, difference(one, other), **limits)
+                yield finding(text, difference(one, other), [name], **limits)
 
 
 @claim(
     "the model with randomly chosen layers outperforms the Baseline I method in all tested models",
     "Section VI, Figure 3",
-    "search: accuracy of random > baseline_1 for every backbone",
+    "search: accuracy of random, one draw of layers, > baseline_1 for every backbone",
     ["random", "baseline_1"],
 )
 def random_beats_baseline_1(scored: Scores) -> Iterator[Finding]:
@@ -196,7 +205,7 @@ def random_beats_baseline_1(scored: Scores) -> Iterator[Finding]:
 @claim(
     "and achieves a comparable performance with Baseline II",
     "Section VI, Figure 3",
-    "search: accuracy of random is about that of baseline_2 for every backbone",
+    "search: accuracy of random, one draw of layers, is about that of baseline_2 everywhere",
     ["random", "baseline_2"],
 )
 def random_near_baseline_2(scored: Scores) -> Iterator[Finding]:
@@ -225,12 +234,11 @@ def few_layers_beat_both(scored: Scores) -> Iterator[Finding]:
         layers = [s for key, s in scored.blocks.items() if key[:2] == ("layer_wise", name)]
         bars = [scored.winners.get((m, name)) for m in ("baseline_1", "baseline_2")]
         if layers and all(bars):
-            yield _few(f"{name}: share of layers", layers, bars, FEW)
+            yield _few(name, "share of layers", layers, bars, FEW)
 
 
 @claim(
-    "the classification accuracy has been significantly improved with the use of block wise FT,"
-    " and the accuracy has a certain observable pattern",
+    "the classification accuracy has been significantly improved with the use of block wise FT",
     "Section VI, Figure 5",
     "search: the best block of block_wise > the best layer of layer_wise and baseline_1",
     ["block_wise", "layer_wise", "baseline_1"],
@@ -275,7 +283,7 @@ def few_beat_baseline_2(scored: Scores) -> Iterator[Finding]:
         ours = [found[m, name] for m in APPROACHES if (m, name) in found]
         bar = found.get(("baseline_2", name))
         if len(ours) == len(APPROACHES) and bar:
-            yield _few(f"{name}: share of approaches", ours, [bar], 0.5)
+            yield _few(name, "share of approaches", ours, [bar], 0.5)
 
 
 @claim(
@@ -351,7 +359,9 @@ def proposed_beat_all(scored: Scores) -> Iterator[Finding]:
 # --------------------------------------------------------------------------------- the tests
 
 
-def _few(text: str, ours: Sequence[Score], bars: Sequence[Score], most: float) -> Finding:
+def _few(
+    name: str, what: str, ours: Sequence[Score], bars: Sequence[Score], most: float
+) -> Finding:
     """The finding for a claim that some, and at most a share `most`, lie above all bars.
 
     Each score is tested against each bar; the interval is of how many tests together (see
@@ -366,7 +376,7 @@ def _few(text: str, ours: Sequence[Score], bars: Sequence[Score], most: float) -
     interval = Interval(value, _shown(above) / n, 1 - _shown(below) / n)
     p_for = max(at_least(above, 1), at_least(below, n - few))
     p_against = min(1.0, 2 * min(at_least(below, n), at_least(above, few + 1)))
-    return Finding(text, interval, 0 < value <= most, p_for, p_against)
+    return Finding(f"{name}: {what}", interval, 0 < value <= most, p_for, p_against, (name,))
 
 
 def _shown(p: np.ndarray) -> int:
@@ -387,7 +397,7 @@ def _over_backbones(
         pairs = [(method, name) for method in ("block_wise", other) for name in names]
         if other != "block_wise" and set(pairs) <= final.keys():
             number = smooth(gap, [final[pair] for pair in pairs])
-            yield finding(f"{text.format(label(other))} over {len(names)} backbones", number)
+            yield finding(f"{text.format(label(other))} over {len(names)} backbones", number, names)
 
 
 def _mean_gap(accuracies: np.ndarray) -> float:
@@ -414,7 +424,8 @@ def _steady(method: str, rows: pd.DataFrame) -> Iterator[Finding]:
         interval = Interval(float(sd), float(low), float(high))
         ratio, law = squares / STEADY**2, chi2(freedom)
         p_for, p_against = float(law.cdf(ratio)), float(law.sf(ratio))
-        yield Finding(f"{label(method)}: sd over repeats", interval, sd < STEADY, p_for, p_against)
+        text, names = f"{label(method)}: sd over repeats", tuple(groups.groups)
+        yield Finding(text, interval, sd < STEADY, p_for, p_against, names)
 
 
 def layers_against_seeds(results: Results) -> Iterator[Finding]:
@@ -435,7 +446,7 @@ def layers_against_seeds(results: Results) -> Iterator[Finding]:
                 f"{name}: sd over layers {sds[0]:.4f} − by chance {sds[1]:.4f} ({table.shape[1]}"
                 f" seeds; F({len(table) - 1}, {freedom:.0f}) = {ratio:.1f}, p = {p:.1g})"
             )
-            yield Finding(text, interval, p < LEVEL, p, 1.0)
+            yield Finding(text, interval, interval.value > 0, p, 1.0, (name,))
 
 
 def _effect(values: np.ndarray) -> tuple[Interval, tuple[float, float]]:
@@ -497,8 +508,9 @@ def verdicts(results: Results) -> pd.DataFrame:
 
     Columns: name, claim, where, tested as, printed (how many comparisons of the printed Table I are
     as the claim says, where it is about Table I), as claimed (how many of ours), decided (how many
-    for and against it), ours (each with its interval), status, and scored as in the paper (the
-    status if winners are scored by the run and on the photos that chose them).
+    for and against it), networks (that it was tested on, where rows of others lack what the test
+    needs), ours (each with its interval), status, and scored as in the paper (the status if winners
+    are scored by the run and on the photos that chose them).
     """
     found, paper, printed_counts = findings(results), findings(results, honest=False), printed()
     return pd.DataFrame(
@@ -510,6 +522,7 @@ def verdicts(results: Results) -> pd.DataFrame:
             "printed": printed_counts.get(claim.name, "–"),
             "as claimed": _count([f.as_claimed for f in found[claim.name]]),
             "decided": _decided(found[claim.name]),
+            "networks": _tested_on(found[claim.name], results.backbones),
             "ours": "; ".join(f"{f.text} {f.interval}" for f in found[claim.name]) or "–",
             "status": status(found[claim.name]),
             "scored as in the paper": status(paper[claim.name]),
@@ -521,6 +534,12 @@ def verdicts(results: Results) -> pd.DataFrame:
 def _decided(findings: Sequence[Finding]) -> str:
     answers = decisions(findings)
     return f"{answers.count(True)} for, {answers.count(False)} against" if answers else "–"
+
+
+def _tested_on(findings: Sequence[Finding], names: Sequence[str]) -> str:
+    """The networks that findings are of, unless they are of all, or there are none."""
+    mine = [name for name in names if any(name in f.networks for f in findings)]
+    return "" if mine == list(names) else ", ".join(mine)
 
 
 def printed() -> dict[str, str]:

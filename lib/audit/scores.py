@@ -164,30 +164,45 @@ class Search:
         pairs = zip(self.keys, weights / len(seeds), strict=True)
         return Score(photos, {(key, s): w for key, w in pairs for s in seeds}, noise)
 
-    def _elsewhere(self, count: int) -> np.ndarray:
-        """How often other photos choose each block among the `count` best, see `choices`."""
-        if count not in self._shares:
-            self._shares[count] = choices(self.right, count, ahead=self.ahead)[0]
-        return self._shares[count]
+    def _elsewhere(self, ranked: int) -> np.ndarray:
+        """How often other photos choose each block, see `choices`; ranked: as `carried` has it."""
+        if ranked not in self._shares:
+            turn = _turned(ranked)
+            share, _ = choices(self.right[turn], ranked or 1, ahead=self.ahead[turn])
+            self._shares[ranked] = share[turn]
+        return self._shares[ranked]
 
     @cached_property
     def _shares(self) -> dict[int, np.ndarray]:
         return {}
 
-    def carried(self, gain: np.ndarray, count: int) -> np.ndarray:
-        """What the luck that chose the `count` best blocks adds to later runs of them, by photo.
+    def carried(self, gain: np.ndarray, ranked: int = 0) -> np.ndarray:
+        """What the luck that chose the best blocks adds to later runs of them, by photo.
 
         The chosen blocks are too good on the photos that chose them, by what they lose when other
         photos choose. Of that luck later runs keep the share that their gain keeps of the chosen
         blocks' gain over all blocks, photo by photo: its regression on it.
 
-        gain: of the later runs over those that nothing was chosen for, ``(photos,)``.
+        Args:
+            gain: of the later runs over those that nothing was chosen for, ``(photos,)``.
+            ranked: how many of the best layers they tune together; 0: they tune the winner.
         """
-        best = np.argsort(-self.accuracy, kind="stable")[:count]
-        chosen = self.right[best].mean(axis=0)
-        lucky = chosen - (self._elsewhere(count) * self.right).sum(axis=0)
+        turn = _turned(ranked)
+        best = np.argsort(-self.accuracy[turn], kind="stable")[: ranked or 1]
+        chosen = self.right[turn][best].mean(axis=0)
+        lucky = chosen - (self._elsewhere(ranked) * self.right).sum(axis=0)
+        # The share is cov(the chosen blocks' gain, the later runs' gain) / var(the former).
         covariance = np.cov(chosen - self.right.mean(axis=0), gain)
         return lucky * covariance[0, 1] / covariance[0, 0] if covariance[0, 0] else 0 * lucky
+
+
+def _turned(ranked: int) -> slice:
+    """Where to begin so that, of equal blocks, the first is the one that was tuned.
+
+    The winner is the one nearest the input (`Results.winner`); of equal layers the one nearer the
+    output ranks first (`top_ranked`).
+    """
+    return slice(None, None, -1 if ranked else 1)
 
 
 @lru_cache(maxsize=KEPT)
@@ -198,13 +213,21 @@ def all_searches(results: Results) -> dict[tuple[str, str], Search]:
 
 
 def _unlucky(found: Mapping[tuple, Score], searches: Mapping[tuple, Search]) -> dict[tuple, Score]:
-    """Scores of blocks that a search chose, without its luck; others as they are."""
-    table = dict(found)
+    """Scores of blocks that a search chose, without its luck; others as they are.
+
+    Runs that two searches chose, as where the best window is the best block, have one score: that
+    without the luck of the first.
+    """
+    table, done = dict(found), {}
     for (tuned, name), scored in found.items():
+        if (runs := frozenset(scored.runs)) in done:
+            table[tuned, name] = done[runs]
+            continue
         ranked = method(tuned).ranked
         source = searches.get(("layer_wise" if ranked else tuned, name))
         base = found.get(("baseline_1", name))
         if source and base:
-            luck = source.carried(scored.photos - base.photos, ranked or 1)
-            table[tuned, name] = Score(scored.photos - luck, scored.runs, scored.noise)
+            luck = source.carried(scored.photos - base.photos, ranked)
+            done[runs] = Score(scored.photos - luck, scored.runs, scored.noise)
+            table[tuned, name] = done[runs]
     return table

@@ -20,9 +20,10 @@ from .. import tune
 from ..backbones.build import scale_inputs
 from ..ledger import pack_hits
 from ..provenance import git_sha, versions
-from ..tune.run import Job, network, write_whole
+from ..tune.run import Job, network
 from ..tune.settings import Settings
 from ..upkeep.bench import machine
+from ..whole import write_whole
 from .people import COLUMNS, FILE, GUIDE, PHOTOS, THIRD, WAYS, read_people
 from .protocol import Protocol
 from .record import Clock
@@ -131,7 +132,6 @@ def compare(settings: Settings, source: str, results: Path, say: Callable[[str],
 def _photos(job: Job) -> tuple[np.ndarray, str]:
     """Which test photos `make photos` gets right, and what it tuned."""
     found = tune.answer(job)
-    tune.write(found)
     return found.tested.right(found.labels), found.kept.label
 
 

@@ -29,11 +29,12 @@ from ..provenance import git_sha, versions
 from ..tune.candidates import KINDS, Candidate, baselines
 from ..tune.confirm import slices
 from ..tune.lanes import PhotoPlan, PhotoStudy, pooled
-from ..tune.run import network, write_whole
+from ..tune.run import network
 from ..tune.settings import Settings
 from ..tune.strategies import STRATEGIES
 from ..tune.strategies import halvings as stages
 from ..upkeep.bench import machine
+from ..whole import write_whole
 from .data import load_photos
 from .picks import COLUMNS, pack_picks, picks_path, read_picks
 from .protocol import CHOICES, HALVINGS, RANKING, SEARCH, Cell, Protocol, halvings

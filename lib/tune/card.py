@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ..errors import readable
+from .folder import LOST
 from .outcome import Answer, named, shares, signed
 from .strategies import STRATEGIES
 
@@ -41,12 +42,15 @@ def _data(a: Answer) -> Iterator[str]:
     yield ""
     yield f"- folder: {text(readable(photos.folder.name))}, {len(photos)} photos used, " \
         f"{len(photos.left_out)} files left out"  # fmt: skip
+    lost = [x.path for x in photos.left_out if x.reason == LOST]
+    if lost:
+        yield f"- no class, as no photo in it could be used: {text(', '.join(lost))}"
     counts = ", ".join(f"{len(x)} {name}" for name, x in a.split.parts().items())
     yield f"- split: {counts}; stratified by class, by content, seed {s.seed}"
     yield f"- kept on one side: {len(a.twins)} groups of the same or nearly the same photo" + (
         f"; groups by {text(s.groups)}" if s.groups else ""
     )
-    yield "- the test photos were looked at once, after everything was chosen"
+    yield f"- {a.looked}"
     yield ""
 
 
@@ -64,7 +68,8 @@ def _network(a: Answer) -> Iterator[str]:
         + ", with augmentation"
         * s.augment
     )
-    yield "- epochs: as many as were best on photos held out before"
+    yield "- epochs: as many as were best on photos held out before; the layers were chosen and " \
+        "confirmed by training without weights of classes"  # fmt: skip
     yield f"- {a.versions}"
     yield ""
 
@@ -90,7 +95,7 @@ def _files(a: Answer) -> Iterator[str]:
         if export.missing:
             yield f"- `{export.path}`: not written, {text(export.missing)}"
         else:
-            yield f"- `{export.path}`: the same classes on {export.agrees[0]} test photos" + (
+            yield f"- `{export.path}`: the same classes on {export.agrees} test photos" + (
                 f"; takes one photo of {a.image_size} px at a time"
                 if export.path != "saved_model"
                 else ""

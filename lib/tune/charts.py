@@ -47,7 +47,8 @@ def _points(ax: Axes, kind: str, rows: pd.DataFrame, most: int) -> None:
     ink, marker = LOOKS[kind]
     look = {"color": ink, "marker": marker, "ms": 5, "lw": 0, "elinewidth": 0.9}
     for last, some in rows.groupby(rows["epochs"] == most):
-        spread = np.array([some["gain"] - some["low"], some["high"] - some["gain"]])
+        low, high = some["low"].clip(lower=-1), some["high"].clip(upper=1)  # one group: no limits
+        spread = np.array([some["gain"] - low, high - some["gain"]])
         ax.errorbar(some["depth"], some["gain"], spread, alpha=1 if last else 0.35, **look)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import readable
 from ..params import InputError, resolve_path
-from ..photos.folder import EXTENSIONS, Depth, measure_depth, read_photo
+from ..photos.folder import EXTENSIONS, Depth, measure_depth, read_photo, reading
+from ..whole import write_whole
 from .export import RESIZE, load, load_depth
 from .folder import photos_below
 
@@ -50,6 +51,7 @@ def predict(model: str, photos: str, out: str | None = None) -> Classified:
     path = resolve_path(model)
     network, names = load(path)
     target = resolve_path(out) if out else path.with_name("predictions.csv")
+    _check_target(target)
     files, unread, other = _files(resolve_path(photos))
     failed: dict[Path, InputError] = {}
     depth = load_depth(path) or measure_depth(files, failed)
@@ -102,10 +104,15 @@ def _rows(
 def _write(path: Path, rows: list[tuple[str, str, str]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise InputError(
-            f"out: {path} cannot be written: {error.strerror}; allowed: a file that you may write"
-        ) from error
+    write_whole(path, text.getvalue())
+
+
+def _check_target(path: Path) -> None:
+    """Refuse to write over a file that is no table of classes, such as a photo."""
+    if not path.is_file():
+        return
+    with reading(path), path.open("rb") as file:
+        if not file.readline().startswith(",".join(HEADER).encode()):
+            raise InputError(
+                f"out: {path} is there, and make predict did not write it; allowed: a new file"
+            )

@@ -7,13 +7,15 @@ photos give the same split on every machine, whatever they are called.
 
 import hashlib
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import imagehash
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import readable
 from ..params import InputError, resolve_path
@@ -23,6 +25,7 @@ from ..room import require_memory
 SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")  # what systems leave behind; in lower case
 # Why files of another kind and folders are left out.
 NO_PHOTO, EMPTY = "no photo", "a folder without photos"
+LOST = "no photo in this folder can be used, so it is no class"
 # Names of folders that divide photos which are already split: none is a class.
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 HASH_SIZE = 16  # of the perceptual hash: 256 bits
@@ -37,19 +40,6 @@ class LeftOut:
 
     path: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Twins:
-    """Photos that are one and the same, or nearly: they are on one side of the split only.
-
-    Attributes:
-        photos: indices of two or more.
-        exact: whether their files are the same byte by byte.
-    """
-
-    photos: tuple[int, ...]
-    exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +108,9 @@ def list_folder(folder: str | Path) -> Listing:
     if not folder.is_dir():
         raise InputError(f"dir: {folder} is not a folder; allowed: one sub-folder per class")
     left_out: list[LeftOut] = []
-    found = [x for c in _classes(folder, left_out) for x in _files(folder, c, left_out)]
+    classes = _classes(folder, left_out)
+    found = [x for c in classes for x in _files(folder, c, left_out)]
+    _check_no_parts(folder, {label.name for _, label in found})
     with_digest = list(_with_digests(folder, found, left_out))
     kept = list(_one_label(with_digest, left_out))
     names = tuple(sorted({name for *_, name in kept}, key=os.fsencode))
@@ -128,13 +120,14 @@ def list_folder(folder: str | Path) -> Listing:
             f"at least 2, one sub-folder per class, with files ending in {', '.join(EXTENSIONS)}"
         )
     kept.sort(key=lambda x: (x[0], os.fsencode(x[1])))
+    lost = [LeftOut(_text(c), LOST) for c in classes if c.name not in names]
     return Listing(
         folder,
         tuple(path for _, path, _ in kept),
         tuple(names.index(name) for *_, name in kept),
         tuple(digest for digest, *_ in kept),
         tuple(map(readable, names)),
-        tuple(left_out),
+        (*lost, *(x for x in left_out if x.reason != EMPTY)),
     )
 
 
@@ -163,15 +156,19 @@ def _with_digests(
             yield digest, path, label.name
 
 
+def _check_no_parts(folder: Path, names: Collection[str]) -> None:
+    """Refuse folders that are parts of a data set. Raises InputError."""
+    if len(names) > 1 and PARTS.issuperset(map(str.lower, names)):
+        parts = sorted(names)
+        raise InputError(
+            f"dir: {folder} holds {' and '.join(parts)}, which are parts of a data set and no "
+            f"classes; allowed: one sub-folder per class, such as {folder / parts[0]}"
+        )
+
+
 def _classes(folder: Path, left_out: list[LeftOut]) -> list[Path]:
     """The class folders, below `folder`; what lies beside them is left out."""
     entries = _entries(folder, Path(), left_out)
-    names = [path.name.lower() for path in entries if (folder / path).is_dir()]
-    if len(names) > 1 and PARTS.issuperset(names):
-        raise InputError(
-            f"dir: {folder} holds {' and '.join(names)}, which are parts of a data set and no "
-            f"classes; allowed: one sub-folder per class, such as {folder / names[0]}"
-        )
     left_out += [LeftOut(_text(p), "beside the class folders") for p in entries
                  if not (folder / p).is_dir()]  # fmt: skip
     return [path for path in entries if (folder / path).is_dir()]
@@ -295,6 +292,7 @@ def _photos(listing: Listing, found: dict, left_out: list[LeftOut], depth: Depth
             f"dir: {listing.folder} holds readable photos of {_in_words(len(there))}"
             f"{_such_as(left_out)}; allowed: at least 2"
         )
+    lost = [LeftOut(name, LOST) for c, name in enumerate(listing.names) if c not in there]
     return Photos(
         listing.folder,
         tuple(_text(listing.paths[i]) for i in found),
@@ -304,7 +302,7 @@ def _photos(listing: Listing, found: dict, left_out: list[LeftOut], depth: Depth
         tuple(listing.digests[i] for i in found),
         np.stack([bits for _, bits, _ in found.values()]),
         np.array([size for *_, size in found.values()]),
-        tuple(left_out),
+        (*lost, *left_out),
         depth,
     )
 
@@ -312,27 +310,27 @@ def _photos(listing: Listing, found: dict, left_out: list[LeftOut], depth: Depth
 # ------------------------------------------------------------------------------ what is twice there
 
 
-def find_twins(photos: Photos) -> list[Twins]:
-    """Groups of photos that are the same file, or whose perceptual hashes are nearly the same.
+def find_twins(photos: Photos, duplicates: str = "near") -> list[tuple[int, ...]]:
+    """Indices of photos that are the same file or, unless `duplicates` is exact, nearly the same.
 
-    Nearness is carried on: if A is near B and B near C, the three are one group.
+    Near: their perceptual hashes hardly differ. It is carried on: if A is near B and B near C, the
+    three are one group.
     """
-    parent = list(range(len(photos)))
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(digest, i), i) for i, digest in enumerate(photos.digests)]
+    if duplicates == "near":
+        pairs += _near_pairs(photos.hashes)
+    return [tuple(group) for group in together(len(photos), pairs) if len(group) > 1]
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
 
-    for i, j in _near_pairs(photos.hashes):
-        parent[max(root(i), root(j))] = min(root(i), root(j))
-    sizes = Counter(map(root, range(len(photos))))
-    groups = {i: [] for i, n in sorted(sizes.items()) if n > 1}
-    for i in range(len(photos)):
-        if root(i) in groups:
-            groups[root(i)].append(i)
-    return [Twins(tuple(g), len({photos.digests[i] for i in g}) == 1) for g in groups.values()]
+def together(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """So many indices, in groups that chains of pairs link; in the order of their first ones."""
+    ends = np.array(list(pairs), int).reshape(-1, 2).T
+    links = coo_array((np.ones(ends.shape[1]), tuple(ends)), (count, count))
+    labels = connected_components(links, directed=False)[1]
+    order = np.argsort(labels, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    return sorted(group.tolist() for group in groups)
 
 
 def _near_pairs(hashes: np.ndarray) -> Iterator[tuple[int, int]]:

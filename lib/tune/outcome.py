@@ -18,7 +18,7 @@ from ..ledger import read_results, unpack_hits
 from .candidates import WORDS, Candidate
 from .confirm import curve
 from .export import Export
-from .folder import Photos, Twins
+from .folder import Photos
 from .settings import Settings
 from .split import Split
 
@@ -56,13 +56,15 @@ class Answer:
         curves: accuracy on held-out photos after each epoch, by candidate's name.
         tested: of the kept network; alone: of the classifier alone, the same where it is kept.
         minutes: as told before it started, and as it took.
+        settings_tested: under how many settings, these among them, networks in this folder were
+            tested.
     """
 
     settings: Settings
     image_size: int
     photos: Photos
     split: Split
-    twins: Sequence[Twins]
+    twins: Sequence[tuple[int, ...]]
     winner: Candidate
     kept: Candidate
     gain: Interval | None
@@ -73,6 +75,14 @@ class Answer:
     exports: Sequence[Export]
     minutes: tuple[float, float]
     versions: str
+    settings_tested: int
+
+    @property
+    def looked(self) -> str:
+        """How often test photos were looked at."""
+        others = self.settings_tested - 1
+        again = f"; so were those of {others} other settings in this folder" * (others > 0)
+        return f"the test photos were looked at once, after everything was chosen{again}"
 
     @property
     def like(self) -> str:

@@ -20,14 +20,15 @@ from ..ledger import held, read_results
 from ..params import InputError
 from ..partition import weighted_layers
 from ..photos.dataset import Dataset, describe_classes
+from ..photos.folder import Depth, first_line
 from ..provenance import versions
-from ..whole import whole
+from ..whole import write_whole
 from .candidates import Candidate
 from .card import model_card
 from .confirm import arranged, best_epoch, confirm, curve, slices
-from .export import export, load, save
+from .export import CLASSES, FORMATS, clear, export, load, save
 from .fit import fit
-from .folder import Listing, Photos, Twins, find_twins, list_folder, read_photos
+from .folder import Listing, Photos, find_twins, list_folder, read_photos
 from .lanes import PhotoPlan, PhotoStudy, pooled
 from .outcome import Answer, Tested, tried
 from .plan import Plan, make_plan, sizes
@@ -37,7 +38,8 @@ from .settings import Settings, load_settings
 from .split import Split, check_counts, read_groups, split_photos
 from .strategies import STRATEGIES
 
-MODEL = "model.keras"
+MODEL, CARD = "model.keras", "model_card.md"
+WRITTEN = (MODEL, CARD, FILE, CLASSES, *(form.path for form in FORMATS.values()))
 LISTED = 10  # files that are named one by one on the screen; the report names all
 # What changes where things go and how fast, and no result.
 FREE = ("dir", "out", "minutes", "exports", "lanes", "memory_gib")
@@ -55,7 +57,7 @@ class Job:
     settings: Settings
     plan: Plan
     photos: Photos
-    twins: Sequence[Twins]
+    twins: Sequence[tuple[int, ...]]
     split: Split
 
     @cached_property
@@ -125,7 +127,7 @@ def prepare(settings: Settings, say: Callable[[str], None] = print) -> Job:
     check_counts(listing.names, np.bincount(listing.labels, minlength=len(listing.names)))
     plan = _plan(settings, listing)
     photos = read_photos(listing, plan.image_size)
-    twins = find_twins(photos)
+    twins = find_twins(photos, settings.duplicates)
     split = split_photos(
         photos,
         twins,
@@ -150,27 +152,42 @@ def _plan(settings: Settings, listing: Listing) -> Plan:
     values = {k: v for k, v in asdict(settings).items() if k not in FREE or k == "minutes"}
     text = json.dumps([values, listing.digests, listing.labels])
     key = hashlib.sha256(text.encode()).hexdigest()
-    kept = read_kept(path) or {}
-    _check_out(settings, kept.pop("dir", None))
-    if kept.pop("of", None) == key:
-        return Plan(**kept)
+    _check_out(settings, path)
+    plans = (read_kept(path) or {}).get("plans", {})
+    if key in plans:
+        return Plan(**plans[key])
     auto = settings.image_size == "auto"
     size = sizes(settings.backbone)[0] if auto else settings.image_size
     plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
-    write_whole(path, json.dumps(asdict(plan) | {"of": key, "dir": readable(str(settings.folder))}))
+    plans[key] = asdict(plan)
+    write_whole(path, json.dumps({"dir": _real(settings.folder), "plans": plans}))
     return plan
 
 
-def _check_out(settings: Settings, before: str | None) -> None:
-    """Refuse to put the network of one folder where another's is, unless that was asked for.
+def _check_out(settings: Settings, path: Path) -> None:
+    """Refuse to write over what is not of this command, or of another folder of photos.
 
-    before: the folder of photos whose network is there.
+    The network of one folder may take the place of another's where OUT was given.
+
+    path: of the plans.
     """
-    if settings.out is None and before not in (None, readable(str(settings.folder))):
+    out = settings.out_dir
+    taken = [name for name in WRITTEN if (out / name).exists()]
+    if taken and not path.exists():
         raise InputError(
-            f"out: {settings.out_dir} holds what was made of {before}, a folder of the same name; "
-            "allowed: OUT=<another folder>"
+            f"out: {out} holds {taken[0]}, which make photos did not write; allowed: OUT=<a folder "
+            "that is new or empty>"
         )
+    before = (read_kept(path) or {}).get("dir")
+    if settings.out is None and before not in (None, _real(settings.folder)):
+        raise InputError(
+            f"out: {out} holds what was made of {before}, a folder of the same name; allowed: "
+            "OUT=<another folder>"
+        )
+
+
+def _real(folder: Path) -> str:
+    return readable(str(folder.resolve()))
 
 
 def read_kept(path: Path) -> Any:
@@ -179,17 +196,6 @@ def read_kept(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises InputError where it cannot be written."""
-    try:
-        with whole(path) as draft:
-            draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-    except OSError as error:
-        raise InputError(
-            f"out: {path} cannot be written: {error.strerror}; allowed: a folder that you may write"
-        ) from error
 
 
 def _found(job: Job) -> Iterator[str]:
@@ -207,7 +213,7 @@ def _found(job: Job) -> Iterator[str]:
         yield from ["    ..."] * (len(photos.left_out) > LISTED)
     if job.twins:
         yield f"  the same or nearly the same photo, kept on one side: {len(job.twins)} times"
-        yield from (f"    {', '.join(photos.paths[i] for i in t.photos[:4])}"
+        yield from (f"    {', '.join(photos.paths[i] for i in t[:4])}"
                     for t in job.twins[:LISTED])  # fmt: skip
         yield from ["    ..."] * (len(job.twins) > LISTED)
     counts = ", ".join(f"{len(x)} {name}" for name, x in job.split.parts().items())
@@ -222,12 +228,14 @@ def _found(job: Job) -> Iterator[str]:
 
 
 def answer(job: Job) -> Answer:
-    """Choose, confirm, train again, test and save; what is done already is read from its rows.
+    """Choose, confirm, train again, test and write all; what is done is read from its rows.
 
     Another process that does so in the same folder is waited for.
     """
     with held(job.settings.out_dir / ".photos.lock", "works there"):
-        return _answer(job)
+        found = _answer(job)
+        write(found)
+        return found
 
 
 def _answer(job: Job) -> Answer:
@@ -239,8 +247,8 @@ def _answer(job: Job) -> Answer:
     final = {c.layers: _tested(job, c, epochs[c.layers]) for c in (alone, kept)}
     model = _model(job, kept)
     test = job.photos.images[job.split.test]
-    classes = final[kept.layers].probabilities.argmax(axis=1)
-    exports = export(model, job.settings.out_dir, job.settings.exports, test, classes)
+    probabilities = final[kept.layers].probabilities
+    exports = export(model, job.settings.out_dir, job.settings.exports, test, probabilities)
     seconds = _clock(job.folder, time.perf_counter() - start)
     return Answer(
         job.settings,
@@ -260,6 +268,7 @@ def _answer(job: Job) -> Answer:
         exports,
         (job.plan.minutes, seconds / 60),
         versions(),
+        _tested_settings(job.settings.out_dir),
     )
 
 
@@ -294,13 +303,13 @@ def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
     What it made of them is kept: the same network is not tested twice.
     """
     place = _place(job, candidate)
-    if read_kept(place / "test.json") is None:
+    if read_kept(place / "test.json") is None or not (place / MODEL).is_file():
         split, photos = job.split, job.photos
         rows = np.concatenate([split.training, split.selection])
         model, history = fit(job.settings, job.plan.image_size, candidate.block,
                              photos.images[rows], photos.labels[rows], photos.names,
                              epochs)  # fmt: skip
-        save(model, photos.names, place / MODEL, photos.depth)
+        _save(model, photos.names, place / MODEL, photos.depth)
         probabilities = model.predict(photos.images[split.test], verbose=0)
         write_whole(place / "test.json", json.dumps(
             {"probabilities": probabilities.tolist(), "epochs": epochs, "history": history}
@@ -310,10 +319,33 @@ def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
 
 
 def _model(job: Job, candidate: Candidate) -> keras.Model:
-    """The network to take home, put where it is looked for, and loaded from there."""
+    """The network to take home, put where it is looked for, and loaded from there.
+
+    What was said of another one is removed first: a stop must not leave both.
+    """
+    out = job.settings.out_dir
     model, names = load(_place(job, candidate) / MODEL)
-    save(model, names, job.settings.out_dir / MODEL, job.photos.depth)
-    return load(job.settings.out_dir / MODEL)[0]
+    clear(out)
+    for name in (CARD, FILE):
+        (out / name).unlink(missing_ok=True)
+    _save(model, names, out / MODEL, job.photos.depth)
+    return load(out / MODEL)[0]
+
+
+def _save(model: keras.Model, names: Sequence[str], path: Path, depth: Depth) -> None:
+    """Raises InputError where the disk will not have it."""
+    try:
+        save(model, names, path, depth)
+    except OSError as error:
+        raise InputError(
+            f"out: {path} cannot be written: {first_line(error)}; allowed: a folder that you may "
+            "write, on a disk with room"
+        ) from error
+
+
+def _tested_settings(out: Path) -> int:
+    """Under how many settings networks in this folder were tested."""
+    return len({path.parent.parent for path in (out / "rows").glob("*/final_*/test.json")})
 
 
 def _clock(folder: Path, seconds: float) -> float:
@@ -333,8 +365,7 @@ def write(found: Answer) -> list[Path]:
     Returns:
         The paths of model.keras, model_card.md and report.html.
     """
-    out = found.settings.out_dir
-    paths = [out / MODEL, out / "model_card.md", out / FILE]
+    paths = [found.settings.out_dir / name for name in (MODEL, CARD, FILE)]
     write_whole(paths[1], model_card(found))
     write_whole(paths[2], report(found))
     return paths
@@ -353,6 +384,6 @@ def tune_photos(say: Callable[[str], None] = print, **values: Any) -> Answer:
     """
     found = answer(prepare(load_settings(values), say))
     say(f"{found.sentence[0].upper()}{found.sentence[1:]}.")
-    for path in write(found):
-        say(f"  {path}")
+    for name in (MODEL, CARD, FILE):
+        say(f"  {found.settings.out_dir / name}")
     return found

@@ -47,6 +47,7 @@ _NETWORK = Rule(
     tuple(RECORDS),
 )
 _PART = number(0, 0.4, open_low=True)
+NEVER = 10_000  # epochs without a better accuracy: more than there may be
 
 
 def _each(records: Mapping[str, Any]) -> str:
@@ -129,6 +130,12 @@ class Settings:
         "looked for in each path below the folder, or a .csv file with the columns file and group.",
         default=None,
     )
+    duplicates: str = param(
+        one_of("near", "exact"),
+        "What counts as the same photo twice, which stays on one side. near: nearly the same, too, "
+        "by a perceptual hash; exact: the same file, for photos that all look alike.",
+        default="near",
+    )
     selection: float = param(_PART, "Share of the photos that choose the layers.", default=0.2)
     test: float = param(_PART, "Share of the photos that test the network.", default=0.2)
     folds: int = param(
@@ -202,6 +209,7 @@ class Settings:
             dropout=self.dropout,
             window=self.window,
             repeat_order="shared",
+            plateau_patience=NEVER,  # as in the final training, which has no photos to see it by
             seed=self.seed,
             lanes=self.lanes,
             memory_gib=self.memory_gib,

@@ -1,14 +1,13 @@
 """An honest split: the same photos for the same seed on any machine, and no photo on two sides.
 
 What must stay together (one plant, patient or product; the same photo twice) is a *unit*. Units are
-dealt to training, selection and test in the order of a hash of their content and of the seed, each
-to the part that lacks most of its classes.
+dealt to training, selection and test in the order of a hash of their content and of the seed, those
+first that fill half of a part of a class; each to the part that lacks most photos of its classes.
 """
 
 import csv
 import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from ..params import InputError, resolve_path
 from ..photos.folder import first_line
-from .folder import Photos, Twins
+from .folder import Photos, together
 
 PARTS = ("training", "selection", "test")
 LEAST_UNITS = 5  # of a class: three to train on, one to select on, one to test
@@ -43,7 +42,7 @@ class Split:
 
 def split_photos(
     photos: Photos,
-    twins: Sequence[Twins],
+    twins: Sequence[Sequence[int]],
     groups: Sequence[str],
     *,
     selection: float,
@@ -54,6 +53,7 @@ def split_photos(
     """Deal the photos to training, selection and test, stratified by class.
 
     Args:
+        twins: indices of photos that stay together, see `find_twins`.
         groups: one name a photo; photos of one name stay together. Empty for no groups.
         selection, test: shares of the photos, each in (0, 1).
         folds: parts of the training photos, for cross-validation; dealt in the same way.
@@ -62,8 +62,12 @@ def split_photos(
     """
     units = _units(photos, twins, groups)
     _check_enough(photos, units)
-    ordered = sorted(units, key=lambda unit: _rank(photos, unit, seed))
-    ordered.sort(key=len, reverse=True)  # the large ones first: the small ones even out the rest
+    large = _counts(photos, range(len(photos))) * min(selection, test) / 2
+
+    def place(unit: Sequence[int]) -> tuple[bool, str]:  # the small ones even out the rest
+        return not (_counts(photos, unit) > large).any(), _rank(photos, unit, seed)
+
+    ordered = sorted(units, key=place)
     shares = {"training": 1 - selection - test, "selection": selection, "test": test}
     parts = _deal(photos, ordered, list(shares.values()))
     _check_dealt(photos, parts)
@@ -72,23 +76,28 @@ def split_photos(
     for number, unit in enumerate(units):
         unit_of[unit] = number
     found = _folds(photos, parts[0], dealt["training"], folds)
+    if not found.any():
+        raise InputError(
+            f"folds: selection {selection:g} and test {test:g} leave one unit of photos to train on"
+            ", and the choice is confirmed on photos that others trained without; allowed: smaller"
+            " shares, or more photos"
+        )
     return Split(**dealt, folds=found, units=unit_of)
 
 
-def _units(photos: Photos, twins: Sequence[Twins], groups: Sequence[str]) -> list[list[int]]:
+def _units(
+    photos: Photos, twins: Sequence[Sequence[int]], groups: Sequence[str]
+) -> list[list[int]]:
     """Photos that stay together, by the name of a group or as twins."""
-    unit = list(range(len(photos)))
-    together = [list(t.photos) for t in twins]
-    by_name = defaultdict(list)
-    for i, name in enumerate(groups):
-        by_name[name].append(i)
-    for members in (*together, *by_name.values()):
-        first, others = min(unit[i] for i in members), {unit[i] for i in members}
-        unit = [first if u in others else u for u in unit]
-    found = defaultdict(list)
-    for i, u in enumerate(unit):
-        found[u].append(i)
-    return list(found.values())
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(name, i), i) for i, name in enumerate(groups)]
+    pairs += [(one, other) for one, *others in twins for other in others]
+    return together(len(photos), pairs)
+
+
+def _counts(photos: Photos, unit: Sequence[int]) -> np.ndarray:
+    """Number of photos of each class, int ``(classes,)``."""
+    return np.bincount(photos.labels[list(unit)], minlength=len(photos.names))
 
 
 def _rank(photos: Photos, unit: Sequence[int], seed: int) -> str:
@@ -105,15 +114,17 @@ def _in_order(photos: Photos, units: Sequence[Sequence[int]], seed: int) -> np.n
 def _deal(
     photos: Photos, units: Sequence[Sequence[int]], shares: Sequence[float]
 ) -> list[list[Sequence[int]]]:
-    """Give each unit to the part that lacks the largest share of what it should have of it."""
-    total = np.zeros(len(photos.names))
-    counts = [np.bincount(photos.labels[list(u)], minlength=len(photos.names)) for u in units]
-    total = np.sum(counts, axis=0)
+    """Give each unit to the part that lacks most of its classes' photos.
+
+    shares: of the photos, for each part. Classes count alike, however many photos they have.
+    """
+    counts = [_counts(photos, unit) for unit in units]
+    total = np.maximum(np.sum(counts, axis=0), 1)
     wanted = np.outer(shares, total)
     have = np.zeros_like(wanted)
     parts: list[list[Sequence[int]]] = [[] for _ in shares]
     for unit, count in zip(units, counts, strict=True):
-        lacking = ((wanted - have) / np.maximum(wanted, 1e-9))[:, count > 0].mean(axis=1)
+        lacking = ((wanted - have) / total)[:, count > 0].mean(axis=1)
         part = int(np.argmax(lacking.round(9)))
         have[part] += count
         parts[part].append(unit)
@@ -133,22 +144,35 @@ def _check_enough(photos: Photos, units: Sequence[Sequence[int]]) -> None:
     found = np.zeros(len(photos.names), int)
     for unit in units:
         found[np.unique(photos.labels[list(unit)])] += 1
-    check_counts(photos.names, found)
+    check_counts(photos.names, found, [_one_unit(photos, c, units) for c in range(len(found))])
 
 
-def check_counts(names: Sequence[str], found: Sequence[int]) -> None:
+def _one_unit(photos: Photos, label: int, units: Sequence[Sequence[int]]) -> str:
+    """Which photos of a class count once, for its largest unit; empty where none do."""
+    mine = [[i for i in unit if photos.labels[i] == label] for unit in units]
+    most, number = max(mine, key=len), sum(map(len, mine))
+    if len(most) < 2:
+        return ""
+    some = " and ".join(photos.paths[i] for i in most[:2])
+    return f" of {number}, as {len(most)} of them, such as {some}, count once"
+
+
+def check_counts(names: Sequence[str], found: Sequence[int], notes: Sequence[str] = ()) -> None:
     """Refuse classes with fewer units than a split needs. Raises InputError.
 
-    found: number of units of each class.
+    found: number of units of each class; notes: what to say after it.
     """
-    few = [(n, c) for n, c in zip(names, found, strict=True) if c < LEAST_UNITS]
+    notes = notes or [""] * len(names)
+    few = [(n, f"{c}{note}") for n, c, note in zip(names, found, notes, strict=True)
+           if c < LEAST_UNITS]  # fmt: skip
     if few:
         some = ", ".join(f"{name} has {count}" for name, count in few[:5])
         some += f" and {len(few) - 5} more classes have too few" * (len(few) > 5)
         raise InputError(
             f"dir: too few photos: {some}; allowed: at least {LEAST_UNITS} photos of each class, "
-            "where the same photo twice and all photos of a group count once; 50 or more show "
-            "differences between layers"
+            "where the same photo twice and all photos of a group count once "
+            "(duplicates=exact where different photos look alike, as of a fixed camera); 50 or "
+            "more show differences between layers"
         )
 
 
@@ -198,7 +222,7 @@ def _from_pattern(photos: Photos, pattern: str) -> Iterator[str]:
         raise InputError(f"groups: {pattern!r} has {compiled.groups} groups; allowed: {_PATTERN}")
     for path in photos.paths:
         found = compiled.search(path)
-        if found is None or found[1] is None:
+        if found is None or not found[1]:
             raise InputError(f"groups: {pattern!r} does not match {path}; allowed: every photo")
         yield found[1]
 
@@ -219,7 +243,13 @@ def _from_table(photos: Photos, name: str) -> Iterator[str]:
         raise InputError(
             f"groups: {path} has the columns {', '.join(titles)}; allowed: file and group"
         )
-    known = {row["file"]: row["group"] for row in rows}
+    known: dict[str, str] = {}
+    for row in rows:
+        file, group = ((row[title] or "").strip() for title in ("file", "group"))
+        if known.setdefault(file, group) != group:
+            raise InputError(
+                f"groups: {path} has two groups of {file}: {known[file]} and {group}; allowed: one"
+            )
     for photo in photos.paths:
         if not known.get(photo):
             raise InputError(

@@ -23,13 +23,13 @@ TABLED = ("results", "paper-size", "speed", "parameters", "photos", "choice", "c
 PAPER_SIZE = ("paper_small", "paper_short")  # profiles of the paper's own photo size
 NOT_RUN = "not run: no weights here"
 SETTING = (
-    "Accuracy on 1,101 photos of tf_flowers after training on 70 % of it. LW: one layer; BW: a"
-    " block; BWT3, BWT5: the best three, five layers; BWSW: a window of three layers. Paper: 224"
-    " px, 50 epochs, inputs in [0, 1]; of one run, as every value is k/1101. Ours: the first 70 %,"
-    " the last 30 %; mean ± sd of 4 repeats, with their number where some are missing; inputs in"
-    " [0, 1], or as each network was pre-trained with (native); alpha: the share of its channels;"
-    " –: not run yet. Where BW and BWSW are equal, the best window is the best block: the same"
-    " runs."
+    "Accuracy on 1,101 photos of tf_flowers after training on 70 % of it. LW: one layer; BW:"
+    " a block; BWT3, BWT5: the best three, five layers; BWSW: a window of three layers, of"
+    " which those with weights are tuned. Paper: 224 px, 50 epochs, inputs in [0, 1]; of one"
+    " run, as every value is k/1101. Ours: the first 70 %, the last 30 %; mean ± sd of 4"
+    " repeats, with their number where some are missing; inputs in [0, 1], or as each network"
+    " was pre-trained with (native); alpha: the share of its channels; –: not run yet. Where"
+    " BW and BWSW are equal, the best window is the best block: the same runs."
 )
 # In what the weights of the committed rows are not Keras' release, by the start of their SHA-256.
 WEIGHTS = {
@@ -86,6 +86,7 @@ def sections(
         "own-gains": gain_table(own),
         "own-verdicts": verdict_table(joined),
         "own-agreement": agreement(results, joined),
+        "own-epochs": remarks(joined, NOTHING, "epochs"),
         "verdicts": verdict_table(results, native),
         "gains": gain_table([results, native]),
         "remarks": remarks(results, native),
