@@ -131,6 +131,8 @@ photos: env ## your photos: which layers to tune, and the tuned network (loads I
 	@$(PY) -m lib photos dir="$$DIR" backbone="$$BACKBONE" out="$$OUT" --set="$$SET"
 
 predict: env ## the classes of photos by a tuned network, as a CSV: make predict MODEL=... DIR=...
+	@test -z "$$SET$$BACKBONE$$BACKBONES" || { echo "error: SET, BACKBONE: make predict takes none;" \
+	  "allowed: MODEL, DIR, OUT" >&2; exit 2; }
 	@$(PY) -m lib predict model="$$MODEL" dir="$$DIR" out="$$OUT"
 
 seeds: env ## repeat the layer-wise search with other seeds, to see how much of its scatter is chance

@@ -20,5 +20,10 @@ def readable(text: str) -> str:
     return re.sub("[\udc80-\udcff]+", _decoded, text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, or its kind where it has none; never more than one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def _decoded(escaped: re.Match) -> str:
     return escaped[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

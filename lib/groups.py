@@ -110,7 +110,7 @@ class Grouping:
 
     def _lane_work(self, run: Run) -> float:
         """Multiply-adds of one lane that is tuned from the first layer on."""
-        return self._images(run.split) * run.epochs * sum(call.macs for call in self.graph.calls)
+        return self._images(run.split) * run.epochs * self.graph.macs()
 
     def _images(self, split: str) -> int:
         """Images that pass forward in an epoch; a backward pass counts for two."""
@@ -136,7 +136,7 @@ class Grouping:
 
     def work(self, group: Group) -> float:
         """Multiply-adds of a group, each lane counted above the group's trunk."""
-        above = sum(call.macs for call in self.graph.calls[self.depth(group) :])
+        above = self.graph.macs(self.depth(group))
         return len(group) * group[0].epochs * self._images(group[0].split) * above
 
     def cost(self, group: Group) -> float:

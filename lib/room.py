@@ -52,13 +52,21 @@ def visible_gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    return ask_gpus("index")
+
+
+def ask_gpus(what: str, *more: str) -> list[str]:
+    """A whole number of each GPU of NVIDIA's, as text; none where there is no such GPU.
+
+    what: as the vendor's tool calls it; more: of the tool's arguments.
+    """
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", *more]
     try:
         found = subprocess.run(
             command, capture_output=True, encoding="utf-8", check=True, timeout=30
         )
     except (OSError, subprocess.SubprocessError):
-        return []  # no GPU, or none of NVIDIA's
+        return []
     return [line for line in found.stdout.split() if line.isdigit()]
 
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from .backbones.build import scale_inputs
 from .backend import out_of_memory
+from .errors import first_line
 from .groups import Group, Grouping
 from .lanes.memory import Estimate
 from .lanes.steps import use_deterministic_operations
 from .lanes.trunk import Trunk, choose_cut
 from .ledger import pack_hits
 from .params import InputError
-from .photos.folder import first_line
 from .plan import Plan, Run
 from .provenance import device, versions
 from .train import History, Task, eval_batch, fuse, fused_steps, train_fused, train_plain

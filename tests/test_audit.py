@@ -290,7 +290,7 @@ def test_two_settings_may_decide_claims_alike(df, results):
 
 
 def test_gains_name_depth_kind_and_weights(results):
-    table = doubts.layer_gains(results, {})
+    table = doubts.layer_gains(results)
     vgg = table[table["backbone"] == "VGG16"]
     assert len(vgg) == 13 and vgg["depth"].iloc[0] == 0 and vgg["depth"].iloc[-1] == 1
     assert (table["low"] <= table["gain"]).all() and (table["gain"] <= table["high"]).all()

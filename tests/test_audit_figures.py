@@ -26,7 +26,7 @@ def native():
 
 
 def test_every_layer_is_a_point_of_its_kind(results):
-    gains = tables.layer_gains(results)
+    gains = doubts.layer_gains(results)
     assert gains["kind"].value_counts().to_dict() == {
         "BatchNorm": 27,
         "convolution": 14,

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import keras
 import pytest
 
+from lib import room
 from lib.backbones.build import load_backbone
 from lib.lanes import memory
 from lib.lanes.memory import MOST_LANES, Estimate, budget, plan_lanes
@@ -36,11 +37,11 @@ def test_the_least_of_machine_container_and_gpu_is_free(monkeypatch):
 
 def test_gpus_are_those_that_the_vendors_tool_names(monkeypatch):
     answer = SimpleNamespace(stdout="81000\n[N/A]\n12\n")
-    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(room.subprocess, "run", lambda *_, **__: answer)
     assert list(memory._gpu_free()) == [81000 * 2**20, 12 * 2**20]
 
     asked = []
-    monkeypatch.setattr(memory.subprocess, "run", lambda c, **_: asked.append(c) or answer)
+    monkeypatch.setattr(room.subprocess, "run", lambda c, **_: asked.append(c) or answer)
     for visible, words in (("1", ["--id=1"]), (None, []), ("", None)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
         if visible is None:
@@ -53,7 +54,7 @@ def test_gpus_are_those_that_the_vendors_tool_names(monkeypatch):
     def missing(*_, **__):
         raise FileNotFoundError("nvidia-smi")
 
-    monkeypatch.setattr(memory.subprocess, "run", missing)
+    monkeypatch.setattr(room.subprocess, "run", missing)
     assert list(memory._gpu_free()) == []
 
 

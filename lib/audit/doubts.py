@@ -1,6 +1,6 @@
 """Doubts about the paper's method, measured on our rows: what luck, seeds, epochs and size add."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from ..backbones.records import OTHER_KIND
 from ..methods import PAPER, SEARCHES, TABLE1
+from ..report.layers import layer_kinds
 from ..results import Results
 from .claims import findings, status
 from .intervals import Interval, Score, difference, estimate, hits, pooled, scatter
@@ -60,10 +61,8 @@ def final_gains(results: Results) -> pd.DataFrame:
     return pd.DataFrame(records, columns=["backbone", "method", "gain", "low", "high", "paper"])
 
 
-def layer_gains(results: Results, kinds: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+def layer_gains(results: Results) -> pd.DataFrame:
     """What each layer's tuning adds to Baseline I in the search, with what kind of layer it is.
-
-    kinds: kind of layer by backbone and name, such as "BatchNorm".
 
     Columns: backbone, block, kind, weights (tuned, the classifier's not counted), gain, low, high,
     depth (0 at the input, 1 at the output; nan where Baseline II was not run).
@@ -77,7 +76,7 @@ def layer_gains(results: Results, kinds: Mapping[tuple[str, str], str]) -> pd.Da
     ):
         base = blocks["baseline_1", name, "baseline_1"]
         gain = difference(blocks["layer_wise", name, block], base).interval()
-        kind, depth = kinds.get((name, block), OTHER_KIND), order.get((name, block), np.nan)
+        kind, depth = layer_kinds(name).get(block, OTHER_KIND), order.get((name, block), np.nan)
         weights = trainable - head[name]
         records.append((name, block, kind, weights, gain.value, *_ends(gain), depth))
     columns = ["backbone", "block", "kind", "weights", "gain", "low", "high", "depth"]

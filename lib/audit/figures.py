@@ -15,7 +15,7 @@ from ..report.style import GREY, WIDTH, Drawing, add_legend, new_figure, save, s
 from ..results import NOTHING, Results, backbones_of
 from . import doubts
 from .claims import verdicts
-from .tables import layer_gains, verdict_table
+from .tables import verdict_table
 
 FILL = "#CFE6F5"  # of the band over seeds
 KINDS = {  # kinds of layer, in three colours of the Okabe-Ito palette
@@ -132,7 +132,7 @@ def audit_seeds(*sources: Results) -> Drawing:
 @styled
 def audit_depth(results: Results) -> Drawing:
     """What tuning one layer adds to Baseline I, against its depth and its number of weights."""
-    gains, rows = layer_gains(results), results.search
+    gains, rows = doubts.layer_gains(results), results.search
     title = "Audit · Where do the good layers lie?"
     text = caption(rows[rows["method"] == "layer_wise"], "layer")
     text += ". Depth: 0 at the input, 1 at the output. Bars: 95 % intervals."

@@ -14,16 +14,6 @@ from . import doubts
 from .claims import DECIDED, STATUSES, layers_against_seeds, verdicts
 
 
-def layer_gains(results: Results) -> pd.DataFrame:
-    """`lib.audit.doubts.layer_gains` with the kinds of layer that the table of layers knows."""
-    kinds = {
-        (name, layer): kind
-        for name in results.backbones
-        for layer, kind in layer_kinds(name).items()
-    }
-    return doubts.layer_gains(results, kinds)
-
-
 def verdict_table(results: Results, native: Results = NOTHING) -> str:
     """The verdicts as a Markdown table, with what the words mean.
 
@@ -88,7 +78,7 @@ def gain_table(sources: Iterable[Results]) -> str:
 
 def _gains_of(results: Results) -> tuple[pd.DataFrame, ...]:
     """Gains of final runs, of single layers, and of winners."""
-    return doubts.final_gains(results), layer_gains(results), doubts.optimism(results)
+    return doubts.final_gains(results), doubts.layer_gains(results), doubts.optimism(results)
 
 
 def _column(

@@ -20,6 +20,7 @@ import h5py
 import keras
 import numpy as np
 
+from ..errors import first_line
 from ..params import ROOT, InputError, resolve_path
 from .records import ALPHA_BACKBONES, RECORDS, backbone_name, is_model_file
 
@@ -239,7 +240,7 @@ def _with_imagenet_weights(name, alpha):
         return _constructor(name, alpha)(weights="imagenet", input_shape=(size, size, 3))
     except Exception as error:  # Keras raises a plain Exception when a download fails
         raise InputError(
-            f"weights: imagenet for {name} (alpha {alpha}) could not be had: {_one_line(error)}; "
+            f"weights: imagenet for {name} (alpha {alpha}) could not be had: {first_line(error)}; "
             "without a network, give the path of a file or folder"
         ) from error
 
@@ -309,7 +310,7 @@ def _from_file(path: Path, image_size: int) -> keras.Model:
         if model.input_shape[1:] != (image_size, image_size, 3):
             model = _resized(model, image_size)
     except Exception as error:  # Keras raises whatever the layers of the file do
-        reason = _one_line(error).split(". ")[0].replace("`", "")
+        reason = first_line(error).split(". ")[0].replace("`", "")
         raise InputError(
             f"backbones: {path} cannot be loaded for images of {image_size} px: {reason}; "
             "allowed: a functional model of Keras' own layers, without code"
@@ -358,7 +359,7 @@ def _saved(path: Path) -> _Saved:
         texts = tuple(tuple(str(text or "") for text in layer) for layer in layers)
         return _Saved(str(model["class_name"]), str(model["config"]["name"]), texts)
     except _DAMAGE as error:
-        reason = getattr(error, "strerror", None) or _one_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
             f"backbones: {path} cannot be read ({reason}); allowed: a model that Keras 3 saved"
         ) from error
@@ -399,7 +400,7 @@ def _load_file(backbone, name, path, names):
         if mismatch is None:
             backbone.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        mismatch = _one_line(error)
+        mismatch = first_line(error)
     if mismatch:
         raise InputError(f"weights: {path} does not fit {name}: {mismatch}")
 
@@ -463,9 +464,3 @@ def _class_and_rank(key):
     """'batch_normalization_10' -> ('batchnormalization', 10); no number is rank 0."""
     base, rank = re.fullmatch(r"(.+?)(?:_(\d+))?", key).groups()
     return base.replace("_", ""), int(rank or 0)
-
-
-def _one_line(error):
-    """The first line of an error's text, shortened to fit on one line."""
-    text = (str(error) or type(error).__name__).strip().splitlines()[0]
-    return text if len(text) <= 200 else text[:197] + "..."

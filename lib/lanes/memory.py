@@ -7,7 +7,6 @@ estimate is meant to lie above the peak, and not far.
 """
 
 import os
-import subprocess
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import psutil
 
 from ..provenance import device
-from ..room import free_memory
+from ..room import ask_gpus, free_memory
 from .trunk import Call, Graph, choose_cut
 
 SHARE = 0.8  # of what a worker may take; of the half of the free memory, where there are no workers
@@ -89,15 +88,8 @@ def _gpu_free() -> Iterator[int]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible == "":
         return  # GPUs are there, and hidden
-    command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    command += [f"--id={visible}"] * bool(visible)
-    try:
-        found = subprocess.run(
-            command, capture_output=True, encoding="utf-8", check=True, timeout=30
-        )
-    except (OSError, subprocess.SubprocessError):
-        return  # no GPU, or none of NVIDIA's
-    yield from (int(mib) * 2**20 for mib in found.stdout.split() if mib.isdigit())
+    asked = [f"--id={visible}"] * bool(visible)
+    yield from (int(mib) * 2**20 for mib in ask_gpus("memory.free", *asked))
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ class Graph:
         used = [i for i, call in enumerate(self.calls) if not wanted.isdisjoint(call.names)]
         return (used[0], used[-1]) if used else (len(self.calls), len(self.calls))
 
+    def macs(self, first: int = 0, end: int | None = None) -> int:
+        """Multiply-adds for one image of ``calls[first:end]``."""
+        return sum(call.macs for call in self.calls[first:end])
+
     def frontier(self, cut: int) -> tuple[int, ...]:
         """Tensors that cross `cut`: made by ``calls[:cut]`` and used by ``calls[cut:]``.
 

@@ -24,10 +24,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from lib.errors import readable
+from lib.errors import first_line, readable
 from lib.params import SPLIT_PATTERN, InputError, Params, resolve_path
 from lib.photos import drawn as procedural
-from lib.photos.folder import fingerprint, first_line, list_photos, read_photos, reading
+from lib.photos.folder import fingerprint, list_photos, read_photos, reading
 from lib.room import require_disk, require_memory
 from lib.whole import whole
 

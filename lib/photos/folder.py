@@ -23,7 +23,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from ..errors import InputError, readable
+from ..errors import InputError, first_line, readable
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000  # of one photo; more is taken for a decompression bomb
@@ -204,11 +204,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "no image, or pixels of a kind that Pillow does not read"
     return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, or its kind where it has none; never more than one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _check_pixels(photo: Image.Image) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import first_line
 from ..params import InputError
-from ..photos.folder import Depth, first_line
+from ..photos.folder import Depth
 from ..quiet import silence
 from ..whole import whole
 

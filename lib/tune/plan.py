@@ -149,14 +149,14 @@ def seconds_of(graph: Graph, works: Sequence[Work], speed: float) -> float:
 
     speed: seconds of a forward pass of the whole backbone for one photo.
     """
-    total = sum(call.macs for call in graph.calls)
+    total = graph.macs()
     frontiers = [graph.frontier(cut) for cut in range(len(graph.calls) + 1)]
     seconds = 0.0
     for work in works:
         firsts = [graph.span(block)[0] for block in work.blocks]
-        above = sum(sum(c.macs for c in graph.calls[first:]) for first in firsts) / total
+        above = sum(map(graph.macs, firsts)) / total
         images = work.epochs * ((1 + BACKWARD) * work.train + work.evaluated)
         executed = plan_lanes(graph, work.blocks, min(firsts), frontiers).executed
-        trunk = (work.train + work.evaluated) * sum(c.macs for c in graph.calls[: min(firsts)])
+        trunk = (work.train + work.evaluated) * graph.macs(end=min(firsts))
         seconds += speed * (above * images + trunk / total) + MODEL + TRACE * executed
     return seconds

@@ -15,12 +15,12 @@ import numpy as np
 from ..audit.intervals import Interval
 from ..backbones.build import file_names, load_backbone, weights_digest
 from ..backend import check_keras
-from ..errors import readable
+from ..errors import first_line, readable
 from ..ledger import held, read_results
 from ..params import InputError
 from ..partition import weighted_layers
 from ..photos.dataset import Dataset, describe_classes
-from ..photos.folder import Depth, first_line
+from ..photos.folder import Depth
 from ..provenance import versions
 from ..whole import write_whole
 from .candidates import Candidate

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import first_line
 from ..params import InputError, resolve_path
-from ..photos.folder import first_line
 from .folder import Photos, together
 
 PARTS = ("training", "selection", "test")

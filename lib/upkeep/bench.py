@@ -326,7 +326,7 @@ def _macs(plan: Plan, run: Run, task: Task) -> float:
     gradient of the tuned kernels, and forward for each evaluation image.
     """
     first = plan.graph.span(run.block.layers)[0]
-    above = sum(call.macs for call in plan.graph.calls[first:])
+    above = plan.graph.macs(first)
     tuned = sum(call.macs for call in plan.graph.calls if call.operation.name in run.block.layers)
     n_train, n_eval = len(task.train_targets), len(task.eval_targets)
     return run.epochs * (n_train * (2 * above + tuned) + n_eval * above)

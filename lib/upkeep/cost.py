@@ -11,6 +11,7 @@ from ..lanes.trunk import Graph
 from ..methods import method, methods
 from ..params import InputError, Params
 from ..plan import Plan
+from ..provenance import device
 from ..room import existing, require_disk, require_memory
 
 BACKWARD = 2  # a backward pass costs about two forward passes
@@ -54,7 +55,7 @@ def estimate(plan: Plan) -> Cost:
 def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
     """Multiply-adds for one image above the first of `layers`; of the whole backbone for None."""
     first = 0 if layers is None else graph.span(layers)[0]
-    return sum(call.macs for call in graph.calls[first:])
+    return graph.macs(first)
 
 
 def _speed(plan: Plan) -> float:
@@ -91,17 +92,6 @@ def check_room(params: Params) -> None:
     require_memory(subject, pixels)
 
 
-def has_gpu() -> bool:
-    """Whether the Keras backend sees a GPU."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return any(d.platform == "gpu" for d in jax.devices())
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
 def report(params: Params, costs: list[Cost]) -> Iterator[str]:
     """The lines that `make paper` prints before it starts."""
     for cost in costs:
@@ -111,7 +101,7 @@ def report(params: Params, costs: list[Cost]) -> Iterator[str]:
         )
     hours = sum(cost.hours for cost in costs)
     yield f"  together about {_duration(hours)} on this machine, if no row is there yet"
-    if not has_gpu() and hours > 24:
+    if device() == "CPU" and hours > 24:
         yield f"warning: no GPU is visible, and profile {params.profile} needs one"
 
 

@@ -241,7 +241,7 @@ def _items(plan: "Plan", stage: str, workers: int, costs: pd.DataFrame) -> Itera
     share = -(-workers // len(p.backbones))
     for group in grouping.cut(_runs(plan, stage), share):
         speed = _speed(own, grouping.depth(group))
-        below = sum(call.macs for call in plan.graph.calls[: grouping.depth(group)])
+        below = plan.graph.macs(end=grouping.depth(group))
         images = sum(len(plan.dataset.split(s)) for s in (group[0].split, p.eval_split))
         trunk = images * below / speed
         seconds = own["set_up_seconds"].mean() + trunk + grouping.work(group) / speed
