@@ -6,6 +6,7 @@ It ends with the same rows, up to rounding; to the bit where rows are determinis
 """
 
 import hashlib
+import os
 import shutil
 import time
 import zipfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .params import ROOT
-from .provenance import device, running_code, versions
+from .provenance import RUNNING_CODE, device, versions
 from .whole import whole
 
 EVERY = 300.0  # seconds of training between two checkpoints: a stop costs that and one epoch
@@ -42,7 +43,7 @@ class Checkpoint:
         say: Callable[[str], None] = lambda text: None,
     ):
         self.keys, self.say = tuple(keys), say
-        made = running_code(), versions(), device(), str(deterministic)
+        made = RUNNING_CODE, versions(), device(), str(deterministic and threads())
         name = hashlib.sha256("\x1f".join((*made, *keys)).encode()).hexdigest()[:16]
         self.path = FOLDER / f"{name}.npz"
         self.saved = time.monotonic()
@@ -62,9 +63,10 @@ class Checkpoint:
 
         arrays: read one at a time, so that they are never all in memory twice.
         """
-        with suppress(OSError), whole(self.path) as draft:
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             _clear_old()
-            with zipfile.ZipFile(draft, "w") as members:
+            with whole(self.path) as draft, zipfile.ZipFile(draft, "w") as members:
                 _write(members, KEYS, np.array(self.keys))
                 for i, array in enumerate(arrays):
                     _write(members, str(i), array)
@@ -97,6 +99,11 @@ class Checkpoint:
     def clear(self) -> None:
         """Nobody will go on from it."""
         _remove(self.path)
+
+
+def threads() -> str:
+    """How many threads sums are divided among: their bits depend on it."""
+    return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(os.cpu_count())
 
 
 def begun(deterministic: bool) -> list[tuple[str, ...]]:

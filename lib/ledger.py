@@ -101,6 +101,7 @@ SETTINGS = (
     "plateau",
     "backend",
 )
+csv.field_size_limit(2**31 - 1)  # curves of many epochs are long; Python's own limit is 128 KiB
 HEADER = (*COLUMNS, "check")  # of the file: a checksum ends each line
 
 

@@ -301,8 +301,9 @@ class Params:
     )
     deterministic: bool = param(
         flag(),
-        "true: the same bits in every row on one machine with the same versions, however the "
-        "sweep is cut up or interrupted. Slow: each run is a fused model of one lane.",
+        "true: the same bits in every row on one machine with the same versions and as many "
+        "threads (so with as many WORKERS), however the sweep is cut up or interrupted. Slow: each "
+        "run is a fused model of one lane.",
         default=False,
     )
     memory_gib: float | None = param(

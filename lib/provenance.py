@@ -81,12 +81,6 @@ def _packed_commit(root: Path) -> str:
     return commit + ("-dirty" if changed else "")
 
 
-@cache
-def running_code() -> str:
-    """`code_digest` of this process."""
-    return code_digest(ROOT)
-
-
 def code_digest(root: Path) -> str:
     """SHA-256, 16 hex digits, of the names and contents of all Python files in ``lib/``."""
     digest = hashlib.sha256()
@@ -94,3 +88,6 @@ def code_digest(root: Path) -> str:
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+RUNNING_CODE = code_digest(ROOT)  # of this process, whatever becomes of the files later

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -51,7 +52,7 @@ def visible_gpus() -> list[str]:
     """NVIDIA's GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name for name in visible.split(",") if name]
+        return list(takewhile(lambda name: name not in ("", "-1"), visible.split(",")))
     return ask_gpus("index")
 
 

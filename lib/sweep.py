@@ -26,6 +26,7 @@ from .pool.client import connected
 from .provenance import git_sha
 from .trainer import Outcome, Progress, Trainer
 
+RUNNING = git_sha()  # asked now: later another commit's files may be there, and not run
 SEEDS = 3  # of a search that is repeated to see how much of its scatter is chance
 
 
@@ -174,12 +175,11 @@ def _append(engine: Engine, todo: Mapping[str, tuple[Plan, list[Run]]], done: se
         todo: a plan and its runs by their key; others that come out have their rows.
         done: keys of runs that have their rows; added to.
     """
-    commit = git_sha()  # of the code that is running, whatever becomes of its files
     with _Bar([same[0] for _, same in todo.values()]) as progress:
         for outcome in engine.outcomes(progress):
             plan, same = todo.get(outcome.key, (None, ()))
             for run in same:
-                append_row(plan.ledger(run.method), _row(plan, run, outcome, commit))
+                append_row(plan.ledger(run.method), _row(plan, run, outcome, RUNNING))
             done.add(outcome.key)
             clear_done(done, todo)
 

@@ -224,6 +224,18 @@ def other_columns(folder: Path) -> None:
     (folder / "plants.csv").write_text("photo,plant\n")
 
 
+def two_groups(folder: Path) -> None:
+    drawn(folder)
+    table = "file,group\ndaisy/0.png,a\ndaisy/0.png,b\n"
+    (folder / "plants.csv").write_text(table)
+
+
+def others_report(folder: Path) -> None:
+    drawn(folder)
+    (folder / "out").mkdir()
+    (folder / "out" / "report.html").write_text("of somebody")
+
+
 def file_for_a_folder(folder: Path) -> None:
     drawn(folder)
     (folder / "out").write_text("a file, no folder")
@@ -442,6 +454,10 @@ OF_PHOTOS = [
      "groups ( regular expression"),
     ("groups in other columns", other_columns,
      f"photos dir={{}}/photos groups={{}}/plants.csv {THIN}", "plants.csv photo file group"),
+    ("two groups of one photo", two_groups,
+     f"photos dir={{}}/photos groups={{}}/plants.csv {THIN}", "plants.csv daisy/0.png a b"),
+    ("OUT that holds files of others", others_report, f"photos dir={{}}/photos {THIN}",
+     "out report.html new or empty"),
     ("OUT where a file is", file_for_a_folder, f"photos dir={{}}/photos {THIN}", "out folder"),
     ("no MODEL", nothing, "predict dir={}/photos", "MODEL missing model.keras"),
     ("no DIR to predict", nothing, "predict model={}/model.keras", "DIR missing my/photos"),
@@ -457,6 +473,8 @@ OF_PHOTOS = [
      "predict model={}/model.keras dir={}/photos", "model.keras 1 names 2"),
     ("MODEL that would execute code", tuned_with_code,
      "predict model={}/model.keras dir={}/photos", "model.keras Lambda"),
+    ("OUT that is a photo", tuned,
+     "predict model={}/model.keras dir={}/photos out={}/photos/daisy/0.png", "out daisy/0.png new"),
     ("no photo to predict", tuned_and_no_photo, "predict model={}/model.keras dir={}/empty",
      "empty no photo .png"),
     ("photo that is none", tuned_and_no_image, "predict model={}/model.keras dir={}/broken.jpg",

@@ -158,27 +158,44 @@ def test_file_names_cover_those_of_keras():
 
 def test_no_network_is_one_line(monkeypatch):
     def no_network(**options):
-        raise Exception("URL fetch failure on x: None -- no name\nmore")
+        if options["weights"] == "imagenet":
+            raise Exception("URL fetch failure on x: None -- no name\nmore")
+        return build(**options)
 
+    build = keras.applications.VGG16
     monkeypatch.setattr(keras.applications, "VGG16", no_network)
     with pytest.raises(InputError, match="imagenet for VGG16 .*URL fetch failure") as error:
         load_backbone("VGG16", image_size=32)
     assert "\n" not in str(error.value)
 
 
-def test_imagenet_weights_made_for_224_serve_any_size(monkeypatch):
-    build = keras.applications.MobileNet
+@pytest.mark.parametrize(
+    ("name", "size", "alpha"),
+    [("MobileNet", 64, 0.25), ("MobileNetV2", 100, 0.35), ("NASNetMobile", 100, 1.0)],
+)
+def test_imagenet_weights_made_for_224_serve_any_size(monkeypatch, name, size, alpha):
+    """It is the network that Keras builds for the size, also where its padding depends on it."""
+    build = getattr(keras.applications, name)
     made = []
 
     def downloaded(weights, input_shape, **options):
-        assert weights == "imagenet" and input_shape == (224, 224, 3)
-        made.append(build(weights=None, input_shape=input_shape, **options))
-        return made[0]
+        model = build(weights=None, input_shape=input_shape, **options)
+        if weights == "imagenet":
+            assert input_shape == (224, 224, 3)
+            made.append(model)
+        return model
 
-    monkeypatch.setattr(keras.applications, "MobileNet", downloaded)
-    model = load_backbone("MobileNet", image_size=64, alpha=0.25)
-    assert model.input_shape == (None, 64, 64, 3)
+    monkeypatch.setattr(keras.applications, name, downloaded)
+    model = load_backbone(name, image_size=size, alpha=alpha)
+    assert model.input_shape == (None, size, size, 3)
     assert weights_digest(model) == weights_digest(made[0])
+    other = load_backbone(name, image_size=size, alpha=alpha, weights="none")
+    assert [x.output.shape for x in model.layers] == [x.output.shape for x in other.layers]
+    pads = [
+        [x.padding for x in m.layers if isinstance(x, keras.layers.ZeroPadding2D)]
+        for m in (model, other)
+    ]
+    assert pads[0] == pads[1]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_stopped_group_goes_on_to_the_same_rows(
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(("running_code", lambda: "other"), id="code"),
+        pytest.param(("RUNNING_CODE", "other"), id="code"),
         pytest.param(("versions", lambda: "python 3; keras 99"), id="versions"),
         pytest.param(("device", lambda: "another GPU"), id="device"),
     ],

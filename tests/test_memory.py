@@ -58,6 +58,13 @@ def test_gpus_are_those_that_the_vendors_tool_names(monkeypatch):
     assert list(memory._gpu_free()) == []
 
 
+@pytest.mark.parametrize(("visible", "found"), [("0,2", ["0", "2"]), ("", []), ("-1", []),
+                                                ("1,-1,0", ["1"])])  # fmt: skip
+def test_gpus_that_are_hidden_do_not_count(monkeypatch, visible, found):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert room.visible_gpus() == found
+
+
 def test_a_budget_is_the_users_or_a_share_of_what_is_free(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 20 * GIB)
     assert budget(3) == 3 * GIB

@@ -294,6 +294,10 @@ REFUSED = {
         layers.Conv2D(4, 1, activity_regularizer="l1", name="odd"),
         "odd.*Conv2D.*activity regularizer",
     ),
+    "half floats": (
+        layers.Conv2D(4, 1, dtype="mixed_float16", name="odd"),
+        "odd.*Conv2D.*computes in float16 and float32: allowed is float32",
+    ),
     "own loss": (Penalised(name="odd"), "odd.*Penalised.*adds to the loss"),
     "spectral": (
         layers.SpectralNormalization(layers.Conv2D(4, 1), name="odd"),
@@ -345,9 +349,21 @@ def test_what_lanes_cannot_do_as_plain_keras_is_refused_by_both_engines(case):
     [
         (keras.Input((None, None, 3)), r"\(None, None, None, 3\): allowed is .* one known size"),
         (keras.Input((8, 8, 3), batch_size=2), r"\(2, 8, 8, 3\): allowed is any number of images"),
+        (keras.Input((8, 8, 3), dtype="uint8"), r"images as uint8: allowed is float32"),
     ],
 )
-def test_images_of_no_known_size_or_number_are_refused(image, words):
+def test_images_of_no_known_size_number_or_kind_are_refused(image, words):
     backbone = keras.Model(image, layers.Conv2D(4, 3)(image))
     with pytest.raises(InputError, match=words):
         read_graph(backbone)
+
+
+def test_a_layer_may_be_called_by_keyword():
+    image = keras.Input((8, 8, 3))
+    y = layers.Conv2D(4, 3, name="conv")(inputs=image)
+    backbone = keras.Model(image, layers.BatchNormalization(name="norm")(inputs=y))
+    photos = np.random.default_rng(0).random((2, 8, 8, 3), "float32")
+    graph = read_graph(backbone)
+    (call,) = graph.calls  # folded into one
+    (found,) = call.frozen({graph.input: ops.convert_to_tensor(photos)})
+    np.testing.assert_allclose(found, backbone(photos), atol=1e-6)

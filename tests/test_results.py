@@ -38,6 +38,12 @@ def test_a_row_is_read_as_it_was_written(ledger):
     assert read_ledger(ledger).iloc[0].to_dict() == values
 
 
+def test_a_row_of_many_epochs_can_be_read_again(ledger):
+    values = row(epochs=60_000, curve=";".join(["150"] * 60_000))
+    write(ledger, row(repeat=1), values)
+    assert read_ledger(ledger).iloc[1].to_dict() == values
+
+
 @pytest.mark.parametrize("images", [1, 8, 1101])
 def test_hits_are_one_bit_an_image(images):
     hits = np.random.default_rng(images).random(images) < 0.5

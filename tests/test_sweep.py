@@ -68,6 +68,11 @@ def test_a_search_writes_one_row_a_block_and_nothing_twice(params):
     assert (params.results_dir / "block_wise-VGG16.csv").read_bytes() == before
 
 
+def test_a_classifier_without_dropout_is_repeated_too(params):
+    rows = final(replace(params, dropout=0.0, repeats=3), "baseline_1")
+    assert rows["repeat"].tolist() == [0, 1, 2] and rows["seed"].is_unique
+
+
 def test_an_interrupted_sweep_resumes_to_the_same_rows(params):
     path = params.results_dir / "block_wise-VGG16.csv"
     whole = search(params, "block_wise").sort_values("block", ignore_index=True)

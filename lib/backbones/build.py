@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 import keras
@@ -57,18 +58,16 @@ def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False
     if is_model_file(name):
         return _from_file(resolve_path(name), image_size)
     _check(name, image_size, alpha, weights, thin)
+    # Only its architecture is used: no values are drawn, which halves the time.
+    with keras.StatelessScope(initialize_variables=False):
+        bare = _constructor(name, alpha)(weights=None, input_shape=(image_size, image_size, 3))
     if weights == "imagenet":
         original = _with_imagenet_weights(name, alpha)
-    else:
-        # Only its architecture is used: no values are drawn, which halves the time.
-        with keras.StatelessScope(initialize_variables=False):
-            original = _constructor(name, alpha)(
-                weights=None, input_shape=(image_size, image_size, 3)
-            )
-    backbone = _rebuild(original, image_size, RECORDS[name].thin.fraction if thin else 1)
-    if weights == "imagenet":
+        backbone = _rebuild(original, image_size, 1, _paddings(original, bare))
         backbone.set_weights(original.get_weights())
-    elif weights != "none":
+        return backbone
+    backbone = _rebuild(bare, image_size, RECORDS[name].thin.fraction if thin else 1)
+    if weights != "none":
         folder = EMBEDDED if weights == "embedded" else weights
         path = find_weights(folder, name, alpha, thin)
         _load_file(backbone, name, path, file_names(name, alpha, thin))
@@ -245,7 +244,18 @@ def _with_imagenet_weights(name, alpha):
         ) from error
 
 
-def _rebuild(original, image_size, fraction):
+def _paddings(original, bare):
+    """The padding of each `ZeroPadding2D` of a network at the size of `bare`, by its name.
+
+    Some networks pad as their maps have an even or odd size, so not as at the size that their
+    ImageNet weights were made for (Keras' `correct_pad`).
+    """
+    kind = keras.layers.ZeroPadding2D
+    one, other = ([x for x in m.layers if isinstance(x, kind)] for m in (original, bare))
+    return {x.name: y.padding for x, y in zip(one, other, strict=True)}
+
+
+def _rebuild(original, image_size, fraction, paddings=MappingProxyType({})):
     """Copy a model to another input size and width, with names and first weights that repeat.
 
     Keras numbers unnamed layers through the whole process ("activation_18"), and draws initial
@@ -255,6 +265,8 @@ def _rebuild(original, image_size, fraction):
 
     def clone(operation):
         config = operation.get_config()
+        if operation.name in paddings:
+            config["padding"] = paddings[operation.name]
         base = re.sub(r"_\d+$", "", operation.name)
         if base.replace("_", "") == type(operation).__name__.lower():  # the name is Keras' own
             unnamed[base] += 1

@@ -108,6 +108,10 @@ def _nodes(backbone: Any) -> list:
             f"backbone {name!r} takes images of shape {shape}: allowed is any number of images, "
             "None, of one known size"
         )
+    if backbone.inputs[0].dtype != "float32":
+        raise InputError(
+            f"backbone {name!r} takes images as {backbone.inputs[0].dtype}: allowed is float32"
+        )
     by_depth = backbone._nodes_by_depth
     return [n for d in sorted(by_depth, reverse=True) for n in by_depth[d] if not n.is_input]
 
@@ -154,6 +158,9 @@ def _check_layer(layer: keras.Layer) -> None:
     """What can be seen without executing the layer."""
     if layer._seed_generators and not _drops(layer):
         _refuse(layer, RANDOM)
+    kinds = {layer.compute_dtype, layer.variable_dtype}
+    if kinds != {"float32"}:
+        _refuse(layer, f"computes in {' and '.join(sorted(kinds))}: allowed is float32")
     if layer.activity_regularizer is not None:
         _refuse(layer, "has an activity regularizer, and the loss is the classifier's alone")
     for v in layer._trainable_variables:

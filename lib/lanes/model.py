@@ -178,7 +178,7 @@ class LaneClassifier:
         for old, model in self.models.items():
             model.set_weights(fresh[old].get_weights())
             for layer, other in zip(model.layers, fresh[old].layers, strict=True):
-                if isinstance(layer, keras.layers.Dropout):
+                if isinstance(layer, keras.layers.Dropout) and layer.rate:  # else it draws nothing
                     layer.seed_generator.state.assign(other.seed_generator.state)
         self.seeds = tuple(seeds)
         self.models = {pairs[old]: model for old, model in self.models.items()}

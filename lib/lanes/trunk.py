@@ -5,6 +5,7 @@ augmentation), so everything below the first tuned layer can be computed once pe
 reused by every epoch, every run and every repeat above the cut.
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -116,11 +117,15 @@ def read_graph(backbone: keras.Model) -> Graph:
 
 def _call(node: Any, number: Mapping[int, int]) -> Call:
     """One node of Keras' graph as a `Call`."""
+    first = next(iter(inspect.signature(node.operation.call).parameters), "")
 
     def arguments(values: Mapping[int, Any]) -> tuple[tuple, dict]:
         # Keras fills its own nested structure; it looks tensors up by their Python identity.
         found = {id(t): values[number[id(t)]] for t in node.input_tensors}
-        return node.arguments.fill_in(found)
+        args, kwargs = node.arguments.fill_in(found)
+        if not args and first in kwargs:  # called as layer(inputs=x)
+            args = (kwargs.pop(first),)
+        return args, kwargs
 
     return Call(
         operation=node.operation,

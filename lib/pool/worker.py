@@ -18,7 +18,7 @@ from ..checkpoint import clear_done
 from ..params import InputError, Params, resolve_path
 from ..photos.dataset import Dataset, load_data, pack
 from ..plan import Plan, Run
-from ..provenance import running_code, versions
+from ..provenance import RUNNING_CODE, versions
 from ..trainer import Outcome, Progress, Trainer
 
 RECYCLE = 100  # groups after which a new process takes a worker's place, see `is_spent`
@@ -60,7 +60,7 @@ def made() -> Made:
         where = f"worker {get_worker().address}"
     except ValueError:
         where = "the client"
-    return Made(where, versions(), running_code())
+    return Made(where, versions(), RUNNING_CODE)
 
 
 @dataclass(frozen=True)

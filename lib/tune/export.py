@@ -6,6 +6,7 @@ Keras is imported inside functions: the settings name formats without it.
 import importlib.util
 import json
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -205,20 +206,14 @@ def _read_onnx(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def _write_litert(model: "keras.Model", path: Path, shape: tuple[int, ...]) -> None:
-    import tensorflow as tf
-
-    model = _of_one_shape(model, shape)
-    call = tf.function(lambda photos: model(photos, training=False))
-    concrete = call.get_concrete_function(tf.TensorSpec((1, *shape), tf.float32))
-    # The model itself is not given: then its variables stay variables, and the file lacks them.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
-    path.write_bytes(converter.convert())
+    _of_one_shape(model, shape).export(path, format="litert", verbose=False)
 
 
 def _read_litert(path: Path, images: np.ndarray) -> np.ndarray:
     import tensorflow as tf
 
-    reader = tf.lite.Interpreter(str(path))
+    with warnings.catch_warnings(action="ignore"):  # a package of its own will have it
+        reader = tf.lite.Interpreter(str(path))
     reader.allocate_tensors()
     (given,), (made,) = reader.get_input_details(), reader.get_output_details()
     found = []

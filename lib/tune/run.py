@@ -154,14 +154,13 @@ def _plan(settings: Settings, listing: Listing) -> Plan:
     key = hashlib.sha256(text.encode()).hexdigest()
     _check_out(settings, path)
     plans = (read_kept(path) or {}).get("plans", {})
-    if key in plans:
-        return Plan(**plans[key])
-    auto = settings.image_size == "auto"
-    size = sizes(settings.backbone)[0] if auto else settings.image_size
-    plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
-    plans[key] = asdict(plan)
+    if key not in plans:
+        auto = settings.image_size == "auto"
+        size = sizes(settings.backbone)[0] if auto else settings.image_size
+        plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
+        plans[key] = asdict(plan)
     write_whole(path, json.dumps({"dir": _real(settings.folder), "plans": plans}))
-    return plan
+    return Plan(**plans[key])
 
 
 def _check_out(settings: Settings, path: Path) -> None:
