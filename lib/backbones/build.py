@@ -58,11 +58,11 @@ def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False
     if is_model_file(name):
         return _from_file(resolve_path(name), image_size)
     _check(name, image_size, alpha, weights, thin)
+    original = _with_imagenet_weights(name, alpha) if weights == "imagenet" else None
     # Only its architecture is used: no values are drawn, which halves the time.
     with keras.StatelessScope(initialize_variables=False):
         bare = _constructor(name, alpha)(weights=None, input_shape=(image_size, image_size, 3))
-    if weights == "imagenet":
-        original = _with_imagenet_weights(name, alpha)
+    if original is not None:
         backbone = _rebuild(original, image_size, 1, _paddings(original, bare))
         backbone.set_weights(original.get_weights())
         return backbone

@@ -87,7 +87,6 @@ class Part:
         params = s.params(
             self.cell.size,
             self.places.rows(self.cell),
-            plateau_patience=s.epochs,  # more than there can be: no photo changes a rate
             **slices(self.protocol.train),
         )
         plan = PhotoPlan(params, self.backbone, self.dataset)
