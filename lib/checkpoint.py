@@ -18,6 +18,7 @@ import numpy as np
 
 from .params import ROOT
 from .provenance import RUNNING_CODE, device, versions
+from .room import cores
 from .whole import whole
 
 EVERY = 300.0  # seconds of training between two checkpoints: a stop costs that and one epoch
@@ -43,7 +44,7 @@ class Checkpoint:
         say: Callable[[str], None] = lambda text: None,
     ):
         self.keys, self.say = tuple(keys), say
-        made = RUNNING_CODE, versions(), device(), str(deterministic and threads())
+        made = RUNNING_CODE, versions(), device(), str(deterministic and _threads())
         name = hashlib.sha256("\x1f".join((*made, *keys)).encode()).hexdigest()[:16]
         self.path = FOLDER / f"{name}.npz"
         self.saved = time.monotonic()
@@ -101,9 +102,9 @@ class Checkpoint:
         _remove(self.path)
 
 
-def threads() -> str:
+def _threads() -> str:
     """How many threads sums are divided among: their bits depend on it."""
-    return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(os.cpu_count())
+    return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(cores())
 
 
 def begun(deterministic: bool) -> list[tuple[str, ...]]:

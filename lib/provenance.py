@@ -90,4 +90,5 @@ def code_digest(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-RUNNING_CODE = code_digest(ROOT)  # of this process, whatever becomes of the files later
+# Of this process, whatever becomes of the files later.
+RUNNING_CODE, RUNNING_COMMIT = code_digest(ROOT), git_sha(ROOT)

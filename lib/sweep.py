@@ -23,10 +23,9 @@ from .params import Params
 from .photos.dataset import check_splits, load_data
 from .plan import Plan, Run
 from .pool.client import connected
-from .provenance import git_sha
+from .provenance import RUNNING_COMMIT
 from .trainer import Outcome, Progress, Trainer
 
-RUNNING = git_sha()  # asked now: later another commit's files may be there, and not run
 SEEDS = 3  # of a search that is repeated to see how much of its scatter is chance
 
 
@@ -179,7 +178,7 @@ def _append(engine: Engine, todo: Mapping[str, tuple[Plan, list[Run]]], done: se
         for outcome in engine.outcomes(progress):
             plan, same = todo.get(outcome.key, (None, ()))
             for run in same:
-                append_row(plan.ledger(run.method), _row(plan, run, outcome, RUNNING))
+                append_row(plan.ledger(run.method), _row(plan, run, outcome, RUNNING_COMMIT))
             done.add(outcome.key)
             clear_done(done, todo)
 

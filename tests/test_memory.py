@@ -42,7 +42,8 @@ def test_gpus_are_those_that_the_vendors_tool_names(monkeypatch):
 
     asked = []
     monkeypatch.setattr(room.subprocess, "run", lambda c, **_: asked.append(c) or answer)
-    for visible, words in (("1", ["--id=1"]), (None, []), ("", None)):
+    hidden = [("1", ["--id=1"]), (None, ["--id=81000,12"]), ("", None), ("-1", None)]
+    for visible, words in hidden:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
         if visible is None:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

@@ -295,8 +295,14 @@ REFUSED = {
         "odd.*Conv2D.*activity regularizer",
     ),
     "half floats": (
-        layers.Conv2D(4, 1, dtype="mixed_float16", name="odd"),
+        lambda x: keras.Sequential(
+            [layers.Conv2D(4, 1, dtype="mixed_float16", name="odd"), layers.ReLU()]
+        )(x),
         "odd.*Conv2D.*computes in float16 and float32: allowed is float32",
+    ),
+    "a cast": (
+        lambda x: ops.cast(ops.cast(x, "float16"), "float32"),
+        "Cast.*makes float16: allowed is float32",
     ),
     "own loss": (Penalised(name="odd"), "odd.*Penalised.*adds to the loss"),
     "spectral": (

@@ -445,7 +445,7 @@ def test_a_group_that_starts_again_takes_its_epochs_back():
 def test_there_are_as_many_workers_as_cores_memory_and_gpus_allow(
     monkeypatch, cores, gib, gpus, count
 ):
-    monkeypatch.setattr(local, "_cores", lambda: cores)
+    monkeypatch.setattr(local, "cores", lambda: cores)
     monkeypatch.setattr(local, "free_memory", lambda: gib * 2**30)
     monkeypatch.setattr(local, "visible_gpus", lambda: [str(i) for i in range(gpus)])
     assert local._count("") == count and local._count("7") == 7 and local._count("0") == 0

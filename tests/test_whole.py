@@ -65,6 +65,14 @@ def test_two_that_write_one_file_do_not_meet(path):
     assert path.read_text() == "one"  # the outer block ends last
 
 
+def test_a_link_stays_a_link(path, tmp_path):
+    link = tmp_path / "link.csv"
+    link.symlink_to(path)
+    with whole(link) as draft:
+        draft.write_text("new")
+    assert link.is_symlink() and path.read_text() == "new"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written(path):
     path.parent.chmod(0o500)

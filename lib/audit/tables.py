@@ -192,8 +192,11 @@ def _by_epoch(means: pd.DataFrame, name: str) -> Iterator[str]:
     others = [m for m in BASELINES if {("block_wise", name), (m, name)} <= set(means.index)]
     gaps = {m: means.loc[("block_wise", name)] - means.loc[(m, name)] for m in others}
     if gaps:
-        texts = [f"{label(m)} {g['last']:+.3f}, {g['best']:+.3f}" for m, g in gaps.items()]
-        yield f"{name}, Block-wise by the last and the best minus {'; '.join(texts)}"
+        texts = [
+            f"minus {label(m)} {g['last']:+.3f} by the last, {g['best']:+.3f} by the best"
+            for m, g in gaps.items()
+        ]
+        yield f"{name}: Block-wise {'; '.join(texts)}"
 
 
 def agreement(cheap: Results, dear: Results) -> str:

@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import h5py
 import keras
@@ -62,12 +61,11 @@ def load_backbone(name, *, image_size, alpha=1.0, weights="imagenet", thin=False
     # Only its architecture is used: no values are drawn, which halves the time.
     with keras.StatelessScope(initialize_variables=False):
         bare = _constructor(name, alpha)(weights=None, input_shape=(image_size, image_size, 3))
+    fraction = RECORDS[name].thin.fraction if thin else 1
+    backbone = _rebuild(original or bare, image_size, fraction, bare)
     if original is not None:
-        backbone = _rebuild(original, image_size, 1, _paddings(original, bare))
         backbone.set_weights(original.get_weights())
-        return backbone
-    backbone = _rebuild(bare, image_size, RECORDS[name].thin.fraction if thin else 1)
-    if weights != "none":
+    elif weights != "none":
         folder = EMBEDDED if weights == "embedded" else weights
         path = find_weights(folder, name, alpha, thin)
         _load_file(backbone, name, path, file_names(name, alpha, thin))
@@ -255,12 +253,15 @@ def _paddings(original, bare):
     return {x.name: y.padding for x, y in zip(one, other, strict=True)}
 
 
-def _rebuild(original, image_size, fraction, paddings=MappingProxyType({})):
+def _rebuild(original, image_size, fraction, bare):
     """Copy a model to another input size and width, with names and first weights that repeat.
 
     Keras numbers unnamed layers through the whole process ("activation_18"), and draws initial
     weights from a global state; here both depend on the model alone.
+
+    bare: the same network as Keras builds it for the size.
     """
+    paddings = _paddings(original, bare)
     unnamed = Counter()
 
     def clone(operation):

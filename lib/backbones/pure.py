@@ -150,6 +150,8 @@ def _check_shapes(node: Any) -> None:
         if shape[:1] != (None,) or None in shape[1:]:
             why = f"makes an output of shape {shape}: allowed is one of known size for each image"
             _refuse(node.operation, why)
+        if "float" in t.dtype and t.dtype != "float32":
+            _refuse(node.operation, f"makes {t.dtype}: allowed is float32")
         if getattr(t, "_keras_mask", None) is not None:
             _refuse(node.operation, "makes a mask, which lanes do not carry")
 

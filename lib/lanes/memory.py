@@ -6,7 +6,6 @@ until the backward pass. The factors below were measured, see `lib.upkeep.bench.
 estimate is meant to lie above the peak, and not far.
 """
 
-import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import psutil
 
 from ..provenance import device
-from ..room import ask_gpus, free_memory
+from ..room import ask_gpus, free_memory, visible_gpus
 from .trunk import Call, Graph, choose_cut
 
 SHARE = 0.8  # of what a worker may take; of the half of the free memory, where there are no workers
@@ -85,11 +84,9 @@ def free_bytes() -> int:
 
 def _gpu_free() -> Iterator[int]:
     """Bytes free on each GPU that this process sees; nothing where there is none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible == "":
-        return  # GPUs are there, and hidden
-    asked = [f"--id={visible}"] * bool(visible)
-    yield from (int(mib) * 2**20 for mib in ask_gpus("memory.free", *asked))
+    if gpus := visible_gpus():
+        free = ask_gpus("memory.free", f"--id={','.join(gpus)}")
+        yield from (int(mib) * 2**20 for mib in free)
 
 
 @dataclass(frozen=True)

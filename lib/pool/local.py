@@ -12,7 +12,7 @@ from logging import CRITICAL
 from typing import Any
 
 from ..params import InputError
-from ..room import free_memory, visible_gpus
+from ..room import cores, free_memory, visible_gpus
 
 LOOPBACK = "127.0.0.1"
 LEAST = 4 * 2**30  # bytes of free memory for each worker that is started by default
@@ -60,11 +60,7 @@ def _count(workers: str) -> int:
         if not (workers.isdecimal() and len(workers) <= 2):
             raise InputError(f"WORKERS: {workers!r} is not allowed; {WORKER}")
         return int(workers)
-    return len(visible_gpus()) or max(1, min(_cores(), free_memory() // LEAST))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(visible_gpus()) or max(1, min(cores(), free_memory() // LEAST))
 
 
 @contextmanager
@@ -77,7 +73,7 @@ def _cluster(workers: int) -> Iterator[tuple[str, str]]:
     from distributed import Nanny, Scheduler, SpecCluster
 
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # read when it is imported
-        os.environ.setdefault(name, str(max(1, _cores() // workers)))
+        os.environ.setdefault(name, str(max(1, cores() // workers)))
     shows = importlib.util.find_spec("bokeh") is not None
     web = f"{LOOPBACK}:0"  # what Dask serves by HTTP, with the dashboard or without
     scheduler = {"host": LOOPBACK, "port": 0, "dashboard": shows, "dashboard_address": web}

@@ -19,7 +19,7 @@ from keras import layers
 from .. import tune
 from ..backbones.build import scale_inputs
 from ..ledger import pack_hits
-from ..provenance import git_sha, versions
+from ..provenance import RUNNING_COMMIT, versions
 from ..tune.run import Job, network
 from ..tune.settings import Settings
 from ..upkeep.bench import machine
@@ -167,7 +167,7 @@ def _row(
         "tuned": tuned,
         "machine": machine(),
         "versions": versions(),
-        "git_sha": git_sha(),
+        "git_sha": RUNNING_COMMIT,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -25,7 +25,7 @@ from ..params import InputError
 from ..partition import Block
 from ..photos.dataset import Dataset
 from ..plan import Run
-from ..provenance import git_sha, versions
+from ..provenance import RUNNING_COMMIT, versions
 from ..tune.candidates import KINDS, Candidate, baselines
 from ..tune.confirm import slices
 from ..tune.lanes import PhotoPlan, PhotoStudy, pooled
@@ -306,7 +306,7 @@ def _common(part: Part) -> dict[str, Any]:
         "halvings": HALVINGS,
         "machine": machine(),
         "versions": versions(),
-        "git_sha": git_sha(),
+        "git_sha": RUNNING_COMMIT,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

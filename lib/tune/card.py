@@ -95,7 +95,7 @@ def _files(a: Answer) -> Iterator[str]:
         if export.missing:
             yield f"- `{export.path}`: not written, {text(export.missing)}"
         else:
-            yield f"- `{export.path}`: the same classes on {export.agrees} test photos" + (
+            yield f"- `{export.path}`: the same classes on {len(a.labels)} test photos" + (
                 f"; takes one photo of {a.image_size} px at a time"
                 if export.path != "saved_model"
                 else ""

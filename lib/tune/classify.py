@@ -108,11 +108,14 @@ def _write(path: Path, rows: list[tuple[str, str, str]]) -> None:
 
 
 def _check_target(path: Path) -> None:
-    """Refuse to write over a file that is no table of classes, such as a photo."""
-    if not path.is_file():
+    """Refuse to write over what is no table of classes, such as a photo, a folder or a device."""
+    if not path.exists():
         return
-    with reading(path), path.open("rb") as file:
-        if not file.readline().startswith(",".join(HEADER).encode()):
-            raise InputError(
-                f"out: {path} is there, and make predict did not write it; allowed: a new file"
-            )
+    if path.is_file():
+        with reading(path), path.open("rb") as file:
+            first = file.readline()
+        if not first or first.startswith(",".join(HEADER).encode()):
+            return
+    raise InputError(
+        f"out: {path} is there, and make predict did not write it; allowed: a new file"
+    )

@@ -19,7 +19,7 @@ from ..errors import first_line
 from ..params import InputError
 from ..photos.folder import Depth
 from ..quiet import silence
-from ..whole import whole
+from ..whole import whole, write_whole, writing
 
 if TYPE_CHECKING:
     import keras
@@ -36,12 +36,10 @@ class Export:
 
     Attributes:
         path: its name in the folder of the model.
-        agrees: for how many photos it gives the same class as the network: all.
         missing: why it was not written; empty where it was.
     """
 
     path: str
-    agrees: int = 0
     missing: str = ""
 
 
@@ -51,16 +49,17 @@ def save(
     """Write a model and its class names, whole or not at all.
 
     depth: of the photos that it was trained on; None where none had 16 bits.
+
+    Raises InputError where they cannot be written.
     """
     text = json.dumps(list(names), ensure_ascii=False)
-    with whole(path) as draft:
+    with writing(path), whole(path) as draft:
         model.save(draft)
         with zipfile.ZipFile(draft, "a") as file:
             file.writestr(CLASSES, text)
             if depth and depth.largest:
                 file.writestr(DEPTH, json.dumps(asdict(depth)))
-    with whole(path.with_name(CLASSES)) as draft:
-        draft.write_text(text, encoding="utf-8")
+    write_whole(path.with_name(CLASSES), text)
 
 
 def load(path: Path) -> tuple["keras.Model", list[str]]:
@@ -144,7 +143,7 @@ def _written(
     gap = float(np.abs(found - probabilities).max())
     other = int((found.argmax(axis=1) != probabilities.argmax(axis=1)).sum())
     if gap < CLOSE and not other:  # a gap that is no number is not below anything
-        return Export(form.path, len(images))
+        return Export(form.path)
     _remove(path)
     return Export(form.path, missing=f"it gave {other} of {len(images)} test photos another class "
                   f"than the network, and probabilities that are off by {gap:.2g}")  # fmt: skip

@@ -19,7 +19,7 @@ from ..backbones.build import classifier
 from ..backbones.pure import tunable_variables
 from ..partition import weighted_layers
 from ..train import Task
-from ..whole import whole
+from ..whole import write_whole
 
 BATCH, BATCHES = 16, 20  # photos of a batch; batches at most
 COLUMNS = ("layer", "weights", "g2", "w2", "both", "t2", "s2")
@@ -112,6 +112,5 @@ def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     with suppress(OSError, ValueError):
         return pd.read_csv(path)
     table = make()
-    with whole(path) as draft:
-        table.to_csv(draft, index=False)
+    write_whole(path, table.to_csv(index=False))
     return table

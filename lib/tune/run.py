@@ -15,14 +15,13 @@ import numpy as np
 from ..audit.intervals import Interval
 from ..backbones.build import file_names, load_backbone, weights_digest
 from ..backend import check_keras
-from ..errors import first_line, readable
+from ..errors import readable
 from ..ledger import held, read_results
 from ..params import InputError
 from ..partition import weighted_layers
 from ..photos.dataset import Dataset, describe_classes
-from ..photos.folder import Depth
 from ..provenance import versions
-from ..whole import write_whole
+from ..whole import write_whole, writing
 from .candidates import Candidate
 from .card import model_card
 from .confirm import arranged, best_epoch, confirm, curve, slices
@@ -308,7 +307,7 @@ def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
         model, history = fit(job.settings, job.plan.image_size, candidate.block,
                              photos.images[rows], photos.labels[rows], photos.names,
                              epochs)  # fmt: skip
-        _save(model, photos.names, place / MODEL, photos.depth)
+        save(model, photos.names, place / MODEL, photos.depth)
         probabilities = model.predict(photos.images[split.test], verbose=0)
         write_whole(place / "test.json", json.dumps(
             {"probabilities": probabilities.tolist(), "epochs": epochs, "history": history}
@@ -324,22 +323,12 @@ def _model(job: Job, candidate: Candidate) -> keras.Model:
     """
     out = job.settings.out_dir
     model, names = load(_place(job, candidate) / MODEL)
-    clear(out)
-    for name in (CARD, FILE):
-        (out / name).unlink(missing_ok=True)
-    _save(model, names, out / MODEL, job.photos.depth)
+    with writing(out):
+        clear(out)
+        for name in (CARD, FILE):
+            (out / name).unlink(missing_ok=True)
+    save(model, names, out / MODEL, job.photos.depth)
     return load(out / MODEL)[0]
-
-
-def _save(model: keras.Model, names: Sequence[str], path: Path, depth: Depth) -> None:
-    """Raises InputError where the disk will not have it."""
-    try:
-        save(model, names, path, depth)
-    except OSError as error:
-        raise InputError(
-            f"out: {path} cannot be written: {first_line(error)}; allowed: a folder that you may "
-            "write, on a disk with room"
-        ) from error
 
 
 def _tested_settings(out: Path) -> int:

@@ -78,9 +78,8 @@ def split_photos(
     found = _folds(photos, parts[0], dealt["training"], folds)
     if not found.any():
         raise InputError(
-            f"folds: selection {selection:g} and test {test:g} leave one unit of photos to train on"
-            ", and the choice is confirmed on photos that others trained without; allowed: smaller"
-            " shares, or more photos"
+            f"folds: selection {selection:g} and test {test:g} leave too few photos to train on for"
+            " two folds, on which the choice is confirmed; allowed: smaller shares, or more photos"
         )
     return Split(**dealt, folds=found, units=unit_of)
 

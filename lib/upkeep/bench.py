@@ -23,7 +23,7 @@ from ..backbones.records import backbone_name
 from ..methods import PAPER, method
 from ..params import InputError, Params
 from ..plan import Plan, Run
-from ..provenance import git_sha, versions
+from ..provenance import RUNNING_COMMIT, versions
 from ..quiet import import_quietly
 from ..sweep import final, plans
 from ..train import History, Task, train_plain
@@ -258,7 +258,7 @@ def conv_throughput(seconds: float = 2.0) -> float:
 
 def made_with() -> dict[str, str]:
     """The columns of a measured row that say where it was made: machine, versions, git_sha."""
-    return {"machine": machine(), "versions": versions(), "git_sha": git_sha()}
+    return {"machine": machine(), "versions": versions(), "git_sha": RUNNING_COMMIT}
 
 
 def machine() -> str:
