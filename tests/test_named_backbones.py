@@ -85,7 +85,7 @@ def test_random_weights_of_layers_within_layers_repeat_too():
     """As in ConvNeXt's stem."""
     stem = keras.Sequential([layers.Conv2D(4, 1, name="conv")], name="stem")
     model = small(32, 3, stem)
-    first, second = (_rebuild(model, 32, 1) for _ in "ab")
+    first, second = (_rebuild(model, 32, 1, model) for _ in "ab")
     assert weights_digest(first) == weights_digest(second) != weights_digest(model)
     assert np.std(first.get_layer("stem").get_weights()[0]) > 0
 
