@@ -33,6 +33,7 @@ PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
 OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CLAIM WORKERS SCHEDULER NODE_PYTHON DIR BACKBONE OUT MODEL
+GIVEN    := $(foreach o,$(OPTIONS),$(if $(filter command line,$(origin $o)),$o))
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
 TRAINING := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
@@ -125,14 +126,18 @@ endef
 bundle: env ## pack everything for a machine without a network, and say how to run it there
 	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES" --python="$$NODE_PYTHON"
 
+# Refuses options of other commands, such as a PROFILE or WORKERS, which would count for nothing.
+define only
+@test -z "$(firstword $(filter-out $1,$(GIVEN)))" || { echo "error:" \
+  "$(firstword $(filter-out $1,$(GIVEN))): make $@ takes no such option; allowed: $1" >&2; exit 2; }
+endef
+
 photos: env ## your photos: which layers to tune, and the tuned network (loads ImageNet weights)
-	@test -z "$$BACKBONES" || { echo "error: BACKBONES: make photos takes one network; allowed:" \
-	  "BACKBONE=<its name>" >&2; exit 2; }
+	$(call only,DIR BACKBONE OUT SET)
 	@$(PY) -m lib photos dir="$$DIR" backbone="$$BACKBONE" out="$$OUT" --set="$$SET"
 
 predict: env ## the classes of photos by a tuned network, as a CSV: make predict MODEL=... DIR=...
-	@test -z "$$SET$$BACKBONE$$BACKBONES" || { echo "error: SET, BACKBONE: make predict takes none;" \
-	  "allowed: MODEL, DIR, OUT" >&2; exit 2; }
+	$(call only,MODEL DIR OUT)
 	@$(PY) -m lib predict model="$$MODEL" dir="$$DIR" out="$$OUT"
 
 seeds: env ## repeat the layer-wise search with other seeds, to see how much of its scatter is chance

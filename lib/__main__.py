@@ -3,14 +3,13 @@
 import argparse
 import io
 import os
-import shlex
 import sys
-from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .command import answered, read_values, split_words
 from .errors import readable
-from .interrupt import CODE, STOPPED, kept_interrupts
+from .interrupt import kept_interrupts
 from .params import (
     ROOT,
     TEXTS,
@@ -18,7 +17,6 @@ from .params import (
     Params,
     described,
     load_params,
-    parse_yaml,
     profile_path,
     shown_path,
 )
@@ -46,25 +44,18 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_intermixed_args(decoded)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
-    try:
-        command = commands[options.command]
-        if options.command not in READING:
-            import_quietly()
-        words = [*options.settings, *split_words(options.set)]
-        if options.command in OWN_PHOTOS:
-            return command(words)
-        given = read_settings(words)
-        more = {bench: [options.only.split()], bundle: [options.python], claim: [options.only]}
-        command(load_params(**given) if command in ON_PARAMS else given, *more.get(command, []))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        return CODE
-    except BrokenPipeError:  # such as of `make params | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return answered(lambda: _run(commands[options.command], options))
+
+
+def _run(command: Any, options: argparse.Namespace) -> int | None:
+    if options.command not in READING:
+        import_quietly()
+    words = [*options.settings, *split_words(options.set)]
+    if options.command in OWN_PHOTOS:
+        return command(words)
+    given = read_settings(words)
+    more = {bench: [options.only.split()], bundle: [options.python], claim: [options.only]}
+    return command(load_params(**given) if command in ON_PARAMS else given, *more.get(command, []))
 
 
 def read_settings(words: list[str]) -> dict[str, Any]:
@@ -76,48 +67,6 @@ def read_settings(words: list[str]) -> dict[str, Any]:
     Raises InputError: a word that is no KEY=VALUE or no YAML, a name that is set twice.
     """
     return {"profile": "quick"} | read_values(words, TEXTS)
-
-
-def read_values(words: list[str], texts: Collection[str]) -> dict[str, Any]:
-    """Values by name from words such as ``epochs=3``; an empty value is none.
-
-    Args:
-        texts: names whose values are taken as they are written.
-
-    Raises InputError as `read_settings`.
-    """
-    values: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals:
-            raise InputError(f"settings: {word!r} is not allowed; allowed: KEY=VALUE")
-        value = _value(name, text, texts)
-        if value is not None and name in values:
-            raise InputError(f"settings: {name} is set twice; allowed: once")
-        if value is not None:
-            values[name] = value
-    return values
-
-
-def _value(name: str, text: str, texts: Collection[str]) -> Any:
-    if name in texts:
-        return text or None
-    value = parse_yaml(text, f"settings: {name}: {text!r}")
-    return value.split() if name == "backbones" and isinstance(value, str) else value
-
-
-def split_words(text: str) -> list[str]:
-    """Cut a text into words as a shell does: a value with spaces stands in quotes.
-
-    Raises InputError.
-    """
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise InputError(
-            f"SET: {text!r}: {error}; allowed: KEY=VALUE between spaces, "
-            "a value that holds spaces or quotes in quotes"
-        ) from error
 
 
 def check(params: Params) -> None:
@@ -236,20 +185,15 @@ def pool(arguments: list[str]) -> int:
     )
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
-    try:
-        return run(options.command, options.workers, options.scheduler)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return answered(lambda: run(options.command, options.workers, options.scheduler))
 
 
-def photos(words: list[str]) -> int:
+def photos(words: list[str]) -> None:
     """Find the layers to tune for a folder of photos, and write the tuned network."""
     from .tune import tune_photos
     from .tune.settings import TEXTS as texts
 
     tune_photos(**read_values(words, texts))
-    return 0
 
 
 def predict(words: list[str]) -> int:

@@ -282,17 +282,26 @@ def train_fused(
         if saved:
             _stand(steps, plateau, histories, saved)
             on_epoch(len(histories[0].val_loss))
-    for epoch in range(len(histories[0].val_loss), task.epochs):
-        start = time.perf_counter()
-        fused_epoch(steps, task, epoch, plateau, histories)
-        for history in histories:
-            history.epoch_seconds.append((time.perf_counter() - start) / lanes)
+    for _ in epochs_left(steps, task, plateau, histories):
         on_epoch(1)
         if checkpoint:
             checkpoint.offer(_standing(steps, plateau, histories))
+    return histories
+
+
+def epochs_left(
+    steps: Any, task: Task, plateau: LanePlateau, histories: Sequence[History]
+) -> Iterator[None]:
+    """Train all lanes from where they stand to the end of the task, stopping after each epoch."""
+    for epoch in range(len(histories[0].val_loss), task.epochs):
+        start = time.perf_counter()
+        fused_epoch(steps, task, epoch, plateau, histories)
+        share = (time.perf_counter() - start) / len(histories)
+        for history in histories:
+            history.epoch_seconds.append(share)
+        yield
     for history in histories:
         history.seconds = sum(history.epoch_seconds)
-    return histories
 
 
 EPOCHS = ("train_accuracy", "val_accuracy", "val_loss", "epoch_seconds")  # lists of a `History`

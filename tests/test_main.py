@@ -10,7 +10,8 @@ import pytest
 from bad_inputs import BAD, photo, refusal
 from committed import SHIPPED
 
-from lib.__main__ import main, read_settings, split_words
+from lib.__main__ import main, read_settings
+from lib.command import split_words
 from lib.params import ROOT, Params, described, load_params, parse_yaml
 from lib.photos.dataset import load_data
 from lib.tune.settings import Settings

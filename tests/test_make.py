@@ -150,3 +150,13 @@ def test_a_notebook_is_executed_each_time_with_the_parameters_of_the_day(project
     assert "failed: notebooks/07_figures.ipynb, cell [4]; see " in made.stdout
     assert path.with_suffix(".failed.ipynb").exists() and not path.exists()
     assert (project / "executed").read_text().split() == ["2", "3"]
+
+
+@pytest.mark.parametrize("command", ["photos", "predict"])
+@pytest.mark.parametrize("option", ["PROFILE=cpu", "WORKERS=2", "BACKBONES=VGG16", "RESULTS=x"])
+def test_an_option_that_would_count_for_nothing_is_refused(project, command, option):
+    made = make(project, command, option)
+    assert made.returncode == 2
+    line = made.stderr.splitlines()[0]
+    assert line.startswith(f"error: {option.split('=')[0]}: make {command} takes no such option;")
+    assert " DIR " in line

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..__main__ import read_values
-from ..interrupt import CODE, STOPPED, kept_interrupts
+from ..command import answered, read_values
+from ..interrupt import kept_interrupts
 from ..params import ROOT, InputError, resolve_path
 from ..quiet import import_quietly
 from .protocol import PROTOCOLS, Cell, Protocol
@@ -137,23 +137,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="weights=<folder>")
     options = parser.parse_args(arguments)
+    return answered(lambda: _run(COMMANDS[options.command], options.words))
+
+
+def _run(command: Callable[[Words], None], words: Sequence[str]) -> None:
     known = tuple(Words.__dataclass_fields__)
-    try:
-        values = read_values(options.words, known)
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise InputError(f"study: {unknown[0]}: unknown; allowed: {', '.join(known)}")
-        words = Words(**values)
-        if options.command != "figures":
-            import_quietly()
-        COMMANDS[options.command](words)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        return CODE
-    return 0
+    values = read_values(words, known)
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InputError(f"study: {unknown[0]}: unknown; allowed: {', '.join(known)}")
+    told = Words(**values)
+    if command is not figures:
+        import_quietly()
+    command(told)
 
 
 if __name__ == "__main__":

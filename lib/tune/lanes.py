@@ -6,7 +6,6 @@ other, and one that was interrupted goes on from the start of its runs.
 """
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..partition import Block
 from ..photos.dataset import Dataset
 from ..plan import Network, Plan, Run
 from ..sweep import InProcess, train_runs
-from ..train import History, LanePlateau, Task, fused_epoch
+from ..train import History, LanePlateau, Task, epochs_left
 from ..trainer import Progress, Trainer
 
 POOL = "pool"  # the last layer of a pooled backbone
@@ -166,18 +165,14 @@ def go_on(
     Args:
         states: where each lane stands, all after the same epoch; None: at the start.
     """
-    start, lanes = time.perf_counter(), len(steps.model.lanes)
+    lanes = len(steps.model.lanes)
     plateau, histories = LanePlateau(lanes, task.params), [History() for _ in range(lanes)]
     if states:
         put_states(steps, plateau, states)
         histories = [copy.deepcopy(state.history) for state in states]
-    begin = states[0].epochs if states else 0
-    progress.advance(begin * lanes)
-    for epoch in range(begin, task.epochs):
-        fused_epoch(steps, task, epoch, plateau, histories)
+    progress.advance(len(histories[0].val_loss) * lanes)
+    for _ in epochs_left(steps, task, plateau, histories):
         progress.advance(lanes)
-    for history in histories:
-        history.seconds += (time.perf_counter() - start) / lanes
     return take_states(steps, plateau, histories)
 
 
