@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from .checkpoint import Checkpoint, begun
-from .lanes.memory import MOST_LANES, Estimate, budget
+from .lanes.memory import MOST_LANES, MemoryEstimate, budget
 from .plan import Plan, Run
 from .provenance import device
 from .train import classifier_weights, eval_batch
@@ -152,10 +152,10 @@ class Grouping:
         """Where the group's training stands on disk; say: see `Checkpoint`."""
         return Checkpoint([run.key for run in group], self.params.deterministic, say)
 
-    def memory(self, split: str) -> Estimate:
+    def memory(self, split: str) -> MemoryEstimate:
         """What fused models of runs on a training slice take, and how much they may."""
         train, evaluation = self._counts(split)
-        return Estimate(
+        return MemoryEstimate(
             self.graph,
             self.params.batch_size,
             train,

@@ -18,7 +18,7 @@ from .backbones.build import scale_inputs
 from .backend import out_of_memory
 from .errors import first_line
 from .groups import Group, Grouping
-from .lanes.memory import Estimate
+from .lanes.memory import MemoryEstimate
 from .lanes.steps import use_deterministic_operations
 from .lanes.trunk import Trunk, choose_cut
 from .ledger import pack_hits
@@ -165,7 +165,7 @@ class Trainer:
         return self.grouping.halves(group)
 
     def _train_group(
-        self, group: Group, memory: Estimate, task: Task, progress: Progress
+        self, group: Group, memory: MemoryEstimate, task: Task, progress: Progress
     ) -> list[History]:
         """Train one group in a fused model above the deepest trunk that fits."""
         task = replace(task, order_seed=group[0].order_seed)
@@ -213,7 +213,7 @@ class Trainer:
         )
 
     def _advance(
-        self, cut: int, memory: Estimate, task: Task, progress: Progress
+        self, cut: int, memory: MemoryEstimate, task: Task, progress: Progress
     ) -> tuple[Trunk, Trunk]:
         """Both trunks at `cut`, or below where the memory does not suffice.
 

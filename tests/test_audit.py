@@ -8,7 +8,7 @@ from rows import make_rows, row
 from lib.audit import claims, doubts
 from lib.audit.claims import CLAIMS
 from lib.audit.intervals import Estimate, Interval, Noise, Score
-from lib.audit.scores import Search, noises, scores
+from lib.audit.scores import Searched, noises, scores
 from lib.audit.tables import _about_epochs, verdict_table
 from lib.ledger import pack_hits, read_results, unpack_hits
 from lib.methods import SEARCHES
@@ -339,7 +339,7 @@ def test_of_equal_layers_those_that_were_tuned_are_taken_for_chosen():
     """`top_ranked` takes the one nearer the output, `Results.winner` the one nearer the input."""
     right = np.random.default_rng(0).random((4, 100)) < 0.6
     right[1] = right[2] = right[3]
-    search = Search(tuple("abcd"), right.mean(axis=1), right.astype(float), np.empty((4, 0, 100)))
+    search = Searched(tuple("abcd"), right.mean(axis=1), right.astype(float), np.empty((4, 0, 100)))
     gain = right[3] - right.mean(axis=0)
     for ranked, first in ((0, 1), (1, 3)):
         found = search._elsewhere(ranked)

@@ -374,7 +374,7 @@ def test_a_lane_that_diverges_leaves_the_others_as_they_were(monkeypatch):
 def test_a_pool_gives_back_what_it_holds():
     variables = [keras.Variable(np.arange(n, dtype="float32").reshape(-1, 2)) for n in (4, 6)]
     for some in ([], variables[:1], variables):
-        pool = fusion.Pool()
+        pool = fusion.FlatArrays()
         pool.add(0, some)
         arrays = pool.split(keras.ops.convert_to_tensor(pool.initial()))
         for array, variable in zip(arrays, some, strict=True):

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from lib.audit import intervals
 from lib.audit.claims import decisions, finding, status
 from lib.audit.intervals import Estimate, Noise, Score, choices, difference, pooled, scatter
-from lib.audit.scores import Search, _unlucky
+from lib.audit.scores import Searched, _unlucky
 from lib.ledger import pack_hits
 
 PHOTOS, SEED, CHANCE, OWN = 400, 0.05, 0.06, 0.55  # sds, beside the 1 of chance in both
@@ -107,7 +107,7 @@ def winner(table, again):
     first = table[:, 0]
     keys = tuple(map(str, range(len(first))))
     others = table[:, 1:] if again else table[:, 1:1]
-    search = Search(keys, first.mean(axis=1), first, others)
+    search = Searched(keys, first.mean(axis=1), first, others)
     noise = scatter(table)
     share, _ = choices(first, sd=0.0 if again else noise.sd)
     return search.winner(noise), share.mean(axis=1)
@@ -141,7 +141,7 @@ def test_final_runs_are_scored_without_the_luck_of_the_photos(monkeypatch):
         base, ours = scored(final, scatter(final))
         found = {("baseline_1", "x"): base, ("block_wise", "x"): ours}
         right = search[1:, 0]
-        once = Search(("",) * 30, right.mean(axis=1), right, right[:, None][:, 1:])
+        once = Searched(("",) * 30, right.mean(axis=1), right, right[:, None][:, 1:])
         searches = {("block_wise", "x"): once}
         honest = _unlucky(found, searches)["block_wise", "x"]
         errors.append((ours.value - base.value, honest.value - base.value))

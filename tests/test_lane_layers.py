@@ -62,6 +62,27 @@ def test_a_tuned_batch_norm_its_gradients_and_statistics(training, scale, center
 
 
 @on_tensorflow
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_tuned_convolution_of_single_pixels_and_its_gradients(size, use_bias):
+    layer = keras.layers.Conv2D(
+        6, 1, activation="relu", use_bias=use_bias, bias_initializer="normal"
+    )
+    x = random(3, size, size, 4)
+    layer(x)
+    assert layers._is_pointwise(layer)
+    agree(layer, x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kernel_size": 3}, {"kernel_size": 1, "strides": 2}, {"kernel_size": 1, "groups": 2}],
+)
+def test_other_convolutions_are_no_matrix_products(options):
+    assert not layers._is_pointwise(keras.layers.Conv2D(4, **options))
+
+
+@on_tensorflow
 @pytest.mark.parametrize("shape", [(1, 1, 1, 4), (3, 4), (2, 3, 4)])
 def test_a_batch_norm_of_one_number_or_of_no_image_is_keras_own(shape):
     layer = keras.layers.BatchNormalization(moving_mean_initializer="normal")

@@ -12,7 +12,7 @@ import pytest
 from lib import room
 from lib.backbones.build import load_backbone
 from lib.lanes import memory
-from lib.lanes.memory import MOST_LANES, Estimate, budget, plan_lanes
+from lib.lanes.memory import MOST_LANES, MemoryEstimate, budget, footprint
 from lib.lanes.trunk import read_graph
 from lib.params import ROOT
 from lib.partition import layer_wise
@@ -84,7 +84,7 @@ def chain():
 
 def plan(graph, blocks, cut=0):
     frontiers = [graph.frontier(i) for i in range(len(graph.calls) + 1)]
-    return plan_lanes(graph, blocks, cut, frontiers)
+    return footprint(graph, blocks, cut, frontiers)
 
 
 def test_a_plan_against_hand_computed_numbers():
@@ -126,7 +126,7 @@ def mobile():
 
 
 def estimate(graph, budget_bytes, images=(36, 110)):
-    return Estimate(graph, 4, *images, 10_000, partial(eval_batch, graph), budget_bytes)
+    return MemoryEstimate(graph, 4, *images, 10_000, partial(eval_batch, graph), budget_bytes)
 
 
 def sizes(ends, n):

@@ -418,7 +418,7 @@ def test_groups_that_were_begun_come_first_then_the_costliest(tmp_path, monkeypa
     cluster = SimpleNamespace(submit=submit, scheduler_info=lambda **_: {"workers": {}})
     workers = client.Workers(cluster, "nowhere")
     for group in groups:
-        workers._submit(client.Job(plan, grouping, groups), [group])
+        workers._submit(client.Lot(plan, grouping, groups), [group])
     assert np.argsort(submitted)[::-1].tolist() == [2, 0, 1, 3, 4]
 
 

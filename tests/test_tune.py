@@ -38,10 +38,10 @@ from lib.tune.confirm import Confirmed
 from lib.tune.export import RESIZE, Export, Format, export, load, load_depth, save
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
+from lib.tune.forecast import Forecast, forecast, sizes
 from lib.tune.outcome import TOGETHER, proportion, tried
-from lib.tune.plan import Plan, make_plan, sizes
 from lib.tune.report import FILE, report
-from lib.tune.run import CARD, MODEL, _clock, _place, _plan, _tested, network, read_kept
+from lib.tune.run import CARD, MODEL, _clock, _forecast, _place, _tested, network, read_kept
 from lib.tune.search import Search
 from lib.whole import write_whole
 
@@ -379,7 +379,7 @@ def test_what_is_not_ours_is_not_written_over(found, job, photos, tmp_path):
     (tmp_path / "report.html").write_text("of somebody")
     settings = replace(job.settings, out=str(tmp_path))
     with pytest.raises(InputError, match="holds report.html, which make photos did not write"):
-        _plan(settings, list_folder(photos))
+        _forecast(settings, list_folder(photos))
     model, photo = job.settings.out_dir / MODEL, tmp_path / "x.png"
     shutil.copy(photos / job.photos.paths[0], photo)
     for target in (model, photo):
@@ -509,16 +509,16 @@ def test_what_was_kept_and_is_damaged_counts_for_nothing(tmp_path):
 
 
 def test_another_folder_of_the_same_name_does_not_take_a_networks_place(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.tune.run.make_plan", lambda *_: Plan(32, 1.0))
+    monkeypatch.setattr("lib.tune.run.forecast", lambda *_: Forecast(32, 1.0))
     monkeypatch.setattr("lib.tune.run.pooled", lambda _: None)
     monkeypatch.setattr(tune.Settings, "out_dir", tmp_path / "out")
     listing = SimpleNamespace(digests=("a",), labels=(0,), paths=("x.png",))
     cats, dogs = (tune.load_settings({"dir": str(tmp_path / n / "photos"), **THIN})
                   for n in ("cats", "dogs"))  # fmt: skip
     for settings in (cats, replace(cats, seed=1), replace(dogs, out=str(tmp_path / "out"))):
-        assert _plan(settings, listing) == Plan(32, 1.0)
+        assert _forecast(settings, listing) == Forecast(32, 1.0)
     with pytest.raises(InputError, match=r"^out: .*out holds what was made of .*dogs.photos.*OUT="):
-        _plan(cats, listing)
+        _forecast(cats, listing)
 
 
 def test_two_at_once_in_one_folder_take_turns(job, monkeypatch, capfd):
@@ -565,25 +565,27 @@ def test_words_of_a_command_become_lists_and_shares():
 def test_the_size_is_the_largest_that_the_minutes_allow(monkeypatch):
     settings = tune.load_settings({"dir": "x", **THIN, "image_size": "auto"})
     backbone = network(settings, 224)
-    monkeypatch.setattr("lib.tune.plan.measured_speed", lambda _: 0.05)
+    monkeypatch.setattr("lib.tune.forecast.measured_speed", lambda _: 0.05)
     found = []
     for minutes in (1, 3, 10, 1000):
-        plan = make_plan(replace(settings, minutes=minutes), backbone, 300)
+        plan = forecast(replace(settings, minutes=minutes), backbone, 300)
         assert plan.minutes <= minutes or plan.image_size == 64
         found.append(plan.image_size)
     assert found == sorted(found) and found[-1] == 224 and found[0] < 224
     asked = replace(settings, image_size=100, strategy="fixed", layers="block5*")
-    cheap, dear = (make_plan(s, backbone, 300) for s in (asked, replace(settings, image_size=100)))
+    cheap, dear = (forecast(s, backbone, 300) for s in (asked, replace(settings, image_size=100)))
     assert cheap.image_size == dear.image_size == 100 and cheap.minutes < dear.minutes
 
 
 def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):
-    monkeypatch.setattr("lib.tune.run.make_plan", lambda *_: Plan(64, 99.0))
+    monkeypatch.setattr("lib.tune.run.forecast", lambda *_: Forecast(64, 99.0))
     listing = list_folder(job.settings.folder)
-    assert _plan(job.settings, listing) == job.plan
-    assert _plan(replace(job.settings, seed=1), listing) == Plan(64, 99.0)
-    assert _plan(job.settings, listing) == job.plan  # a start with others does not change it
-    assert _plan(replace(job.settings, dir=f"{job.settings.dir}/."), listing) == job.plan
+    assert _forecast(job.settings, listing) == job.forecast
+    assert _forecast(replace(job.settings, seed=1), listing) == Forecast(64, 99.0)
+    assert (
+        _forecast(job.settings, listing) == job.forecast
+    )  # a start with others does not change it
+    assert _forecast(replace(job.settings, dir=f"{job.settings.dir}/."), listing) == job.forecast
 
 
 def test_two_photos_a_class_are_refused_before_anything_is_built(tmp_path, capsys):

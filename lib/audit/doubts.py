@@ -22,7 +22,7 @@ def optimism(results: Results) -> pd.DataFrame:
     """What selecting and scoring by the same run on the same photos adds to a winner's accuracy.
 
     Columns: backbone, method, blocks, reported (the winner's accuracy, as the paper scores it),
-    honest (by what did not choose it, see `Search.winner`), optimism (their difference), gain
+    honest (by what did not choose it, see `Searched.winner`), optimism (their difference), gain
     (honest minus Baseline I), low, high, by (what scores it: "another seed" or "the same run").
     """
     honest, searches, records = scores(results).winners, all_searches(results), []
@@ -48,7 +48,7 @@ def final_gains(results: Results) -> pd.DataFrame:
     """What each method adds to Baseline I in the final runs.
 
     Columns: backbone, method, gain, low, high, paper (the gain on the photos that chose the block,
-    as the paper scores it; in the others that luck is taken off, see `Search.carried`).
+    as the paper scores it; in the others that luck is taken off, see `Searched.carried`).
     """
     final, plain = scores(results).final, scores(results, honest=False).final
     records = []

@@ -95,7 +95,7 @@ def _of_search(rows: pd.DataFrame) -> Noise:
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class Searched:
     """A method's search on one backbone, from input to output; runs with two names count once.
 
     Attributes:
@@ -111,7 +111,7 @@ class Search:
     again: np.ndarray
 
     @classmethod
-    def read(cls, results: Results, method: str, backbone: str) -> "Search":
+    def read(cls, results: Results, method: str, backbone: str) -> "Searched":
         """The search of some results."""
         first = results.in_order(method, backbone).drop_duplicates("key")
         rows = results.searched
@@ -206,13 +206,15 @@ def _turned(ranked: int) -> slice:
 
 
 @lru_cache(maxsize=KEPT)
-def all_searches(results: Results) -> dict[tuple[str, str], Search]:
+def all_searches(results: Results) -> dict[tuple[str, str], Searched]:
     """The searches of some results by (method, backbone)."""
     pairs = results.search[["method", "backbone"]].drop_duplicates().itertuples(index=False)
-    return {tuple(pair): Search.read(results, *pair) for pair in pairs if pair[0] in SEARCHES}
+    return {tuple(pair): Searched.read(results, *pair) for pair in pairs if pair[0] in SEARCHES}
 
 
-def _unlucky(found: Mapping[tuple, Score], searches: Mapping[tuple, Search]) -> dict[tuple, Score]:
+def _unlucky(
+    found: Mapping[tuple, Score], searches: Mapping[tuple, Searched]
+) -> dict[tuple, Score]:
     """Scores of blocks that a search chose, without its luck; others as they are.
 
     Runs that two searches chose, as where the best window is the best block, have one score: that

@@ -23,11 +23,23 @@ def tuned_layer(layer: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         y = add_taps(args[0], layer.kernel[..., 0], layer.strides, layer.padding)
     elif _is_wide_depthwise(layer):
         y = _wide_depthwise(args[0], layer.kernel.value, layer)
+    elif _is_pointwise(layer):
+        y = _pointwise(args[0], layer.kernel)
     elif _is_plain_norm(layer, args[0]):
         return _batch_norm(layer, args[0], kwargs["training"])
     else:
         return layer(*args, **kwargs)
     return layer.activation(y if layer.bias is None else y + layer.bias)
+
+
+def _is_pointwise(layer: Any) -> bool:
+    """Whether `_pointwise` does what a layer does, but for its bias."""
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.kernel_size == layer.strides == (1, 1)
+        and layer.groups == 1
+        and layer.data_format == "channels_last"
+    )
 
 
 def _is_plain_norm(layer: Any, x: Any) -> bool:
@@ -236,7 +248,8 @@ def _pointwise(x: Any, kernel: Any) -> Any:
     """A convolution with a 1 x 1 kernel as the matrix product that it is.
 
     TensorFlow's gradient of the convolution is up to five times slower on two cores (2 x 2
-    pixels, 160 to 960 channels, 64 images); forward there is no difference.
+    pixels, 160 to 960 channels, 64 images); forward there is no difference. A training step of
+    MobileNetV3Small, all of it tuned, four images of 224 pixels: 129 ms, so 93 ms.
     """
     rows = ops.matmul(ops.reshape(x, (-1, kernel.shape[-2])), kernel[0, 0])
     return ops.reshape(rows, (*ops.shape(x)[:-1], kernel.shape[-1]))

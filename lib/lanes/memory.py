@@ -90,7 +90,7 @@ def _gpu_free() -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """The memory of fused models of one backbone on one task, in bytes.
 
     Attributes:
@@ -197,19 +197,19 @@ class Estimate:
 
         The larger of a training and an evaluation step.
         """
-        plan = plan_lanes(self.graph, blocks, cut, self._frontiers)
+        held = footprint(self.graph, blocks, cut, self._frontiers)
         heads = self.head * len(blocks)
         tuned = sum(self._weights[name] for block in blocks for name in block)
         train = TRAIN_HEAD * heads + TRAIN_TUNED * tuned
-        train += self.batch_size * (plan.kept + TRAIN_WIDTH * plan.widest)
+        train += self.batch_size * (held.kept + TRAIN_WIDTH * held.widest)
         images = self.eval_batch(cut, len(blocks), self.batch_floats())
-        evaluation = EVAL_OWN * (heads + tuned) + images * EVAL_WIDTH * plan.widest
-        traced = CALL_BYTES * (plan.executed + sum(map(len, blocks)))
-        return 4 * (plan.folded + max(train, evaluation)) + traced
+        evaluation = EVAL_OWN * (heads + tuned) + images * EVAL_WIDTH * held.widest
+        traced = CALL_BYTES * (held.executed + sum(map(len, blocks)))
+        return 4 * (held.folded + max(train, evaluation)) + traced
 
 
 @dataclass(frozen=True)
-class Plan:
+class Footprint:
     """What the lanes of a fused model execute and hold, in floats for one image.
 
     Attributes:
@@ -226,10 +226,10 @@ class Plan:
     executed: int
 
 
-def plan_lanes(
+def footprint(
     graph: Graph, blocks: Sequence[Block], cut: int, frontiers: Sequence[Iterable[int]]
-) -> Plan:
-    """The plan of lanes that tune `blocks` above `cut`, walked as `lib.lanes.model` walks them.
+) -> Footprint:
+    """The footprint of lanes that tune `blocks` above `cut`, walked as `lib.lanes.model` does.
 
     frontiers: the tensors that cross each cut of the graph.
     """
@@ -267,7 +267,7 @@ def plan_lanes(
         graph.sizes[t] * ((lanes & diverged[t]).bit_count() + bool(lanes & ~diverged[t]))
         for t, lanes in needed.items()
     )
-    return Plan(kept + inside, widest, folded, executed)
+    return Footprint(kept + inside, widest, folded, executed)
 
 
 def _kept(call: Call) -> tuple[tuple[int, ...], int]:

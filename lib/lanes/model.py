@@ -94,7 +94,7 @@ class Value:
         return self.stacked[start * batch : (start + n) * batch]
 
 
-class Pool:
+class FlatArrays:
     """Arrays of many lanes and layers, held as one flat float32 vector.
 
     One vector instead of hundreds of small variables: the optimiser is then a handful of
@@ -255,7 +255,7 @@ class FusedModel:
         if any(first < cut for first, _ in self.spans):
             raise ValueError(f"a lane tunes a layer below the cut at call {cut}")
         self.classifier = LaneClassifier(build_classifier, [lane.seed for lane in lanes])
-        self.tuned, self.statistics = Pool(), Pool()
+        self.tuned, self.statistics = FlatArrays(), FlatArrays()
         self.slots: dict[tuple[int, str], tuple[slice, slice]] = {}
         self.tuners: dict[str, list[int]] = {}
         layers = {layer.name: layer for call in graph.calls for layer in call.operations}

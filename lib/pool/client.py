@@ -66,7 +66,7 @@ def _address(file: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Lot:
     """Runs of one plan, slice and number of epochs, and how they are cut into groups."""
 
     plan: Plan
@@ -106,7 +106,7 @@ class Workers:
         self.client, self.place = client, place
         self.topic = f"epochs-{uuid4().hex}"
         self.asked: list[tuple[Plan, Sequence[Run], Sequence[Run]]] = []
-        self.orders: dict[Future, tuple[Job, Sequence[Group], Order]] = {}
+        self.orders: dict[Future, tuple[Lot, Sequence[Group], Order]] = {}
         self.sent: dict[str, Future] = {}
 
     def check(self) -> None:
@@ -161,19 +161,19 @@ class Workers:
         Raises InputError: one lane does not fit, a worker of other software or with other inputs,
         the scheduler is gone.
         """
-        jobs = self._cut()
-        self._renew(all(job.plan.params.deterministic for job in jobs))
+        lots = self._cut()
+        self._renew(all(lot.plan.params.deterministic for lot in lots))
         told = _Told(progress)
         self.client.subscribe_topic(self.topic, told.event)
         try:
-            for job in sorted(jobs, key=lambda job: -job.cost):
-                near = self._prepared(job)
-                for groups in job.parcels:
-                    self._submit(job, groups, near)
+            for lot in sorted(lots, key=lambda lot: -lot.cost):
+                near = self._prepared(lot)
+                for groups in lot.parcels:
+                    self._submit(lot, groups, near)
             while self.orders:
                 for future in self._ended():
                     yield from self._taken(future, told)
-            self._clear([run.key for job in jobs for group in job.groups for run in group])
+            self._clear([run.key for lot in lots for group in lot.groups for run in group])
         finally:
             self.client.unsubscribe_topic(self.topic)
             self.cancel()
@@ -193,16 +193,16 @@ class Workers:
         """What an order gave; nothing where it has to be sent again."""
         from distributed import KilledWorker
 
-        job, groups, order = self.orders.pop(future)
+        lot, groups, order = self.orders.pop(future)
         try:
             found = self._result(future)
         except KilledWorker:
             told.finish(order.number, 0)
-            for part in _parted(job, groups, told.progress):
-                self._submit(job, [part])
+            for part in _parted(lot, groups, told.progress):
+                self._submit(lot, [part])
             return ()
         if isinstance(found, Missing):
-            self._submit(job, groups, self._inputs_of(job.plan))
+            self._submit(lot, groups, self._inputs_of(lot.plan))
             return ()
         told.finish(order.number, sum(run.epochs for group in groups for run in group))
         return found
@@ -227,14 +227,14 @@ class Workers:
                         "finished is kept: the same command goes on from there"
                     ) from None
 
-    def _cut(self) -> list[Job]:
+    def _cut(self) -> list[Lot]:
         asked, self.asked = self.asked, []
         share = -(-len(self.addresses) // max(1, len(asked)))
-        jobs = []
+        lots = []
         for plan, runs, others in asked:
             grouping = Grouping(plan)
-            jobs.append(Job(plan, grouping, grouping.resume(runs, others, share)))
-        return jobs
+            lots.append(Lot(plan, grouping, grouping.resume(runs, others, share)))
+        return lots
 
     def _renew(self, exact: bool) -> None:
         """Have workers that have done enough start again; those without a nanny go on."""
@@ -243,27 +243,27 @@ class Workers:
         if spent:
             self.client.restart_workers(spent, timeout=PATIENCE, raise_for_error=False)
 
-    def _prepared(self, job: Job) -> "Future":
-        """A token on the worker that has built a job's network; its groups prefer to go there.
+    def _prepared(self, lot: Lot) -> "Future":
+        """A token on the worker that has built a lot's network; its groups prefer to go there.
 
         Not by the worker's address: Dask leaves tasks where they are whose workers are all gone.
         """
-        order = self._order(job, job.groups[:1])
+        order = self._order(lot, lot.groups[:1])
         key, needs = f"prepare-{order.number}", self._needs
-        return self._call("prepare_here", order, key=key, priority=job.cost, **needs)
+        return self._call("prepare_here", order, key=key, priority=lot.cost, **needs)
 
-    def _submit(self, job: Job, groups: Sequence[Group], *near: "Future") -> None:
+    def _submit(self, lot: Lot, groups: Sequence[Group], *near: "Future") -> None:
         """Have groups trained, one after another by one worker.
 
         Args:
             near: what a worker needs or had better have for it.
         """
-        order, first = self._order(job, groups), sum(map(job.grouping.cost, groups))
-        if any(job.grouping.checkpoint(group).exists for group in groups):
+        order, first = self._order(lot, groups), sum(map(lot.grouping.cost, groups))
+        if any(lot.grouping.checkpoint(group).exists for group in groups):
             first *= BEGUN
         key, needs = f"train-{order.number}", self._needs
         future = self._call("train_here", order, near=near, key=key, priority=first, **needs)
-        self.orders[future] = job, groups, order
+        self.orders[future] = lot, groups, order
 
     def _call(
         self, name: str, *arguments: Any, near: Sequence["Future"] = (), **options: Any
@@ -271,8 +271,8 @@ class Workers:
         """Have a worker call a function of `lib.pool.worker`."""
         return self.client.submit(call, name, packed(*arguments), *near, pure=False, **options)
 
-    def _order(self, job: Job, groups: Sequence[Group]) -> Order:
-        params, source = replace(job.plan.params, results=None, figures=None), job.plan.source
+    def _order(self, lot: Lot, groups: Sequence[Group]) -> Order:
+        params, source = replace(lot.plan.params, results=None, figures=None), lot.plan.source
         return Order(params, source, tuple(map(tuple, groups)), self.made, uuid4().hex, self.topic)
 
     @property
@@ -335,18 +335,18 @@ class _Told:
         self.epochs[number] = epochs
 
 
-def _parted(job: Job, groups: Sequence[Group], progress: Progress) -> Sequence[Group]:
+def _parted(lot: Lot, groups: Sequence[Group], progress: Progress) -> Sequence[Group]:
     """Groups whose workers died each time in smaller parts. Raises InputError for one lane."""
     if len(groups) > 1:
         return groups
     (group,) = groups
     if len(group) == 1:
         raise InputError(
-            f"memory: {job.plan.name} with one lane ends its worker every time; allowed: a "
+            f"memory: {lot.plan.name} with one lane ends its worker every time; allowed: a "
             "smaller image_size or batch_size, or workers with more memory"
         )
-    job.grouping.checkpoint(group).clear()  # else the next start would go on with all lanes
-    parts = job.grouping.halves(group)
+    lot.grouping.checkpoint(group).clear()  # else the next start would go on with all lanes
+    parts = lot.grouping.halves(group)
     died = f"workers died with {len(group)} lanes; now {len(parts[0])}"
-    progress.say(f"{job.plan.name}: {died}")
+    progress.say(f"{lot.plan.name}: {died}")
     return parts

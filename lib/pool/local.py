@@ -25,6 +25,7 @@ CONFIG = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",  # every 20 ms, it takes 4 % of a core
     "distributed.worker.multiprocessing-method": "spawn",  # never forked once Keras is imported
     "distributed.scheduler.default-task-durations": {"train": "60s"},
     "distributed.deploy.lost-worker-timeout": "20s",  # then another takes its place, see `_kept`

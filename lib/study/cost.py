@@ -1,6 +1,6 @@
 """How long the study takes, told before it starts, by each cell's work and this machine's speed.
 
-The work is that of `lib.tune.plan`, which counts multiply-adds and what tracing takes.
+The work is that of `lib.tune.forecast`, which counts multiply-adds and what tracing takes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from ..lanes.trunk import read_graph
 from ..tune.candidates import candidates
+from ..tune.forecast import measured_speed, seconds_of, strategy_works
 from ..tune.lanes import pooled
-from ..tune.plan import measured_speed, seconds_of, strategy_works
 from ..tune.run import network
 from .protocol import SEARCH, TIMED, Cell, Protocol
 from .run import Places, settings_of

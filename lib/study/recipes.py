@@ -141,7 +141,7 @@ def _recipe(job: Job, way: str) -> tuple[np.ndarray, str]:
     keras.utils.set_random_seed(s.seed)
     train = np.concatenate([split.training, split.selection])
     photos = scale_inputs(job.photos.images, s.backbone, "native")
-    base, labels = network(s, job.plan.image_size), job.photos.labels
+    base, labels = network(s, job.forecast.image_size), job.photos.labels
     model = RECIPES[way](base, photos[train], labels[train], len(job.photos.names))
     found = model.predict(photos[split.test], verbose=0).argmax(axis=1)
     return found == labels[split.test], {GUIDE: "everything", THIRD: "the top third"}[way]
@@ -155,7 +155,7 @@ def _row(
         "data": source,
         "backbone": s.backbone,
         "alpha": s.alpha,
-        "image_size": job.plan.image_size,
+        "image_size": job.forecast.image_size,
         "seed": s.seed,
         "way": way,
         "train_images": len(job.photos) - len(hits),

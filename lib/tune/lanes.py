@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from ..lanes.model import FusedModel, Pool
+from ..lanes.model import FlatArrays, FusedModel
 from ..lanes.trunk import Graph
 from ..params import Params
 from ..partition import Block
@@ -214,13 +214,13 @@ def put_states(steps: Any, plateau: LanePlateau, states: Sequence[LaneState]) ->
     plateau.wait[:] = [s.wait for s in states]
 
 
-def _pieces(pool: Pool, flat: np.ndarray) -> list[np.ndarray]:
-    """The arrays of a pool's flat vector, each flat."""
-    return np.split(flat, np.cumsum(pool.sizes)[:-1]) if pool.sizes else []
+def _pieces(arrays: FlatArrays, flat: np.ndarray) -> list[np.ndarray]:
+    """The arrays of a flat vector, each flat."""
+    return np.split(flat, np.cumsum(arrays.sizes)[:-1]) if arrays.sizes else []
 
 
 def _joined(model: FusedModel, states: Sequence[LaneState], read: Any) -> np.ndarray:
-    """The flat vector of what `read` finds for each lane and layer, in the pool's own order."""
+    """The flat vector of what `read` finds for each lane and layer, in its own order."""
     lanes = zip(model.lanes, states, strict=True)
     found = [a for lane, state in lanes for name in lane.layers for a in read(state, name)]
     return np.concatenate([*found, np.zeros(0, "float32")])

@@ -28,9 +28,9 @@ from .confirm import arranged, best_epoch, confirm, curve, slices
 from .export import CLASSES, FORMATS, clear, export, load, save
 from .fit import fit
 from .folder import Listing, Photos, find_twins, list_folder, read_photos
+from .forecast import Forecast, forecast, sizes
 from .lanes import PhotoPlan, PhotoStudy, pooled
 from .outcome import Answer, Tested, tried
-from .plan import Plan, make_plan, sizes
 from .report import FILE, report
 from .search import Search
 from .settings import Settings, load_settings
@@ -49,12 +49,12 @@ class Job:
     """One folder of photos under one set of settings.
 
     Attributes:
-        plan: the size of the photos, and the minutes that it will take.
+        forecast: the size of the photos, and the minutes that it will take.
         dataset: the photos as the engine takes them.
     """
 
     settings: Settings
-    plan: Plan
+    forecast: Forecast
     photos: Photos
     twins: Sequence[tuple[int, ...]]
     split: Split
@@ -69,13 +69,13 @@ class Job:
         """The runs on the training photos, scored on the selection photos."""
         s, split = self.settings, self.split
         photos = arranged(self.dataset, split.training, split.selection)
-        params = s.params(self.plan.image_size, self.folder, **slices(len(split.training)))
+        params = s.params(self.forecast.image_size, self.folder, **slices(len(split.training)))
         return PhotoStudy(PhotoPlan(params, self.backbone, photos))
 
     @cached_property
     def backbone(self) -> keras.Model:
         """The pre-trained network, ending in the mean over its positions."""
-        return pooled(network(self.settings, self.plan.image_size))
+        return pooled(network(self.settings, self.forecast.image_size))
 
     @cached_property
     def folder(self) -> Path:
@@ -84,7 +84,7 @@ class Job:
         values = {k: v for k, v in asdict(s).items() if k not in FREE}
         parts = {n: [self.photos.digests[i] for i in x] for n, x in self.split.parts().items()}
         labels = self.photos.labels.tolist()
-        text = json.dumps([values, self.plan.image_size, parts, labels, self.photos.names,
+        text = json.dumps([values, self.forecast.image_size, parts, labels, self.photos.names,
                            weights_digest(self.backbone)])  # fmt: skip
         return s.out_dir / "rows" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -124,8 +124,8 @@ def prepare(settings: Settings, say: Callable[[str], None] = print) -> Job:
     check_keras()
     listing = list_folder(settings.folder)
     check_counts(listing.names, np.bincount(listing.labels, minlength=len(listing.names)))
-    plan = _plan(settings, listing)
-    photos = read_photos(listing, plan.image_size)
+    told = _forecast(settings, listing)
+    photos = read_photos(listing, told.image_size)
     twins = find_twins(photos, settings.duplicates)
     split = split_photos(
         photos,
@@ -136,14 +136,14 @@ def prepare(settings: Settings, say: Callable[[str], None] = print) -> Job:
         folds=settings.folds,
         seed=settings.seed,
     )
-    job = Job(settings, plan, photos, twins, split)
+    job = Job(settings, told, photos, twins, split)
     for line in _found(job):
         say(line)
     return job
 
 
-def _plan(settings: Settings, listing: Listing) -> Plan:
-    """The plan of an earlier start with the same photos and settings, or a new one.
+def _forecast(settings: Settings, listing: Listing) -> Forecast:
+    """The forecast of an earlier start with the same photos and settings, or a new one.
 
     The size depends on how fast this machine is just now, and rows of another size are of no use.
     """
@@ -156,10 +156,10 @@ def _plan(settings: Settings, listing: Listing) -> Plan:
     if key not in plans:
         auto = settings.image_size == "auto"
         size = sizes(settings.backbone)[0] if auto else settings.image_size
-        plan = make_plan(settings, pooled(network(settings, size)), len(listing.paths))
-        plans[key] = asdict(plan)
+        made = forecast(settings, pooled(network(settings, size)), len(listing.paths))
+        plans[key] = asdict(made)
     write_whole(path, json.dumps({"dir": _real(settings.folder), "plans": plans}))
-    return Plan(**plans[key])
+    return Forecast(**plans[key])
 
 
 def _check_out(settings: Settings, path: Path) -> None:
@@ -167,7 +167,7 @@ def _check_out(settings: Settings, path: Path) -> None:
 
     The network of one folder may take the place of another's where OUT was given.
 
-    path: of the plans.
+    path: of the forecasts.
     """
     out = settings.out_dir
     taken = [name for name in WRITTEN if (out / name).exists()]
@@ -198,7 +198,7 @@ def read_kept(path: Path) -> Any:
 
 def _found(job: Job) -> Iterator[str]:
     """What the folder holds, how it was split, and what comes next."""
-    photos, s, plan = job.photos, job.settings, job.plan
+    photos, s, told = job.photos, job.settings, job.forecast
     areas = photos.sizes.prod(axis=1)
     small, large = (" x ".join(map(str, photos.sizes[i])) for i in (areas.argmin(), areas.argmax()))
     yield f"{len(photos)} photos in {readable(str(photos.folder))}, {small} to {large} pixels"
@@ -217,8 +217,8 @@ def _found(job: Job) -> Iterator[str]:
     counts = ", ".join(f"{len(x)} {name}" for name, x in job.split.parts().items())
     yield f"  split: {counts}"
     yield (
-        f"{s.backbone}, {plan.image_size} px, strategy {s.strategy}: "
-        f"{STRATEGIES[s.strategy].says}; about {max(1, round(plan.minutes))} min on this machine"
+        f"{s.backbone}, {told.image_size} px, strategy {s.strategy}: "
+        f"{STRATEGIES[s.strategy].says}; about {max(1, round(told.minutes))} min on this machine"
     )
 
 
@@ -250,7 +250,7 @@ def _answer(job: Job) -> Answer:
     seconds = _clock(job.folder, time.perf_counter() - start)
     return Answer(
         job.settings,
-        job.plan.image_size,
+        job.forecast.image_size,
         job.photos,
         job.split,
         job.twins,
@@ -264,7 +264,7 @@ def _answer(job: Job) -> Answer:
         final[kept.layers],
         final[alone.layers],
         exports,
-        (job.plan.minutes, seconds / 60),
+        (job.forecast.minutes, seconds / 60),
         versions(),
         _tested_settings(job.settings.out_dir),
     )
@@ -304,7 +304,7 @@ def _tested(job: Job, candidate: Candidate, epochs: int) -> Tested:
     if read_kept(place / "test.json") is None or not (place / MODEL).is_file():
         split, photos = job.split, job.photos
         rows = np.concatenate([split.training, split.selection])
-        model, history = fit(job.settings, job.plan.image_size, candidate.block,
+        model, history = fit(job.settings, job.forecast.image_size, candidate.block,
                              photos.images[rows], photos.labels[rows], photos.names,
                              epochs)  # fmt: skip
         save(model, photos.names, place / MODEL, photos.depth)

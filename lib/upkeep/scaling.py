@@ -39,7 +39,7 @@ SWEEP = "MobileNetV3Small"  # the network that one and two workers train
 
 
 @dataclass(frozen=True)
-class Cost:
+class GroupCost:
     """One group of the layer-wise search, trained by one thread for two epochs.
 
     Attributes:
@@ -84,7 +84,7 @@ class Timed:
 # ----------------------------------------------------------------------------------------- measured
 
 
-def measure_costs(backbones: Sequence[str]) -> Iterator[Cost]:
+def measure_costs(backbones: Sequence[str]) -> Iterator[GroupCost]:
     """Measure three groups of each network, the deepest, one in the middle and the shallowest."""
     from ..quiet import import_quietly
 
@@ -97,7 +97,7 @@ def measure_costs(backbones: Sequence[str]) -> Iterator[Cost]:
                 yield pool.apply(measure_group, (replace(params, memory_gib=MEMORY), share))
 
 
-def measure_group(params: Params, share: float) -> Cost:
+def measure_group(params: Params, share: float) -> GroupCost:
     """Train one group for two epochs.
 
     Args:
@@ -120,7 +120,7 @@ def measure_group(params: Params, share: float) -> Cost:
     before = time.perf_counter()
     (history, *_) = trainer.histories(group).values()
     whole, epoch = time.perf_counter() - before, history.epoch_seconds[1] * len(group)
-    return Cost(
+    return GroupCost(
         backbone=plan.name,
         image_size=params.image_size,
         images=params.n_images,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 
 from ..backbones.records import RECORDS
-from ..lanes.memory import plan_lanes
+from ..lanes.memory import footprint
 from ..lanes.trunk import Graph, read_graph
 from ..upkeep.cost import BACKWARD
 from .candidates import Candidate, candidates, fixed
@@ -28,7 +28,7 @@ READ = 0.015  # seconds to decode a photo of a megapixel or less
 
 
 @dataclass(frozen=True)
-class Plan:
+class Forecast:
     """What is going to be done, in minutes, and with photos of which size in pixels."""
 
     image_size: int
@@ -45,7 +45,7 @@ class Work:
     evaluated: int
 
 
-def make_plan(settings: Settings, backbone: keras.Model, photos: int) -> Plan:
+def forecast(settings: Settings, backbone: keras.Model, photos: int) -> Forecast:
     """The largest size that the minutes allow, or the one that is asked for.
 
     Args:
@@ -70,7 +70,7 @@ def make_plan(settings: Settings, backbone: keras.Model, photos: int) -> Plan:
         minutes = round(seconds, 1) / 60
         if minutes <= settings.minutes or size == asked[-1]:
             break
-    return Plan(size, minutes)
+    return Forecast(size, minutes)
 
 
 def sizes(name: str) -> tuple[int, ...]:
@@ -156,7 +156,7 @@ def seconds_of(graph: Graph, works: Sequence[Work], speed: float) -> float:
         firsts = [graph.span(block)[0] for block in work.blocks]
         above = sum(map(graph.macs, firsts)) / total
         images = work.epochs * ((1 + BACKWARD) * work.train + work.evaluated)
-        executed = plan_lanes(graph, work.blocks, min(firsts), frontiers).executed
+        executed = footprint(graph, work.blocks, min(firsts), frontiers).executed
         trunk = (work.train + work.evaluated) * graph.macs(end=min(firsts))
         seconds += speed * (above * images + trunk / total) + MODEL + TRACE * executed
     return seconds
