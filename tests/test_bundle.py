@@ -11,6 +11,7 @@ import pytest
 import yaml
 from rows import row
 
+from lib.backbones.build import write_backbone
 from lib.ledger import append_row, read_results, run_key
 from lib.methods import methods
 from lib.params import InputError, Params, load_params
@@ -63,7 +64,7 @@ def test_a_keras_file_goes_along_and_keeps_its_place_in_the_profile(tmp_path):
     ]
     assert (tree / "weights" / "mine.keras").read_bytes() == (tmp_path / "mine.keras").read_bytes()
     with pytest.raises(InputError, match="a file cannot be given to EfficientNetB0"):
-        bundle._save_weights(params, "EfficientNetB0", tree / "weights")
+        write_backbone(params, "EfficientNetB0", tree / "weights")
 
 
 @pytest.mark.long

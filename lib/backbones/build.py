@@ -8,6 +8,7 @@ every method of the paper can be run on a small machine.
 import hashlib
 import json
 import re
+import shutil
 import sys
 import zipfile
 import zlib
@@ -80,6 +81,23 @@ def backbone_of(params, source):
     alpha = params.alpha_of(backbone_name(source))
     options = {"image_size": params.image_size, "alpha": alpha, "weights": params.weights}
     return load_backbone(source, thin=params.thin, **options)
+
+
+def write_backbone(params, source, folder):
+    """Write the file from which another machine has the same backbone.
+
+    source: one of `params.backbones`. folder: a Path; the file has the name under which
+    `load_backbone` looks for it there.
+    Returns the backbone as it is named beside the file. Raises InputError where it has no file of
+    weights, and what `load_backbone` raises.
+    """
+    if is_model_file(source):
+        backbone_of(params, source)  # refused here, not there
+        return Path(shutil.copy(resolve_path(source), folder)).name
+    check_takes_files(source)
+    name = file_names(source, params.alpha_of(source), params.thin)[0]
+    backbone_of(params, source).save_weights(folder / name)
+    return source
 
 
 def scale_inputs(images_uint8, name, scaling):

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..backbones.build import backbone_of, check_takes_files, file_names
+from ..backbones.build import write_backbone
 from ..backbones.records import is_model_file
 from ..backend import check_keras
 from ..checkpoint import clear_done
-from ..params import InputError, Params, resolve_path
+from ..params import InputError, Params
 from ..photos.dataset import Dataset, load_data, pack
 from ..plan import Plan, Run
 from ..provenance import RUNNING_CODE, versions
@@ -115,7 +115,10 @@ class Inputs:
         """What a plan needs. Raises InputError where weights cannot be written as a file."""
         with tempfile.TemporaryDirectory() as folder:
             pack(plan.dataset, Path(folder, PHOTOS))
-            source = _write_weights(plan, Path(folder))
+            source = plan.source
+            # Random and embedded weights are part of the code.
+            if is_model_file(source) or plan.params.weights not in ("none", "embedded"):
+                source = write_backbone(plan.params, source, Path(folder))
             files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         return cls(files, source)
 
@@ -129,20 +132,6 @@ class Inputs:
         if len(self.files) > 1 and source == self.source:
             here["weights"] = str(folder)
         return replace(params, **here), source
-
-
-def _write_weights(plan: Plan, folder: Path) -> str:
-    """Write what a worker may lack of a backbone, and return the backbone's name there."""
-    p, source = plan.params, plan.source
-    if is_model_file(source):
-        path = resolve_path(source)
-        (folder / path.name).write_bytes(path.read_bytes())
-        return path.name
-    if p.weights not in ("none", "embedded"):  # these two are part of the code
-        check_takes_files(source)
-        name = file_names(source, p.alpha_of(source), p.thin)[0]
-        backbone_of(p, source).save_weights(folder / name)
-    return source
 
 
 class Token:

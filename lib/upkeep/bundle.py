@@ -19,11 +19,11 @@ import pandas as pd
 import yaml
 from packaging.requirements import Requirement
 
-from ..backbones.build import check_takes_files, file_names, load_backbone
-from ..backbones.records import RECORDS, is_model_file
+from ..backbones.build import write_backbone
+from ..backbones.records import is_model_file
 from ..backend import check_keras
 from ..ledger import read_results
-from ..params import ROOT, InputError, Params, resolve_path
+from ..params import ROOT, InputError, Params
 from ..photos.dataset import load_data, pack
 from ..plan import of_stage
 from ..provenance import pack_commit
@@ -104,23 +104,10 @@ def _copy_inputs(params: Params, tree: Path) -> None:
     pack(load_data(params), tree / "photos.npz")
     (tree / "weights").mkdir()
     for source in params.backbones:
-        if is_model_file(source):
-            load_backbone(source, image_size=params.image_size)  # refused here, not there
-            shutil.copy(resolve_path(source), tree / "weights")
-        else:
-            _save_weights(params, source, tree / "weights")
+        write_backbone(params, source, tree / "weights")
     (tree / "results").mkdir()
     for ledger in folder_for(params).glob("*-*.csv"):
         shutil.copy(ledger, tree / "results")
-
-
-def _save_weights(params: Params, name: str, folder: Path) -> None:
-    check_takes_files(name)
-    alpha, size = params.alpha_of(name), RECORDS[name].least_size
-    backbone = load_backbone(
-        name, image_size=size, alpha=alpha, weights=params.weights, thin=params.thin
-    )
-    backbone.save_weights(folder / file_names(name, alpha, params.thin)[0])
 
 
 def _there(source: str) -> str:
