@@ -195,6 +195,10 @@ def test_a_run_is_not_compared_with_itself(df):
     texts = [f.text for f in after["window_near_block_and_baseline_2"]]
     assert "VGG16: Sliding window − Block-wise" not in texts
     assert "VGG16: Sliding window − Baseline II" in texts
+    everywhere = df[df["method"] == "block_wise"].assign(method="sliding_window")
+    same = pd.concat([df[df["method"] != "sliding_window"], everywhere], ignore_index=True)
+    texts = [f.text for f in claims.findings(Results(same))["block_wise_highest_mean"]]
+    assert len(texts) == 5 and not any("Sliding window" in text for text in texts)
     assert not claims.finding("x", Estimate(0.0, 0.1)).as_claimed
     assert claims.finding("x", Estimate(0.0, 0.1), or_equal=True).as_claimed
 
@@ -353,6 +357,17 @@ def test_runs_that_two_searches_chose_have_one_score(df):
     same = pd.concat([others, block.assign(method="sliding_window")], ignore_index=True)
     final = scores(Results(same)).final
     assert final["sliding_window", "VGG16"] is final["block_wise", "VGG16"]
+
+
+def test_means_and_variances_are_over_the_networks_that_have_both_methods(df):
+    lacking = df[~((df["method"] == "top_3") & (df["backbone"] == "VGG16"))]
+    for name in ("block_wise_highest_mean", "block_wise_lowest_variance"):
+        found = claims.findings(Results(lacking))[name]
+        assert len(found) == 6
+        for each in found:
+            less = "Top 3" in each.text
+            assert f"over {3 - less} backbones" in each.text
+            assert ("VGG16" in each.networks) != less
 
 
 def test_a_verdict_names_the_networks_where_not_all_could_be_tested(df):

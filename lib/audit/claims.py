@@ -387,16 +387,17 @@ def _shown(p: np.ndarray) -> int:
 def _over_backbones(
     scored: Scores, text: str, gap: Callable[[np.ndarray], float]
 ) -> Iterator[Finding]:
-    """Block-wise against each other method, by a statistic over backbones.
+    """Block-wise against each other method, by a statistic over the backbones that have both.
 
     gap: of the accuracies of block-wise, then of the other method, ``(2 * backbones,)``.
     """
     final = scored.final
-    names = [name for method, name in final if method == "block_wise"]
-    for other in TABLE1 if len(names) > 1 else ():
-        pairs = [(method, name) for method in ("block_wise", other) for name in names]
-        if other != "block_wise" and set(pairs) <= final.keys():
-            number = smooth(gap, [final[pair] for pair in pairs])
+    for other in TABLE1:
+        names = [n for method, n in final if method == "block_wise" and (other, n) in final]
+        ours, others = ([final[method, n] for n in names] for method in ("block_wise", other))
+        same = all(map(same_runs, ours, others))  # block_wise itself, too
+        if len(names) > 1 and not same:
+            number = smooth(gap, [*ours, *others])
             yield finding(f"{text.format(label(other))} over {len(names)} backbones", number, names)
 
 

@@ -36,8 +36,8 @@ def _all_of(values: Iterable[str]) -> str:
 
 
 def _range(values: pd.Series) -> str:
-    low, high = values.min(), values.max()
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    found = sorted(set(values))
+    return " or ".join(f"{n:,}" for n in found) if len(found) < 3 else f"{found[0]:,}–{found[-1]:,}"
 
 
 def _counted(values: pd.Series, noun: str) -> str:

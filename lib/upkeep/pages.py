@@ -173,7 +173,7 @@ def _whole(cells: pd.DataFrame) -> list[str]:
 def _label(results: Results) -> str:
     """The setting of final runs, such as "ours: [0, 1], 64 px, 3 epochs, alpha 0.25"."""
     rows = results.final
-    pixels, epochs = (" to ".join(map(str, sorted(set(rows[c])))) for c in ("image_size", "epochs"))
+    pixels, epochs = (" or ".join(map(str, sorted(set(rows[c])))) for c in ("image_size", "epochs"))
     width = set(rows["alpha"]) - {"1.0"} if rows["backbone"].nunique() == 1 else ()
     parts = [results.inputs, f"{pixels} px", f"{epochs} epochs", *(f"alpha {w}" for w in width)]
     return f"ours: {', '.join(parts)}"
