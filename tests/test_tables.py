@@ -140,6 +140,6 @@ def test_the_caption_does_not_hide_mixed_settings():
         row(block="block_02", repeat=1, profile="cpu", alpha="0.25", eval_images=1101),
     ]
     assert caption(pd.DataFrame(rows)) == (
-        "profile quick / cpu · train[:10%]: 100 or 2,569 training / 1,101 evaluation images · 32 px"
+        "profile quick / cpu · train[:10%]: 100–2,569 training / 1,101 evaluation images · 32 px"
         " · [0, 1] inputs · 1 or 8 epochs · 1 or 2 runs per point · VGG16 alpha 0.25"
     )

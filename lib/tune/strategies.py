@@ -95,7 +95,8 @@ STRATEGIES = {
         Strategy("halving", "start every candidate, drop most after a few epochs", halving),
         Strategy("shortlist", "start the top tenth of each kind by gradient, drop most after a few "
                  "epochs", shortlist),
-        Strategy("gradient", "take the largest gradient, train it and the classifier alone", gradient),
+        Strategy("gradient", "take the largest gradient, train it and the classifier alone",
+                 gradient),
         Strategy("graft", "tune everything once, try the tuned weights of each candidate alone",
                  graft),
         Strategy("fixed", "take the layers that are given", fix),
