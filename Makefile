@@ -33,6 +33,7 @@ PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
 OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CLAIM WORKERS SCHEDULER NODE_PYTHON DIR BACKBONE OUT MODEL
+# Those of the command line, see `only`.
 GIVEN    := $(foreach o,$(OPTIONS),$(if $(filter command line,$(origin $o)),$o))
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
@@ -170,7 +171,7 @@ scaling: env ## measure one worker against two, and simulate up to 1,000
 memory: env ## measure how much memory the largest groups of lanes take, against the estimate
 	@$(PY) -m lib memory $(SETTINGS) backbones="$$BACKBONES"
 
-test: lint unit notebooks ## lint, unit and fault tests, every notebook: some ten minutes
+test: lint unit notebooks ## lint, unit and fault tests, every notebook: ten to twenty minutes
 
 test-all: test test-long ## these and what takes longer: JAX, more kills, a bundle, a browser, a whole run
 

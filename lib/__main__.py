@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .command import answered, read_values, split_words
+from .command import answered, read_texts, read_values, split_words
 from .errors import readable
 from .interrupt import kept_interrupts
 from .params import (
@@ -64,7 +64,7 @@ def read_settings(words: list[str]) -> dict[str, Any]:
     Names and paths are taken as they are written, other values are YAML; ``backbones`` may be
     names between spaces. An empty value leaves the profile's.
 
-    Raises InputError: a word that is no KEY=VALUE or no YAML, a name that is set twice.
+    Raises InputError as `read_values`.
     """
     return {"profile": "quick"} | read_values(words, TEXTS)
 
@@ -200,15 +200,12 @@ def predict(words: list[str]) -> int:
     """Write the classes of photos by a tuned network; 1 where some could not be read."""
     from .tune import predict as classes_of
 
-    given = read_values(words, ("model", "dir", "out"))
+    given = read_texts("predict", words, ("model", "dir", "out"))
     for name, example in (("model", "build/photos/mine/model.keras"), ("dir", "my/photos")):
         if name not in given:
             raise InputError(
                 f"{name.upper()} is missing; allowed: {name.upper()}=<such as {example}>"
             )
-    unknown = set(given) - {"model", "dir", "out"}
-    if unknown:
-        raise InputError(f"predict: {min(unknown)}: unknown; allowed: model, dir, out")
     found = classes_of(given["model"], given["dir"], given.get("out"))
     for word, lines in (("left out", found.other), ("not read", found.unread)):
         for line in lines:

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .interrupt import CODE, STOPPED
@@ -29,13 +29,13 @@ def answered(command: Callable[[], int | None]) -> int:
         return 0
 
 
-def read_values(words: list[str], texts: Collection[str]) -> dict[str, Any]:
+def read_values(words: Sequence[str], texts: Collection[str]) -> dict[str, Any]:
     """Values by name from words such as ``epochs=3``; an empty value is none.
 
     Args:
         texts: names whose values are taken as they are written.
 
-    Raises InputError as `read_settings`.
+    Raises InputError: a word that is no KEY=VALUE or no YAML, a name that is set twice.
     """
     values: dict[str, Any] = {}
     for word in words:
@@ -47,6 +47,18 @@ def read_values(words: list[str], texts: Collection[str]) -> dict[str, Any]:
             raise InputError(f"settings: {name} is set twice; allowed: once")
         if value is not None:
             values[name] = value
+    return values
+
+
+def read_texts(command: str, words: Sequence[str], known: Collection[str]) -> dict[str, str]:
+    """Values by name, as they are written, of a command that knows these names alone.
+
+    Raises InputError as `read_values`, and for another name.
+    """
+    values = read_values(words, known)
+    unknown = set(values) - set(known)
+    if unknown:
+        raise InputError(f"{command}: {min(unknown)}: unknown; allowed: {', '.join(known)}")
     return values
 
 

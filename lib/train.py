@@ -292,7 +292,10 @@ def train_fused(
 def epochs_left(
     steps: Any, task: Task, plateau: LanePlateau, histories: Sequence[History]
 ) -> Iterator[None]:
-    """Train all lanes from where they stand to the end of the task, stopping after each epoch."""
+    """Train all lanes from where they stand to the end of the task; yields after each epoch.
+
+    plateau, histories: where the lanes stand; both go on with them.
+    """
     for epoch in range(len(histories[0].val_loss), task.epochs):
         start = time.perf_counter()
         fused_epoch(steps, task, epoch, plateau, histories)

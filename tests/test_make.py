@@ -160,3 +160,5 @@ def test_an_option_that_would_count_for_nothing_is_refused(project, command, opt
     line = made.stderr.splitlines()[0]
     assert line.startswith(f"error: {option.split('=')[0]}: make {command} takes no such option;")
     assert " DIR " in line
+    taken = make(project, "-n", command, "DIR=x", "OUT=y").stdout
+    assert 'test -z ""' in taken and f"lib {command} " in taken

@@ -8,6 +8,8 @@ import pytest
 from committed import PROJECT, RESULTS
 from rows import row
 
+from lib.audit import doubts
+from lib.audit.claims import findings
 from lib.ledger import read_results
 from lib.params import ROOT
 from lib.results import Results
@@ -58,6 +60,53 @@ def test_other_rows_give_another_table():
         other = [*results[:which], source.with_rows(better), *results[which + 1 :]]
         if len(source.final):
             assert pages.comparison(other) not in TEXTS["README.md"]
+
+
+@pytest.fixture(scope="module")
+def own_size():
+    """The rows at the paper's own size."""
+    return pages.together(pages.paper_size(PROJECT))
+
+
+def sentences(page):
+    return " ".join(TEXTS[page].split())
+
+
+def test_accuracies_in_sentences_are_those_of_the_rows(own_size):
+    of = own_size.final[own_size.final["backbone"] == "MobileNetV3Small"]
+    mean, runs = (of.groupby("method")["val_accuracy"].agg(how) for how in ("mean", "size"))
+    block, alone, layer = (mean[m] for m in ("block_wise", "baseline_1", "layer_wise"))
+    everything = f"{mean['baseline_2']:.3f} ({runs['baseline_2']} repeats)"
+    assert f"{everything} and {block:.3f}; the classifier alone has {alone:.3f}" in (
+        sentences("README.md")
+    )
+    assert f"with one BatchNorm {layer:.3f}" in sentences("README.md")
+    page = sentences("docs/paper-size.md")
+    assert f"reaches {layer:.3f} ({runs['layer_wise']} repeats)" in page
+    assert f"reaches {everything}" in page
+
+
+def test_gains_in_sentences_are_those_of_the_rows(own_size):
+    gains = doubts.final_gains(own_size).set_index(["backbone", "method"])
+    found = {name: gains.loc[(name, "block_wise")] for name in own_size.backbones}
+    text = {n: f"{g['gain']:.3f} [{g['low']:+.3f}, {g['high']:+.3f}]" for n, g in found.items()}
+    assert f"{text['MobileNetV2']} on MobileNetV2" in sentences("README.md")
+    assert f"{text['MobileNet']} on MobileNet," in sentences("README.md")
+    alone = f"{found['MobileNetV3Small']['gain']:.3f} to the classifier alone on MobileNetV3Small"
+    assert alone in sentences("README.md")
+    proposed = {f.text: f.interval for f in findings(own_size)["proposed_beat_all"]}
+    for other, word, sign in (("Baseline II", "above the best block", -1), ("Layer-wise", "", 1)):
+        gap = proposed[f"MobileNetV3Small: Block-wise − {other}"]
+        low, high = sorted((sign * gap.low, sign * gap.high))
+        shown = f"{sign * gap.value:.3f} [{low:+.3f}, {high:+.3f}] {word}"
+        assert shown in sentences("docs/paper-size.md")
+
+
+def test_the_readme_says_how_many_winners_of_searches_are_above_the_classifier_alone(own_size):
+    folders = RESULTS, RESULTS.with_name("cpu_native")
+    sources = [own_size, *(Results(read_results(folder)) for folder in folders)]
+    won = pd.concat([doubts.optimism(source) for source in sources])
+    assert f"{(won['low'] > 0).sum()} of {len(won)} winners" in sentences("README.md")
 
 
 def test_a_run_of_two_methods_costs_once():

@@ -582,9 +582,8 @@ def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):
     listing = list_folder(job.settings.folder)
     assert _forecast(job.settings, listing) == job.forecast
     assert _forecast(replace(job.settings, seed=1), listing) == Forecast(64, 99.0)
-    assert (
-        _forecast(job.settings, listing) == job.forecast
-    )  # a start with others does not change it
+    # A start with others does not change it.
+    assert _forecast(job.settings, listing) == job.forecast
     assert _forecast(replace(job.settings, dir=f"{job.settings.dir}/."), listing) == job.forecast
 
 

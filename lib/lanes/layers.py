@@ -173,8 +173,7 @@ def normalised_convolution(
     """
     depthwise = isinstance(conv, keras.layers.DepthwiseConv2D)
     kernel, bias = _folded_weights(conv, norm, depthwise)
-    grouped = conv.kernel.shape[2] != x.shape[-1]
-    if not depthwise and not grouped and conv.kernel_size == conv.strides == (1, 1):
+    if _is_pointwise(conv):
         return ops.add(_pointwise(x, kernel), bias)
     if has_taps(conv):
         return ops.add(add_taps(x, kernel[..., 0], conv.strides, padding), bias)

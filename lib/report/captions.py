@@ -20,9 +20,9 @@ def caption(rows: pd.DataFrame, unit: str = "point") -> str:
         return "no runs"
     parts = [
         f"profile {_all_of(rows['profile'])}",
-        f"{_all_of(rows['split'])}: {_range(rows['train_images'])} training"
-        f" / {_range(rows['eval_images'])} evaluation images",
-        f"{_range(rows['image_size'])} px",
+        f"{_all_of(rows['split'])}: {listed(rows['train_images'])} training"
+        f" / {listed(rows['eval_images'])} evaluation images",
+        f"{listed(rows['image_size'])} px",
         f"{_all_of(rows['input_scaling'].map(INPUTS))} inputs",
         _counted(rows["epochs"], "epoch"),
         f"{_counted(rows.groupby(RUN).size(), 'run')} per {unit}",
@@ -35,13 +35,14 @@ def _all_of(values: Iterable[str]) -> str:
     return " / ".join(dict.fromkeys(values))
 
 
-def _range(values: pd.Series) -> str:
+def listed(values: pd.Series) -> str:
+    """Numbers in a few words: one, "10 or 50", or of three and more "1–8"."""
     found = sorted(set(values))
     return " or ".join(f"{n:,}" for n in found) if len(found) < 3 else f"{found[0]:,}–{found[-1]:,}"
 
 
 def _counted(values: pd.Series, noun: str) -> str:
-    return f"{_range(values)} {noun}{'' if values.max() == 1 else 's'}"
+    return f"{listed(values)} {noun}{'' if values.max() == 1 else 's'}"
 
 
 def _widths(rows: pd.DataFrame) -> list[str]:

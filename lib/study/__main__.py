@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..command import answered, read_values
+from ..command import answered, read_texts
 from ..interrupt import kept_interrupts
 from ..params import ROOT, InputError, resolve_path
 from ..quiet import import_quietly
@@ -141,12 +141,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(command: Callable[[Words], None], words: Sequence[str]) -> None:
-    known = tuple(Words.__dataclass_fields__)
-    values = read_values(words, known)
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise InputError(f"study: {unknown[0]}: unknown; allowed: {', '.join(known)}")
-    told = Words(**values)
+    told = Words(**read_texts("study", words, tuple(Words.__dataclass_fields__)))
     if command is not figures:
         import_quietly()
     command(told)

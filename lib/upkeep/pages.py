@@ -10,6 +10,7 @@ import pandas as pd
 from ..audit.tables import agreement, gain_table, remarks, verdict_table
 from ..methods import ABBREVIATIONS, TABLE1
 from ..params import BACKBONE_NAMES, ROOT, Params, described, load_params
+from ..report.captions import listed
 from ..report.paper import accuracies, compare, statistics
 from ..report.tables import markdown
 from ..results import NOTHING, Results
@@ -173,7 +174,7 @@ def _whole(cells: pd.DataFrame) -> list[str]:
 def _label(results: Results) -> str:
     """The setting of final runs, such as "ours: [0, 1], 64 px, 3 epochs, alpha 0.25"."""
     rows = results.final
-    pixels, epochs = (" or ".join(map(str, sorted(set(rows[c])))) for c in ("image_size", "epochs"))
+    pixels, epochs = (listed(rows[column]) for column in ("image_size", "epochs"))
     width = set(rows["alpha"]) - {"1.0"} if rows["backbone"].nunique() == 1 else ()
     parts = [results.inputs, f"{pixels} px", f"{epochs} epochs", *(f"alpha {w}" for w in width)]
     return f"ours: {', '.join(parts)}"
