@@ -32,7 +32,8 @@ def verdict_table(results: Results, native: Results = NOTHING) -> str:
     settings = " ".join(_setting(source) for source in sources.values())
     note = (
         f"{settings} {meanings}. {DECIDED}. Comparisons that lack rows are left out. Winners are"
-        " scored on other photos than chose them, with the luck of the run that chose them taken off. In brackets: how many comparisons are"
+        " scored on other photos than chose them, with the luck of the run that chose them taken"
+        " off. In brackets: how many comparisons are"
         " as claimed, whatever their intervals, as under *Table I*, how many are decided, and the"
         " networks, where not all could be tested; the paper prints no numbers for its other"
         " figures. Random layers are one draw of three on each network: a verdict on them is on"
