@@ -4,17 +4,29 @@ The paper's winner is the best of many blocks on the very photos, and in the ver
 it, and final runs are scored on these photos again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
+from scipy.stats import f as fisher
 from scipy.stats import median_abs_deviation
 
 from ..methods import EXTRA, SEARCHES, method
 from ..results import Results
-from .intervals import Noise, Score, choices, hits, layout, pooled, scatter, score
+from .intervals import (
+    LEVEL,
+    Noise,
+    Score,
+    choices,
+    components,
+    hits,
+    layout,
+    pooled,
+    scatter,
+    score,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +59,14 @@ def scores(results: Results, honest: bool = True) -> Scores:
     noise, searches = noises(results), all_searches(results)
     blocks, final = _runs(results)
     single = {key[:2]: found for key, found in blocks.items() if key[0] not in SEARCHES}
+    scored = Searched.winner if honest else Searched.best
+    best = {
+        (tuned, name): scored(found, noise["search", name, tuned])
+        for (tuned, name), found in searches.items()
+    }
     if not honest:
-        best = {pair: found.best(noise["search", pair[1]]) for pair, found in searches.items()}
         return Scores(results, blocks, single | best, final)
-    best = {pair: found.winner(noise["search", pair[1]]) for pair, found in searches.items()}
-    winners = _unlucky(single, searches) | best
-    return Scores(results, blocks, winners, _unlucky(final, searches))
+    return Scores(results, blocks, _unlucky(single, searches) | best, _unlucky(final, searches))
 
 
 @lru_cache(maxsize=KEPT)
@@ -60,29 +74,69 @@ def _runs(results: Results) -> tuple[dict[tuple, Score], dict[tuple, Score]]:
     """The scores of blocks and of final runs as they are, see `Scores`."""
     noise = noises(results)
     rows = results.search.groupby(["method", "backbone", "block"], sort=False)
-    blocks = {key: score(runs, noise["search", key[1]]) for key, runs in rows}
+    blocks = {key: score(runs, noise["search", key[1], key[0]]) for key, runs in rows}
     rows = results.final.groupby(["method", "backbone"], sort=False)
-    return blocks, {key: score(runs, noise["final", key[1]]) for key, runs in rows}
+    return blocks, {key: score(runs, noise["final", key[1], key[0]]) for key, runs in rows}
 
 
 @lru_cache(maxsize=KEPT)
-def noises(results: Results) -> dict[tuple[str, str], Noise]:
-    """The noise of one run, by stage ("search" or "final") and backbone.
+def noises(results: Results) -> dict[tuple[str, str, str], Noise]:
+    """The noise of one run, by stage ("search" or "final"), backbone and method.
 
     From repeated runs on the same slice with the same backbone. A search with one seed takes that
     of the other backbones' repeated searches and of its own final runs, pooled, and final runs
-    without repeats that of the searches.
+    without repeats that of the searches. A method whose final runs scatter far more than the
+    others', see `apart`, has a noise of its own, in a search with one seed, too.
     """
-    names = list(dict.fromkeys(results.valid["backbone"]))
-    final = results.final[~results.final["method"].isin(EXTRA)]
+    rows = results.valid
+    names = list(dict.fromkeys(rows["backbone"]))
     searched = {name: _of_search(_only(results.searched, name)) for name in names}
-    trained = {name: scatter(layout(_only(final, name), "method")[1]) for name in names}
     found = {}
     for name in names:
-        elsewhere = pooled([*searched.values(), trained[name]])
-        for stage, own in (("search", searched[name]), ("final", trained[name])):
-            found[stage, name] = own if own.freedom else elsewhere
+        final = _only(results.final, name)
+        common, wild = apart(*layout(final[~final["method"].isin(EXTRA)], "method"))
+        elsewhere = pooled([*searched.values(), common])
+        # The best window may be the best block: then both methods have the same runs.
+        same = final[final["key"].isin(final["key"][final["method"].isin(wild)])]
+        own = {tuned: noise for noise in wild.values() for tuned in same["method"]}
+        for tuned in _only(rows, name)["method"].unique():
+            trained = own.get(tuned, common)
+            for stage, noise in (("search", searched[name]), ("final", trained)):
+                found[stage, name, tuned] = noise if noise.freedom else own.get(tuned, elsewhere)
     return found
+
+
+def apart(names: Sequence[str], table: np.ndarray) -> tuple[Noise, dict[str, Noise]]:
+    """The noise that methods' repeated runs have in common, and that of one that is wild, if any.
+
+    It is wild if it scatters more than the others, by an F test of its runs' distances from the
+    others' mean of the same repeat, at `LEVEL` over all methods (Bonferroni). Of Baseline II, say,
+    one run of four may fail, which says nothing of the runs of a block.
+
+    Args:
+        table: ``(methods, repeats, photos)``.
+    """
+    wild = _wildest(table)
+    if wild is None:
+        return scatter(table), {}
+    return scatter(np.delete(table, wild, axis=0)), {names[wild]: scatter(table[[wild]])}
+
+
+def _wildest(table: np.ndarray) -> int | None:
+    """Which of ``(methods, repeats, photos)`` scatters more than the others, if any does."""
+    methods, repeats, _ = table.shape
+    if methods < 3 or repeats < 2:
+        return None
+    accuracy, p = table.mean(axis=2), []
+    for place, own in enumerate(accuracy):
+        others = np.delete(accuracy, place, axis=0)
+        rest = components(others)[1] ** 2  # without what a repeat adds to all alike
+        far = (own - others.mean(axis=0)).var(ddof=1)
+        expected = rest * methods / (methods - 1)
+        freedom = repeats - 1, (methods - 2) * (repeats - 1)
+        p.append(fisher.sf(far / expected, *freedom) if expected else float(far == 0))
+    place = int(np.argmin(p))
+    return place if p[place] * methods <= LEVEL else None
 
 
 def _only(rows: pd.DataFrame, backbone: str) -> pd.DataFrame:
