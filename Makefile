@@ -1,6 +1,6 @@
 # The commands of this project. `make` alone explains them.
 
-# smoke, quick, cpu, cpu_native, paper, paper_small or paper_short (files in params/), or the path of another
+# smoke, quick, cpu, cpu_native, paper, paper_small, paper_short, paper_native (files in params/), or a path
 PROFILE ?= quick
 # networks of keras.applications such as VGG16, or .keras files; empty: as the profile says
 BACKBONES ?=

@@ -228,10 +228,10 @@ def figures(params: Params) -> None:
     print(*write_all(results, native, params.figures_dir), sep="\n")
     if params.profile == pages.PROFILE and params.results is None:
         bench = read_bench()
-        folder, own = ROOT / "figures", pages.paper_size()
+        folder, (own, own_native) = ROOT / "figures", pages.paper_sizes()
         drawn = save_bench(folder, bench) + save_scaling(folder, ROOT)
         print(*drawn, *save_paper_size(pages.together(own), folder), sep="\n")
-        made = pages.sections(results, native, bench, own) | pages.scaling(ROOT)
+        made = pages.sections(results, native, bench, own, own_native) | pages.more()
         pages.refresh(ROOT, made)
 
 

@@ -123,9 +123,12 @@ def test_a_cheap_setting_is_held_against_a_dear_one(results, native):
 
 def test_each_cell_of_table_1_is_drawn_beside_the_papers(results, tmp_path):
     (ax,) = figures.against_paper(results).axes
-    paper, *ours = (line.get_xdata() for line in ax.lines if line.get_marker() in ("D", "o"))
-    assert paper[0] == pytest.approx(0.828338) and len(paper) == len(ours) == len(TABLE1)
-    means = results.summary().set_index("method")["mean"]
-    np.testing.assert_allclose([float(x[0]) for x in ours], means[list(TABLE1)])
+    drawn = {mark: [x.get_xdata() for x in ax.lines if x.get_marker() == mark] for mark in "Do|"}
+    (paper,) = drawn["D"]
+    assert paper[0] == pytest.approx(0.828338) and len(paper) == len(TABLE1)
+    summary = results.summary().set_index("method").loc[list(TABLE1)]
+    np.testing.assert_allclose(np.ravel(drawn["|"]), summary["mean"])
+    assert [len(runs) for runs in drawn["o"]] == summary["n"].tolist()
+    np.testing.assert_allclose([np.mean(runs) for runs in drawn["o"]], summary["mean"])
     assert len(figures.save_paper_size(results, tmp_path)) == 2
     assert figures.save_paper_size(NOTHING, tmp_path) == []

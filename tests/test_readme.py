@@ -73,33 +73,65 @@ def sentences(page):
 
 
 def test_accuracies_in_sentences_are_those_of_the_rows(own_size):
-    of = own_size.final[own_size.final["backbone"] == "MobileNetV3Small"]
-    mean, runs = (of.groupby("method")["val_accuracy"].agg(how) for how in ("mean", "size"))
-    block, alone, layer = (mean[m] for m in ("block_wise", "baseline_1", "layer_wise"))
-    everything = f"{mean['baseline_2']:.3f} ({runs['baseline_2']} repeats)"
-    assert f"{everything} and {block:.3f}; the classifier alone has {alone:.3f}" in (
-        sentences("README.md")
-    )
-    assert f"with one BatchNorm {layer:.3f}" in sentences("README.md")
+    of = own_size.final[own_size.final["backbone"] == "MobileNetV3Small"].sort_values("repeat")
+    runs = {method: rows["val_accuracy"] for method, rows in of.groupby("method")}
+    everything, block = runs["baseline_2"], runs["block_wise"]
+    *better, worst = (f"{run:.3f}" for run in everything)
+    text = sentences("README.md")
+    assert f"{', '.join(better)} and {worst}, mean {everything.mean():.3f}" in text
+    assert f"at {block.min():.3f} to {block.max():.3f}, mean {block.mean():.3f}" in text
     page = sentences("docs/paper-size.md")
-    assert f"reaches {layer:.3f} ({runs['layer_wise']} repeats)" in page
-    assert f"reaches {everything}" in page
+    assert f"at {better[0]}, {better[1]} and {better[2]}, one at {worst}" in page
+    assert f"the mean, {everything.mean():.3f}," in page
+    assert f"block reaches {block.mean():.3f} ± {block.std():.3f}" in page
+    for method, words in (
+        ("layer_wise", "32 numbers, reaches {}"),
+        ("top_3", "best three layers reach {}"),
+        ("top_5", "the best five {}."),
+        ("baseline_1", "{} is the share of one class"),
+    ):
+        assert words.format(f"{runs[method].mean():.3f}") in page, method
+
+
+def test_runs_of_the_other_backend_in_sentences_are_those_of_its_rows(own_size):
+    other = read_results(PROJECT / "results" / pages.OTHER_BACKEND)
+    page = sentences("docs/paper-size.md")
+    runs = other[other["method"] == "baseline_2"].sort_values("repeat")["val_accuracy"]
+    assert f"at {' and '.join(f'{run:.3f}' for run in runs)}." in page
+    mine = own_size.final[own_size.final["backbone"] == "MobileNetV3Small"]
+    both = pd.concat([mine, other])
+    block = both[both["method"] == "block_wise"]["val_accuracy"]
+    assert len(block) == 8
+    assert f"block end at {block.min():.3f} to {block.max():.3f}" in page
+    assert block.nsmallest(2).map("{:.3f}".format).tolist() == ["0.776", "0.777"]
+    assert "0.777 and 0.776, the lowest of eight" in page
 
 
 def test_gains_in_sentences_are_those_of_the_rows(own_size):
     gains = doubts.final_gains(own_size).set_index(["backbone", "method"])
     found = {name: gains.loc[(name, "block_wise")] for name in own_size.backbones}
-    text = {n: f"{g['gain']:.3f} [{g['low']:+.3f}, {g['high']:+.3f}]" for n, g in found.items()}
-    assert f"{text['MobileNetV2']} on MobileNetV2" in sentences("README.md")
-    assert f"{text['MobileNet']} on MobileNet," in sentences("README.md")
-    alone = f"{found['MobileNetV3Small']['gain']:.3f} to the classifier alone on MobileNetV3Small"
-    assert alone in sentences("README.md")
+    text = {n: _gain(g) for n, g in found.items()}
+    readme, page = sentences("README.md"), sentences("docs/paper-size.md")
+    assert f"{text['MobileNetV2']} on MobileNetV2" in readme
+    assert f"{text['MobileNet']} on MobileNet," in readme
+    assert f"{found['MobileNetV3Small']['gain']:.3f} to the classifier alone on" in readme
+    norm = gains.loc[("MobileNetV3Small", "layer_wise")]["gain"]
+    assert f"(one BatchNorm adds {norm:.3f})" in readme
     proposed = {f.text: f.interval for f in findings(own_size)["proposed_beat_all"]}
-    for other, word, sign in (("Baseline II", "above the best block", -1), ("Layer-wise", "", 1)):
+    for other in ("Baseline II", "Layer-wise"):
         gap = proposed[f"MobileNetV3Small: Block-wise − {other}"]
-        low, high = sorted((sign * gap.low, sign * gap.high))
-        shown = f"{sign * gap.value:.3f} [{low:+.3f}, {high:+.3f}] {word}"
-        assert shown in sentences("docs/paper-size.md")
+        assert f"{gap.value:.3f} [{gap.low:+.3f}, {gap.high:+.3f}] above" in page
+    (native,) = pages.paper_sizes(PROJECT)[1]
+    gains = doubts.final_gains(native).set_index("method")
+    assert f"the best five {_gain(gains.loc['top_5'])}" in page
+    assert f"The best block adds {_gain(gains.loc['block_wise'])}" in page
+    assert f"everything {_gain(gains.loc['baseline_2'])}" in page
+    alone = native.final[native.final["method"] == "baseline_1"]["val_accuracy"]
+    assert f"classifier alone has {alone.mean():.3f}" in page
+
+
+def _gain(row):
+    return f"{row['gain']:.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
 
 
 def test_the_readme_says_how_many_winners_of_searches_are_above_the_classifier_alone(own_size):

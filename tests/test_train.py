@@ -8,6 +8,7 @@ import pytest
 
 from lib import train
 from lib.backbones.build import load_backbone, weights_digest
+from lib.ledger import read_results
 from lib.params import ROOT, Params, load_params
 from lib.partition import Block
 from lib.results import Results
@@ -140,20 +141,29 @@ def test_accuracy():
     np.testing.assert_array_equal(right, [1.0, 0.0])
 
 
-def lowered(rows, params):
-    """How often each run's learning rate fell before its last epoch, by its curve."""
-    curves = np.array([line.split(";") for line in rows["curve"]], float)
-    plateau, count = LanePlateau(len(rows), params), np.zeros(len(rows), int)
-    for right in curves.T[:-1]:
+def curves(rows):
+    """The photos that each run got right after each epoch."""
+    return np.array([line.split(";") for line in rows["curve"]], float)
+
+
+def falls(rows, params):
+    """After which epochs, but the last, each run's learning rate fell, bool ``(runs, epochs)``."""
+    plateau, found = LanePlateau(len(rows), params), []
+    for right in curves(rows).T[:-1]:
         before = plateau.rates
         plateau.update(right / rows["eval_images"].iloc[0])
-        count += plateau.rates < before
-    return count
+        found.append(plateau.rates < before)
+    return np.array(found).T
+
+
+def lowered(rows, params):
+    """How often each run's learning rate fell before its last epoch."""
+    return falls(rows, params).sum(axis=1)
 
 
 def test_the_page_says_how_often_the_committed_runs_were_slowed():
     page = " ".join((ROOT / "docs" / "paper-size.md").read_text(encoding="utf-8").split())
-    for profile in ("cpu", "cpu_native", "paper_short"):
+    for profile in ("cpu", "cpu_native", "paper_short", "paper_native"):
         params = load_params(profile)
         rows = Results.read(params).valid.drop_duplicates("key")
         assert not any(lowered(of, params).any() for _, of in rows.groupby("split"))
@@ -170,3 +180,28 @@ def test_the_page_says_how_often_the_committed_runs_were_slowed():
     assert f"in {text}, in {(search == 4).sum()} of them four times" in page
     assert f"All {one_class.sum()} of its runs that end at one class" in page
     assert (search[one_class] == 4).all() and search[runs["val_accuracy"].argmax()] <= 1
+
+
+def test_the_page_says_when_the_rate_of_the_committed_runs_fell():
+    """And that only the run of Baseline II that fails was never slowed."""
+    page = " ".join((ROOT / "docs" / "paper-size.md").read_text(encoding="utf-8").split())
+    params = load_params("paper_small")
+    rows = Results.read(params).only("MobileNetV3Small").final.sort_values("repeat")
+    everything = rows[rows["method"] == "baseline_2"]
+    right, slowed = curves(everything) / 1101, falls(everything, params)
+    first = [1 + int(found.argmax()) for found in slowed if found.any()]
+    failed = right[~slowed.any(axis=1)]
+    assert "it falls after epochs {}, {} and {},".format(*first) in page and len(failed) == 1
+    assert all(of[at + 2 :].min() > 0.82 for of, at in zip(right, first, strict=False))
+    assert f"until epoch {1 + failed[0].argmax()}, to {failed[0].max():.3f}" in page
+    ends = [*first, right.shape[1]]
+    jumps = [np.abs(np.diff(of[:end])).max() for of, end in zip(right, ends, strict=True)]
+    assert f"jumps by up to {max(jumps):.2f} from one epoch" in page
+    other = read_results(ROOT / "results" / "paper_small_tensorflow")
+    mine, others = (of[of["method"] == "block_wise"] for of in (rows, other))
+    most = max(np.abs(np.diff(curves(of) / 1101)).max() for of in (mine, others))
+    assert f"A block's accuracy jumps by {most:.2f} at most" in page
+    found = falls(mine, params)
+    assert [(lowered(of, params) == 0).sum() for of in (mine, others)] == [1, 1]
+    first = sorted(1 + int(of.argmax()) for of in found if of.any())
+    assert len(first) == 3 and f"first after epochs {first[0]} to {first[-1]}." in page

@@ -8,9 +8,9 @@ from matplotlib.lines import Line2D
 
 from ..backbones.records import NORM
 from ..methods import TABLE1, colour, label
-from ..report.captions import caption
+from ..report.captions import caption, listed
 from ..report.figures import draw_all
-from ..report.paper import accuracies, compare
+from ..report.paper import accuracies
 from ..report.style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 from ..results import NOTHING, Results, backbones_of
 from . import doubts
@@ -69,30 +69,32 @@ def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
 
 @styled
 def against_paper(results: Results) -> Drawing:
-    """Table I, the paper's and ours, cell by cell; networks side by side."""
-    cells, names = compare(results).set_index(["backbone", "method"]), backbones_of(results.final)
-    text = f"{caption(results.final, 'point')}. Bars: sd over repeats; the paper has one run."
+    """Table I, the paper's and ours, run by run; networks side by side."""
+    printed, names = accuracies(), backbones_of(results.final)
+    text = f"{caption(results.final, 'line')}. The paper has one run."
     fig = new_figure("The paper's accuracy and ours, at the paper's own size", text, WIDTH, 3.8)
     axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
     places = np.arange(len(TABLE1))
     for ax, name in zip(axes, names, strict=True):
-        mine = cells.loc[name].loc[list(TABLE1)]
-        ax.plot(mine["paper"], places, "D", ms=6, mfc="none", color=GREY)
-        for place, (method, cell) in zip(places, mine.iterrows(), strict=True):
-            sd = np.nan_to_num(cell["sd"])
-            if cell["n"]:
-                ax.errorbar(
-                    cell["mean"], place, xerr=sd, fmt="o", ms=5, capsize=2, color=colour(method)
-                )
+        ax.plot(printed.loc[name, list(TABLE1)], places, "D", ms=6, mfc="none", color=GREY)
+        final = results.only(name).final
+        for place, method in zip(places, TABLE1, strict=True):
+            ours, ink = final["val_accuracy"][final["method"] == method], colour(method)
+            if len(ours):
+                ax.plot(ours, np.full(len(ours), place), "o", ms=4, alpha=0.6, mew=0, color=ink)
+                ax.plot(ours.mean(), place, "|", ms=14, mew=2, color=ink)
             else:
-                ax.text(cell["paper"], place, "  not run", va="center", color=GREY)
-        runs = results.only(name).final["epochs"]
-        ax.set_title(f"{name}, {' / '.join(map(str, runs.unique()))} epochs", loc="left")
+                ax.text(printed.loc[name, method], place, "  not run", va="center", color=GREY)
+        ax.set_title(f"{name}, {listed(final['epochs'])} epochs", loc="left")
         ax.set_xlabel("final validation accuracy")
     axes[0].set_yticks(places, [label(method) for method in TABLE1])
     axes[0].invert_yaxis()
-    paper = Line2D([], [], marker="D", mfc="none", ls="", color=GREY, label="paper")
-    add_legend(fig, [paper, Line2D([], [], marker="o", color="black", label="ours")])
+    handles = [
+        Line2D([], [], marker="D", mfc="none", ls="", color=GREY, label="paper"),
+        Line2D([], [], marker="o", ms=4, mew=0, ls="", color="black", label="our runs"),
+        Line2D([], [], marker="|", ms=12, mew=2, ls="", color="black", label="their mean"),
+    ]
+    add_legend(fig, handles)
     return fig
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..audit.tables import agreement, gain_table, remarks, verdict_table
-from ..methods import ABBREVIATIONS, TABLE1
+from ..ledger import read_results
+from ..methods import ABBREVIATIONS, TABLE1, label
 from ..params import BACKBONE_NAMES, ROOT, Params, described, load_params
 from ..report.captions import listed
 from ..report.paper import accuracies, compare, statistics
@@ -21,7 +22,9 @@ from .speed import read_bench, scaling_file, scaling_words, speed_table, speed_w
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
 TABLED = ("results", "paper-size", "speed", "parameters", "photos", "choice", "cluster")
-PAPER_SIZE = ("paper_small", "paper_short")  # profiles of the paper's own photo size
+PAPER_SIZE = ("paper_small", "paper_short")  # profiles of the paper's own photo size and inputs
+PAPER_SIZE_NATIVE = ("paper_native",)  # of its photo size, and of native inputs
+OTHER_BACKEND = "paper_small_tensorflow"  # final runs of paper_small once more, on another backend
 NOT_RUN = "not run: no weights here"
 SETTING = (
     "Accuracy on 1,101 photos of tf_flowers after training on 70 % of it. LW: one layer; BW:"
@@ -50,8 +53,13 @@ def contents(root: Path = ROOT) -> dict[str, str]:
     """What stands in each section that is made of rows, by its name."""
     params = load_params(PROFILE, results=str(root / "results" / PROFILE))
     bench = read_bench(root / "results" / "bench.csv")
-    made = sections(Results.read(params), Results.read_native(params), bench, paper_size(root))
-    return made | scaling(root) | choice.sections(root)
+    made = sections(Results.read(params), Results.read_native(params), bench, *paper_sizes(root))
+    return made | more(root)
+
+
+def more(root: Path = ROOT) -> dict[str, str]:
+    """The sections that are made of other rows than those of `PROFILE` and `PAPER_SIZE`."""
+    return {"backends": backends(*_twice(root))} | scaling(root) | choice.sections(root)
 
 
 def scaling(root: Path = ROOT) -> dict[str, str]:
@@ -60,11 +68,22 @@ def scaling(root: Path = ROOT) -> dict[str, str]:
     return {"scaling": scaling_words(measured, simulated)}
 
 
-def paper_size(root: Path = ROOT) -> list[Results]:
+def paper_size(root: Path = ROOT, names: Sequence[str] = PAPER_SIZE) -> list[Results]:
     """The results of each profile of the paper's own photo size that has any."""
-    folders = (root / "results" / name for name in PAPER_SIZE)
+    folders = (root / "results" / name for name in names)
     profiles = (load_params(f.name, results=str(f)) for f in folders if f.is_dir())
     return [Results.read(params) for params in profiles]
+
+
+def paper_sizes(root: Path = ROOT) -> tuple[list[Results], list[Results]]:
+    """Those with the paper's inputs, and those with native ones."""
+    return paper_size(root), paper_size(root, PAPER_SIZE_NATIVE)
+
+
+def _twice(root: Path) -> tuple[Results, Results]:
+    """The runs of `PAPER_SIZE`'s first profile, and those of `OTHER_BACKEND`."""
+    results = paper_size(root, PAPER_SIZE[:1])[0]
+    return results, results.with_rows(read_results(root / "results" / OTHER_BACKEND))
 
 
 def together(own: Sequence[Results]) -> Results:
@@ -73,18 +92,19 @@ def together(own: Sequence[Results]) -> Results:
 
 
 def sections(
-    results: Results, native: Results, bench: pd.DataFrame, own: Sequence[Results]
+    results: Results,
+    native: Results,
+    bench: pd.DataFrame,
+    own: Sequence[Results],
+    own_native: Sequence[Results],
 ) -> dict[str, str]:
-    """What `contents` gives, from results of `PROFILE` that are read already.
-
-    own: as `paper_size` gives them.
-    """
+    """Those of `contents` that show rows of `PROFILE` and, as `paper_sizes` gives them, others."""
     joined = together(own)
     return {
         "rows": comparison([joined, results, native]),
-        "sizes": sizes(own),
-        "own-rows": comparison([joined], joined.backbones),
-        "own-gains": gain_table(own),
+        "sizes": sizes([*own, *own_native]),
+        "own-rows": comparison([joined, *own_native], joined.backbones),
+        "own-gains": gain_table([*own, *own_native]),
         "own-verdicts": verdict_table(joined),
         "own-agreement": agreement(results, joined),
         "own-epochs": remarks(joined, NOTHING, "epochs"),
@@ -207,9 +227,13 @@ def _hours(rows: pd.DataFrame) -> str:
 
     The first rows, all of two cores, lack it.
     """
-    devices = rows["versions"].str.split("; ").str[3].fillna("CPU")
-    took = rows.groupby(devices, sort=False)["seconds"].sum()
+    took = rows.groupby(_devices(rows), sort=False)["seconds"].sum()
     return ", ".join(f"{seconds / 3600:.1f} h on {device}" for device, seconds in took.items())
+
+
+def _devices(rows: pd.DataFrame) -> pd.Series:
+    """What each row was trained on."""
+    return rows["versions"].str.split("; ").str[3].fillna("CPU")
 
 
 def _differences(rows: pd.DataFrame) -> str:
@@ -219,9 +243,47 @@ def _differences(rows: pd.DataFrame) -> str:
     )
     found = [f"alpha {alpha}: {float(alpha):.0%} of the channels"] if alpha != "1.0" else []
     found += [f"{epochs} epochs instead of 50"] if epochs != 50 else []
+    found += ["native inputs"] if set(rows["input_scaling"]) == {"native"} else []
     found += [words for start, words in WEIGHTS.items() if weights.startswith(start)]
-    found += ["a search by JAX ([13](deviations.md))"] if "jax" in set(rows["backend"]) else []
+    by_jax = rows[rows["backend"] == "jax"]["split"].unique()
+    stages = {0: "", 1: "a search by JAX", 2: "trained by JAX"}[len(by_jax)]
+    found += [f"{stages} ([13](deviations.md))"] if stages else []
     return "; ".join(found) or "nothing"
+
+
+BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow"}  # in words
+
+
+def backends(one: Results, other: Results) -> str:
+    """The final runs that both of two backends made, run by run, as a Markdown table.
+
+    Of the backbones that `other` has.
+    """
+    sides = [one.with_rows(one.rows[one.rows["backbone"].isin(other.backbones)]), other]
+    tables = [_run_by_run(side.final) for side in sides]
+    lines = [
+        [f"{name}: {label(method)}", *(table.get((name, method), "–") for table in tables)]
+        for name in other.backbones
+        for method in TABLE1
+        if (name, method) in tables[1]
+    ]
+    header = [_trained_by(side.final) for side in sides]
+    return markdown(["final runs", *header], lines, "").replace("---:", "---").lstrip()
+
+
+def _run_by_run(final: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """The mean of runs, and each of them, repeat by repeat, by backbone and method."""
+    groups = final.sort_values("repeat").groupby(["backbone", "method"])["val_accuracy"]
+    return {
+        pair: f"{runs.mean():.3f} ({', '.join(f'{run:.3f}' for run in runs)})"
+        for pair, runs in groups
+    }
+
+
+def _trained_by(rows: pd.DataFrame) -> str:
+    """Backends and devices of rows, such as "JAX on NVIDIA H200"."""
+    pairs = zip(rows["backend"].map(BACKENDS), _devices(rows), strict=True)
+    return " / ".join(f"{backend} on {device}" for backend, device in dict.fromkeys(pairs))
 
 
 def costs(sources: dict[str, pd.DataFrame]) -> str:
