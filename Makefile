@@ -33,10 +33,28 @@ PY       := .venv/bin/python
 # Options reach the commands through the environment, letter by letter as they were typed; neither
 # make nor the shell takes their blanks, quotes, dollars or equals signs for its own.
 OPTIONS  := PROFILE BACKBONES RESULTS SET CASE CLAIM WORKERS SCHEDULER NODE_PYTHON DIR BACKBONE OUT MODEL
-# Those of the command line, see `only`.
+# Those of the command line, see `UNUSED`.
 GIVEN    := $(foreach o,$(OPTIONS),$(if $(filter command line,$(origin $o)),$o))
 $(foreach o,$(OPTIONS),$(eval override export $o := $$(value $o)))
 SETTINGS := profile="$$PROFILE" results="$$RESULTS" --set="$$SET"
+# Which of them each command takes; the others take none, and files take all.
+ROWS          := PROFILE RESULTS SET
+TAKES_check   := $(ROWS) BACKBONES
+TAKES_paper   := $(ROWS) BACKBONES WORKERS SCHEDULER
+TAKES_seeds   := $(TAKES_paper)
+TAKES_site    := $(TAKES_paper)
+TAKES_run     := $(OPTIONS)
+TAKES_figures := $(ROWS)
+TAKES_claim   := $(ROWS) CLAIM
+TAKES_bench   := $(ROWS) BACKBONES CASE
+TAKES_memory  := $(ROWS) BACKBONES
+TAKES_bundle  := $(ROWS) BACKBONES NODE_PYTHON
+TAKES_photos  := DIR BACKBONE OUT SET
+TAKES_predict := MODEL DIR OUT
+TAKEN         := $(foreach goal,$(MAKECMDGOALS),$(if $(findstring /,$(goal)),$(OPTIONS),$(TAKES_$(goal))))
+# An option that would count for nothing is refused, before anything is made.
+UNUSED        := $(if $(MAKECMDGOALS),$(firstword $(filter-out $(TAKEN),$(GIVEN))))
+$(if $(UNUSED),$(error $(UNUSED): make $(MAKECMDGOALS) takes no such option; allowed: $(or $(TAKEN),none)))
 TRAINING := 01_baselines 02_layer_wise 03_block_wise 04_ranked 05_sliding_window 06_final
 READING  := 07_figures 08_verdicts 08_doubts 00_start
 # Runs a command with workers for what it trains.
@@ -127,18 +145,10 @@ endef
 bundle: env ## pack everything for a machine without a network, and say how to run it there
 	@$(PY) -m lib bundle $(SETTINGS) backbones="$$BACKBONES" --python="$$NODE_PYTHON"
 
-# Refuses options of other commands, such as a PROFILE or WORKERS, which would count for nothing.
-define only
-@test -z "$(firstword $(filter-out $1,$(GIVEN)))" || { echo "error:" \
-  "$(firstword $(filter-out $1,$(GIVEN))): make $@ takes no such option; allowed: $1" >&2; exit 2; }
-endef
-
 photos: env ## your photos: which layers to tune, and the tuned network (loads ImageNet weights)
-	$(call only,DIR BACKBONE OUT SET)
 	@$(PY) -m lib photos dir="$$DIR" backbone="$$BACKBONE" out="$$OUT" --set="$$SET"
 
 predict: env ## the classes of photos by a tuned network, as a CSV: make predict MODEL=... DIR=...
-	$(call only,MODEL DIR OUT)
 	@$(PY) -m lib predict model="$$MODEL" dir="$$DIR" out="$$OUT"
 
 seeds: env ## repeat the layer-wise search with other seeds, to see how much of its scatter is chance

@@ -11,7 +11,7 @@ from rows import row
 from lib.audit import doubts
 from lib.audit.claims import findings
 from lib.ledger import read_results
-from lib.params import ROOT
+from lib.params import ROOT, Params
 from lib.results import Results
 from lib.upkeep import pages
 
@@ -145,6 +145,29 @@ def test_a_run_of_two_methods_costs_once():
     rows = pd.DataFrame([row(seconds=1800.0), row(method="top_3", seconds=1800.0)])
     rows = pd.concat([rows, pd.DataFrame([row(seconds=3600.0, key="another key")])])
     assert pages.costs({"cpu": rows}) == "The committed rows of `cpu`: VGG16 2 runs in 1.5 h.\n"
+
+
+def test_runs_of_two_backends_stand_side_by_side():
+    def runs(versions, backend, method, *accuracies):
+        return [
+            row(method=method, split=Params.final_split, repeat=r, val_accuracy=accuracy,
+                key=f"{backend} {method} {r}", backend=backend, versions=versions)
+            for r, accuracy in enumerate(accuracies)
+        ]  # fmt: skip
+
+    gpu, cpu = ("python 3.12.3; keras 3; jax 0.1; GPU X", "jax"), ("python 3.12.3", "tensorflow")
+    mine = runs(*gpu, "block_wise", 0.5, 0.7) + runs(*gpu, "top_3", 0.6)
+    other = runs(*cpu, "block_wise", 0.8) + runs(*cpu, "baseline_2", 0.9)
+    table = pages.backends(*(Results(pd.DataFrame(rows)) for rows in (mine, other)))
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    assert lines[0] == ["final runs", "JAX on GPU X", "TensorFlow on CPU"]
+    assert lines[2:] == [
+        ["VGG16: Baseline II", "–", "0.900 (0.900)"],
+        ["VGG16: Block-wise", "0.600 (0.500, 0.700)", "0.800 (0.800)"],
+    ]
+    searched = [row(backend="jax", versions="python; keras; jax; GPU X")]
+    for rows, words in ((searched, "a search by JAX"), (searched + mine, "trained by JAX")):
+        assert words in pages.sizes([Results(pd.DataFrame(rows))])
 
 
 def test_every_claim_names_a_command_and_a_file_that_are_there():

@@ -194,6 +194,8 @@ def test_the_page_says_when_the_rate_of_the_committed_runs_fell():
     assert "it falls after epochs {}, {} and {},".format(*first) in page and len(failed) == 1
     assert all(of[at + 2 :].min() > 0.82 for of, at in zip(right, first, strict=False))
     assert f"until epoch {1 + failed[0].argmax()}, to {failed[0].max():.3f}" in page
+    learned = everything["train_accuracy"].to_numpy()[~slowed.any(axis=1)]
+    assert f"of the training photos it has {learned[0]:.2f} right" in page
     ends = [*first, right.shape[1]]
     jumps = [np.abs(np.diff(of[:end])).max() for of, end in zip(right, ends, strict=True)]
     assert f"jumps by up to {max(jumps):.2f} from one epoch" in page

@@ -616,7 +616,8 @@ def test_options_arrive_as_they_were_typed(tmp_path):
     (tmp_path / "show.mk").write_text(MAKE)
     given = {"DIR": "my $photos/a=b 'c'", "BACKBONE": "VGG16", "OUT": "$(shell x)", "MODEL": "é #1"}
     words = ["make", f"PY={sys.executable}", "-f", "Makefile", "-f", str(tmp_path / "show.mk")]
-    words += ["photos-options", *(f"{k}={v}" for k, v in given.items())]
+    words += ["photos-options", f"TAKES_photos-options={' '.join(given)}"]
+    words += [f"{k}={v}" for k, v in given.items()]
     made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert made.stdout.strip() == str(list(given.values()))
 

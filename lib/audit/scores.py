@@ -122,6 +122,9 @@ def apart(names: Sequence[str], table: np.ndarray) -> tuple[Noise, dict[str, Noi
     return scatter(np.delete(table, wild, axis=0)), {names[wild]: scatter(table[[wild]])}
 
 
+ZERO = 1e-15  # a variance that is nothing but rounding: one photo of 1e7 is more
+
+
 def _wildest(table: np.ndarray) -> int | None:
     """Which of ``(methods, repeats, photos)`` scatters more than the others, if any does."""
     methods, repeats, _ = table.shape
@@ -134,7 +137,7 @@ def _wildest(table: np.ndarray) -> int | None:
         far = (own - others.mean(axis=0)).var(ddof=1)
         expected = rest * methods / (methods - 1)
         freedom = repeats - 1, (methods - 2) * (repeats - 1)
-        p.append(fisher.sf(far / expected, *freedom) if expected else float(far == 0))
+        p.append(fisher.sf(far / expected, *freedom) if expected > ZERO else float(far < ZERO))
     place = int(np.argmin(p))
     return place if p[place] * methods <= LEVEL else None
 

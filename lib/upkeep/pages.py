@@ -233,7 +233,7 @@ def _hours(rows: pd.DataFrame) -> str:
 
 def _devices(rows: pd.DataFrame) -> pd.Series:
     """What each row was trained on."""
-    return rows["versions"].str.split("; ").str[3].fillna("CPU")
+    return rows["versions"].map(lambda text: "".join(text.split("; ")[3:]) or "CPU")
 
 
 def _differences(rows: pd.DataFrame) -> str:

@@ -34,7 +34,7 @@ def speed_table(df: pd.DataFrame) -> str:
     """All cases as a Markdown table."""
     header = [
         "case", "size", "runs", "plain, s a run", "fused, s a run", "ratio", "ratio an epoch",
-        "largest difference", "accuracies that differ", "memory, GiB", "of the bound",
+        "largest difference", "accuracies that differ", "memory, GiB", "of the bound", "commit",
     ]  # fmt: skip
     lines = [
         [
@@ -49,6 +49,7 @@ def speed_table(df: pd.DataFrame) -> str:
             f"{row['differ']} of {row['plain_runs']}",
             f"{row['peak_gib']:.1f}",
             f"{row['bound']:.0%}",
+            f"{row['git_sha']}",
         ]
         for _, row in df.iterrows()
     ]
