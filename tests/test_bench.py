@@ -2,8 +2,9 @@
 
 import pandas as pd
 import pytest
+from committed import PROJECT
 
-from lib.params import InputError, load_params
+from lib.params import BACKBONE_NAMES, InputError, load_params
 from lib.sweep import plans
 from lib.trainer import Trainer
 from lib.upkeep import bench
@@ -114,3 +115,12 @@ def test_the_words_name_the_cases_that_were_measured():
     assert "With 1 and 4 runs it is 2.0 and 6.0 times" in text
     assert "At 64 px it is 11.0 times" in text and "3.5 to 6.5 times" in text
     assert speed_words(df[df["case"] == "X/final"]).startswith("Final runs")
+
+
+def test_the_page_says_how_much_of_the_budget_groups_take():
+    peaks = read_bench(PROJECT / "results" / "memory.csv")
+    assert set(peaks["backbone"]) == set(BACKBONE_NAMES)
+    share = peaks["peak_gib"] / peaks["budget_gib"]
+    assert share.min() >= 0.7 and share.max() <= 1
+    page = (PROJECT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert "on all five networks within the budget, and\nat least seven tenths of it used" in page

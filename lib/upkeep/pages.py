@@ -59,7 +59,7 @@ def contents(root: Path = ROOT) -> dict[str, str]:
 
 def more(root: Path = ROOT) -> dict[str, str]:
     """The sections that are made of other rows than those of `PROFILE` and `PAPER_SIZE`."""
-    return {"backends": backends(*_twice(root))} | scaling(root) | choice.sections(root)
+    return _twice(root) | scaling(root) | choice.sections(root)
 
 
 def scaling(root: Path = ROOT) -> dict[str, str]:
@@ -80,10 +80,10 @@ def paper_sizes(root: Path = ROOT) -> tuple[list[Results], list[Results]]:
     return paper_size(root), paper_size(root, PAPER_SIZE_NATIVE)
 
 
-def _twice(root: Path) -> tuple[Results, Results]:
-    """The runs of `PAPER_SIZE`'s first profile, and those of `OTHER_BACKEND`."""
-    results = paper_size(root, PAPER_SIZE[:1])[0]
-    return results, results.with_rows(read_results(root / "results" / OTHER_BACKEND))
+def _twice(root: Path) -> dict[str, str]:
+    """The section on final runs of `PAPER_SIZE`'s first profile that `OTHER_BACKEND` made, too."""
+    own, other = paper_size(root, PAPER_SIZE[:1]), read_results(root / "results" / OTHER_BACKEND)
+    return {"backends": backends(own[0], own[0].with_rows(other))} if own and len(other) else {}
 
 
 def together(own: Sequence[Results]) -> Results:
