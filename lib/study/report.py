@@ -149,7 +149,7 @@ def words(cells: Sequence[Measured]) -> Iterator[str]:
         if good
         else f"Over all cells ({len(cells)}) no strategy beats a random block beyond the interval."
     )
-    yield from _rule(cells)
+    yield from _rule(cells, whole=not lacking)
     alike = [same for c in cells for same in c.alike.values()]
     yield (
         f"Run by themselves, strategies picked what the record says in {sum(alike)} of "
@@ -157,11 +157,18 @@ def words(cells: Sequence[Measured]) -> Iterator[str]:
     )
 
 
-def _rule(cells: Sequence[Measured]) -> Iterator[str]:
+def _rule(cells: Sequence[Measured], whole: bool) -> Iterator[str]:
+    """What the rule makes the default; whole: whether every cell of the protocol is there."""
     best = recommended(cells)
     if best:
+        says = (
+            f"By the rule, the default strategy is `{best}`"
+            if whole
+            else f"So far the rule, which counts once all cells are whole, would make `{best}` the"
+            " default strategy"
+        )
         yield (
-            f"By the rule, the default strategy is `{best}`: regret "
+            f"{says}: regret "
             f"{points(average(cells, regret(best)))} points, {share(cells, best):.0%} of the "
             "search's time."
         )
