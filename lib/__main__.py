@@ -231,7 +231,7 @@ def figures(params: Params) -> None:
         folder, (own, own_native) = ROOT / "figures", pages.paper_sizes()
         drawn = save_bench(folder, bench) + save_scaling(folder, ROOT)
         print(*drawn, *save_paper_size(pages.together(own), folder), sep="\n")
-        made = pages.sections(results, native, bench, own, own_native) | pages.more()
+        made = pages.sections(results, native, bench, own, own_native) | pages.more(own)
         pages.refresh(ROOT, made)
 
 

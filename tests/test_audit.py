@@ -7,7 +7,7 @@ from rows import make_rows, row
 
 from lib.audit import claims, doubts
 from lib.audit.claims import CLAIMS
-from lib.audit.intervals import Estimate, Interval, Noise, Score, components
+from lib.audit.intervals import Estimate, Interval, Noise, Score
 from lib.audit.scores import Searched, noises, scores
 from lib.audit.tables import _about_epochs, verdict_table
 from lib.ledger import pack_hits, read_results, unpack_hits
@@ -206,7 +206,7 @@ def test_a_run_is_not_compared_with_itself(df):
 def test_components_are_those_that_were_put_in():
     rng = np.random.default_rng(0)
     layers, seeds = rng.normal(0.5, 0.08, (30, 1)), rng.normal(0, 0.2, 400)
-    between, chance = components(layers + seeds + rng.normal(0, 0.01, (30, 400)))
+    between, chance = claims.components(layers + seeds + rng.normal(0, 0.01, (30, 400)))
     assert between == pytest.approx(layers.std(ddof=1), rel=0.05)
     assert chance == pytest.approx(0.01, rel=0.05)
 

@@ -17,7 +17,7 @@ from scipy.stats import norm
 from lib.audit import intervals
 from lib.audit.claims import decisions, finding, status
 from lib.audit.intervals import Estimate, Noise, Score, choices, difference, pooled, scatter
-from lib.audit.scores import Searched, _unlucky, apart
+from lib.audit.scores import Searched, _unlucky, outlying
 from lib.ledger import pack_hits
 
 PHOTOS, SEED, CHANCE, OWN = 400, 0.05, 0.06, 0.55  # sds, beside the 1 of chance in both
@@ -115,7 +115,7 @@ def test_a_method_that_fails_now_and_then_has_a_noise_of_its_own():
     for _ in range(STUDIES):
         chance = CHANCE * np.array([1, 30, 1, 1, 1, 1, 1, 1])
         table, truth = drawn(rng, rng.normal(0.8, 0.1, 8), 4, chance=chance)
-        common, own = apart(names, table)
+        common, own = outlying(names, table)
         chosen.append([*own] == ["b"])
         final = [
             replace(of, noise=own.get(name, common))
@@ -123,19 +123,19 @@ def test_a_method_that_fails_now_and_then_has_a_noise_of_its_own():
         ]
         gaps = [covers(difference(final[i], final[0]), truth[i] - truth[0]) for i in range(1, 8)]
         wild, calm = [*wild, gaps[0]], calm + gaps[1:]
-        alike.append(bool(apart(names, drawn(rng, np.full(8, 0.8), 4)[0])[1]))
+        alike.append(bool(outlying(names, drawn(rng, np.full(8, 0.8), 4)[0])[1]))
     assert np.mean(chosen) > 0.9 and np.mean(alike) < 0.08
     assert 0.92 <= np.mean(calm) <= 0.98 and np.mean(wild) > 0.9
 
 
-def test_two_methods_or_single_runs_tell_nothing_apart():
+def test_two_methods_or_single_runs_tell_nothing_outlying():
     rng = np.random.default_rng(0)
     for methods, repeats in ((2, 4), (8, 1)):
         table, _ = drawn(rng, np.full(methods, 0.8), repeats, chance=[9.0] + [0.1] * (methods - 1))
-        assert apart(list("abcdefgh")[:methods], table)[1] == {}
-    assert apart([], np.empty((0, 0, 0))) == (Noise(), {})
+        assert outlying(list("abcdefgh")[:methods], table)[1] == {}
+    assert outlying([], np.empty((0, 0, 0))) == (Noise(), {})
     same = np.repeat((rng.random((3, 1, 50)) > 0.5).astype(float), 4, axis=1)
-    assert apart(list("abc"), same)[1] == {}  # no run differs from another
+    assert outlying(list("abc"), same)[1] == {}  # no run differs from another
 
 
 def winner(table, again):

@@ -166,7 +166,11 @@ def test_runs_of_two_backends_stand_side_by_side():
         ["VGG16: Block-wise", "0.600 (0.500, 0.700)", "0.800 (0.800)"],
     ]
     searched = [row(backend="jax", versions="python; keras; jax; GPU X")]
-    for rows, words in ((searched, "a search by JAX"), (searched + mine, "trained by JAX")):
+    for rows, words in (
+        (searched, "; a search by JAX"),
+        (mine, "; final runs by JAX"),
+        (searched + mine, "; a search and final runs by JAX"),
+    ):
         assert words in pages.sizes([Results(pd.DataFrame(rows))])
 
 

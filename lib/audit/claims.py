@@ -28,7 +28,6 @@ from .intervals import (
     Interval,
     Score,
     at_least,
-    components,
     difference,
     holm,
     layout,
@@ -459,6 +458,20 @@ def _effect(values: np.ndarray) -> tuple[Interval, tuple[float, float]]:
     low, high = np.percentile(between - chance, [2.5, 97.5])
     sds = tuple(float(sd) for sd in components(values))
     return Interval(sds[0] - sds[1], float(low), float(high)), sds
+
+
+def components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What rows, such as layers, and chance add to a table's scatter, as standard deviations.
+
+    values: accuracies ``(..., rows, seeds)``, one table or several. The two-way layout: value =
+    mean + row + seed + chance. What a seed adds to all rows alike is in neither number.
+    """
+    rows, seeds = values.mean(axis=-1), values.mean(axis=-2)
+    mean = values.mean(axis=(-2, -1), keepdims=True)
+    rest = values - rows[..., None] - seeds[..., None, :] + mean
+    chance = (rest**2).sum(axis=(-2, -1)) / np.prod(np.subtract(values.shape[-2:], 1))
+    between = rows.var(axis=-1, ddof=1) - chance / values.shape[-1]
+    return np.sqrt(np.maximum(between, 0.0)), np.sqrt(chance)
 
 
 def _layers_test(table: np.ndarray) -> tuple[float, float, float]:

@@ -180,20 +180,6 @@ def scatter(table: np.ndarray, shared: bool = True, units: np.ndarray | None = N
     return Noise(float((rest.mean(axis=2) ** 2).sum()), float(within), freedom)
 
 
-def components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What rows, such as layers, and chance add to a table's scatter, as standard deviations.
-
-    values: accuracies ``(..., rows, seeds)``, one table or several. The two-way layout: value =
-    mean + row + seed + chance. What a seed adds to all rows alike is in neither number.
-    """
-    rows, seeds = values.mean(axis=-1), values.mean(axis=-2)
-    mean = values.mean(axis=(-2, -1), keepdims=True)
-    rest = values - rows[..., None] - seeds[..., None, :] + mean
-    chance = (rest**2).sum(axis=(-2, -1)) / np.prod(np.subtract(values.shape[-2:], 1))
-    between = rows.var(axis=-1, ddof=1) - chance / values.shape[-1]
-    return np.sqrt(np.maximum(between, 0.0)), np.sqrt(chance)
-
-
 def pooled(noises: Iterable[Noise]) -> Noise:
     """The noise of several tables as one."""
     return sum(noises, Noise())

@@ -15,18 +15,7 @@ from scipy.stats import median_abs_deviation
 
 from ..methods import EXTRA, SEARCHES, method
 from ..results import Results
-from .intervals import (
-    LEVEL,
-    Noise,
-    Score,
-    choices,
-    components,
-    hits,
-    layout,
-    pooled,
-    scatter,
-    score,
-)
+from .intervals import LEVEL, Noise, Score, choices, hits, layout, pooled, scatter, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +75,7 @@ def noises(results: Results) -> dict[tuple[str, str, str], Noise]:
     From repeated runs on the same slice with the same backbone. A search with one seed takes that
     of the other backbones' repeated searches and of its own final runs, pooled, and final runs
     without repeats that of the searches. A method whose final runs scatter far more than the
-    others', see `apart`, has a noise of its own, in a search with one seed, too.
+    others', see `outlying`, has a noise of its own, in a search with one seed, too.
     """
     rows = results.valid
     names = list(dict.fromkeys(rows["backbone"]))
@@ -94,11 +83,11 @@ def noises(results: Results) -> dict[tuple[str, str, str], Noise]:
     found = {}
     for name in names:
         final = _only(results.final, name)
-        common, wild = apart(*layout(final[~final["method"].isin(EXTRA)], "method"))
+        common, outlier = outlying(*layout(final[~final["method"].isin(EXTRA)], "method"))
         elsewhere = pooled([*searched.values(), common])
         # The best window may be the best block: then both methods have the same runs.
-        same = final[final["key"].isin(final["key"][final["method"].isin(wild)])]
-        own = {tuned: noise for noise in wild.values() for tuned in same["method"]}
+        same = final[final["key"].isin(final["key"][final["method"].isin(outlier)])]
+        own = {tuned: noise for noise in outlier.values() for tuned in same["method"]}
         for tuned in _only(rows, name)["method"].unique():
             trained = own.get(tuned, common)
             for stage, noise in (("search", searched[name]), ("final", trained)):
@@ -106,37 +95,36 @@ def noises(results: Results) -> dict[tuple[str, str, str], Noise]:
     return found
 
 
-def apart(names: Sequence[str], table: np.ndarray) -> tuple[Noise, dict[str, Noise]]:
-    """The noise that methods' repeated runs have in common, and that of one that is wild, if any.
+def outlying(names: Sequence[str], table: np.ndarray) -> tuple[Noise, dict[str, Noise]]:
+    """The noise that methods' repeated runs have in common, and that of an outlying one, if any.
 
-    It is wild if it scatters more than the others, by an F test of its runs' distances from the
+    It is outlying if it scatters more than the others, by an F test of its runs' distances from the
     others' mean of the same repeat, at `LEVEL` over all methods (Bonferroni). Of Baseline II, say,
     one run of four may fail, which says nothing of the runs of a block.
 
     Args:
         table: ``(methods, repeats, photos)``.
     """
-    wild = _wildest(table)
-    if wild is None:
+    outlier = _outlying(table)
+    if outlier is None:
         return scatter(table), {}
-    return scatter(np.delete(table, wild, axis=0)), {names[wild]: scatter(table[[wild]])}
+    return scatter(np.delete(table, outlier, axis=0)), {names[outlier]: scatter(table[[outlier]])}
 
 
 ZERO = 1e-15  # a variance that is nothing but rounding: one photo of 1e7 is more
 
 
-def _wildest(table: np.ndarray) -> int | None:
+def _outlying(table: np.ndarray) -> int | None:
     """Which of ``(methods, repeats, photos)`` scatters more than the others, if any does."""
-    methods, repeats, _ = table.shape
-    if methods < 3 or repeats < 2:
+    methods, repeats, photos = table.shape
+    if methods < 3 or min(repeats, photos) < 2:
         return None
     accuracy, p = table.mean(axis=2), []
     for place, own in enumerate(accuracy):
-        others = np.delete(accuracy, place, axis=0)
-        rest = components(others)[1] ** 2  # without what a repeat adds to all alike
-        far = (own - others.mean(axis=0)).var(ddof=1)
-        expected = rest * methods / (methods - 1)
-        freedom = repeats - 1, (methods - 2) * (repeats - 1)
+        far = (own - np.delete(accuracy, place, axis=0).mean(axis=0)).var(ddof=1)
+        others = scatter(np.delete(table, place, axis=0))
+        expected = others.mean_square * methods / (methods - 1)
+        freedom = repeats - 1, others.freedom
         p.append(fisher.sf(far / expected, *freedom) if expected > ZERO else float(far < ZERO))
     place = int(np.argmin(p))
     return place if p[place] * methods <= LEVEL else None

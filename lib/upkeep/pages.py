@@ -53,13 +53,14 @@ def contents(root: Path = ROOT) -> dict[str, str]:
     """What stands in each section that is made of rows, by its name."""
     params = load_params(PROFILE, results=str(root / "results" / PROFILE))
     bench = read_bench(root / "results" / "bench.csv")
-    made = sections(Results.read(params), Results.read_native(params), bench, *paper_sizes(root))
-    return made | more(root)
+    own, own_native = paper_sizes(root)
+    made = sections(Results.read(params), Results.read_native(params), bench, own, own_native)
+    return made | more(own, root)
 
 
-def more(root: Path = ROOT) -> dict[str, str]:
-    """The sections that are made of other rows than those of `PROFILE` and `PAPER_SIZE`."""
-    return _twice(root) | scaling(root) | choice.sections(root)
+def more(own: Sequence[Results], root: Path = ROOT) -> dict[str, str]:
+    """The other sections; own: as `paper_size` gives them."""
+    return _twice(own, root) | scaling(root) | choice.sections(root)
 
 
 def scaling(root: Path = ROOT) -> dict[str, str]:
@@ -80,9 +81,9 @@ def paper_sizes(root: Path = ROOT) -> tuple[list[Results], list[Results]]:
     return paper_size(root), paper_size(root, PAPER_SIZE_NATIVE)
 
 
-def _twice(root: Path) -> dict[str, str]:
-    """The section on final runs of `PAPER_SIZE`'s first profile that `OTHER_BACKEND` made, too."""
-    own, other = paper_size(root, PAPER_SIZE[:1]), read_results(root / "results" / OTHER_BACKEND)
+def _twice(own: Sequence[Results], root: Path) -> dict[str, str]:
+    """The section on final runs that another backend made, too."""
+    other = read_results(root / "results" / OTHER_BACKEND)
     return {"backends": backends(own[0], own[0].with_rows(other))} if own and len(other) else {}
 
 
@@ -218,26 +219,27 @@ def sizes(results: Sequence[Results]) -> str:
             wanted = len(TABLE1) * Params.repeats
             final = rows.final[rows.final["method"].isin(TABLE1)]
             number = f"{len(rows.search.drop_duplicates('key'))}", f"{len(final)} of {wanted}"
-            lines.append([name, _differences(rows.rows), *number, _hours(once)])
+            lines.append([name, _differences(rows), *number, _hours(once)])
     return markdown(header, lines, "").replace("---:", "---").lstrip()
 
 
 def _hours(rows: pd.DataFrame) -> str:
-    """How long training took, by what it ran on: the fourth word of `versions`.
-
-    The first rows, all of two cores, lack it.
-    """
+    """How long training took, by what it ran on."""
     took = rows.groupby(_devices(rows), sort=False)["seconds"].sum()
     return ", ".join(f"{seconds / 3600:.1f} h on {device}" for device, seconds in took.items())
 
 
 def _devices(rows: pd.DataFrame) -> pd.Series:
-    """What each row was trained on."""
+    """What each row was trained on: the fourth word of `versions`.
+
+    The first rows, all of two cores, lack it.
+    """
     return rows["versions"].map(lambda text: "".join(text.split("; ")[3:]) or "CPU")
 
 
-def _differences(rows: pd.DataFrame) -> str:
-    """In what a setting is not the paper's, in words."""
+def _differences(results: Results) -> str:
+    """In what the setting of one network is not the paper's, in words."""
+    rows = results.rows
     (alpha,), (epochs,), (weights,) = (
         set(rows[column]) for column in ("alpha", "epochs", "weights_sha256")
     )
@@ -245,9 +247,9 @@ def _differences(rows: pd.DataFrame) -> str:
     found += [f"{epochs} epochs instead of 50"] if epochs != 50 else []
     found += ["native inputs"] if set(rows["input_scaling"]) == {"native"} else []
     found += [words for start, words in WEIGHTS.items() if weights.startswith(start)]
-    by_jax = rows[rows["backend"] == "jax"]["split"].unique()
-    stages = {0: "", 1: "a search by JAX", 2: "trained by JAX"}[len(by_jax)]
-    found += [f"{stages} ([13](deviations.md))"] if stages else []
+    stages = {"a search": results.search, "final runs": results.final}
+    by_jax = [stage for stage, some in stages.items() if "jax" in set(some["backend"])]
+    found += [f"{' and '.join(by_jax)} by JAX ([13](deviations.md))"] if by_jax else []
     return "; ".join(found) or "nothing"
 
 
