@@ -257,6 +257,30 @@ def test_a_search_with_one_seed_takes_its_noise_from_the_others():
     assert noises(Results(once))["search", "MobileNet", "block_wise"].freedom == 0
 
 
+def test_an_outlying_method_has_its_noise_in_both_stages_and_under_both_names():
+    """The best window may be the best block: the same runs, and the same noise."""
+    rng = np.random.default_rng(0)
+
+    def runs(method, source, *shares):
+        return [
+            row(method=method, split=Params.final_split, repeat=r, key=f"{source} {r}",
+                eval_images=1000, hits=(hits := _hits(rng, p, 1000)),
+                val_accuracy=unpack_hits(hits, 1000).mean())
+            for r, p in enumerate(shares)
+        ]  # fmt: skip
+
+    block = runs("block_wise", "block", 0.6, 0.2, 0.7, 0.6)
+    rows = [*block, *({**one, "method": "sliding_window"} for one in block)]
+    for method in ("baseline_1", "baseline_2", "top_3"):
+        rows += runs(method, method, 0.6, 0.6, 0.6, 0.6)
+    found = noises(Results(pd.DataFrame(rows)))
+    own, common = (found["final", "VGG16", method] for method in ("block_wise", "top_3"))
+    assert own.sd > 0.1 > common.sd and own.freedom == 3 and common.freedom == 6
+    for method in ("block_wise", "sliding_window"):
+        assert found["final", "VGG16", method] is own is found["search", "VGG16", method]
+    assert found["final", "VGG16", "baseline_2"] is common
+
+
 def test_the_papers_way_of_scoring_is_given_beside_ours(df, results):
     ours, paper = scores(results), scores(results, honest=False)
     for name in ("VGG16", "MobileNet"):

@@ -311,10 +311,8 @@ def test_the_default_is_the_cheapest_of_the_good_ones(tmp_path):
     cells = read_measured(tmp_path / "one")
     assert regret.better_than_random(cells) == ["halving"] and recommended(cells) == "halving"
     lines = " ".join(words(cells))
-    assert (
-        "`halving` beat a random block" in lines
-        and "would make `halving` the default strategy" in lines
-    )
+    assert "`halving` beat a random block" in lines
+    assert "would make `halving` the default strategy" in lines  # one cell is not all of them
     poor = {(s, n): "a" if n == SEARCH else "c" for s, n in bad}
     write_cell(tmp_path / "two", right, poor)
     cells = read_measured(tmp_path / "two")
