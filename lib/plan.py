@@ -284,8 +284,13 @@ class Plan:
             if row["block"] not in planned.get(of_method, {row["block"]}):
                 self._refuse_block(row, planned[of_method])
             run = of_block.get((*of_method, row["block"], row["repeat"]))
-            if run is not None and row["key"] != run.key:
-                self._refuse_settings(row, run)
+            if run is not None:
+                self.check_row(row, run)
+
+    def check_row(self, row: Mapping, run: Run) -> None:
+        """Refuse a row that other settings made than a run of the same name has. InputError."""
+        if row["key"] != run.key:
+            self._refuse_settings(row, run)
 
     def _check_splits(self, rows: pd.DataFrame) -> None:
         """Refuse rows that were trained on a slice which this profile does not have."""

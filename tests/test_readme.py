@@ -10,7 +10,7 @@ from rows import row
 
 from lib.audit import doubts
 from lib.audit.claims import findings
-from lib.ledger import read_results
+from lib.ledger import read_results, unpack_curve
 from lib.params import ROOT, Params
 from lib.results import Results
 from lib.upkeep import pages
@@ -69,7 +69,7 @@ def own_size():
 
 
 def sentences(page):
-    return " ".join(TEXTS[page].split())
+    return " ".join((PROJECT / page).read_text(encoding="utf-8").split())
 
 
 def test_accuracies_in_sentences_are_those_of_the_rows(own_size):
@@ -136,9 +136,58 @@ def _gain(row):
 
 def test_the_readme_says_how_many_winners_of_searches_are_above_the_classifier_alone(own_size):
     folders = RESULTS, RESULTS.with_name("cpu_native")
-    sources = [own_size, *(Results(read_results(folder)) for folder in folders)]
+    native = pages.paper_sizes(PROJECT)[1]
+    sources = [own_size, *native, *(Results(read_results(folder)) for folder in folders)]
     won = pd.concat([doubts.optimism(source) for source in sources])
     assert f"{(won['low'] > 0).sum()} of {len(won)} winners" in sentences("README.md")
+
+
+def test_ties_and_layers_of_windows_in_sentences_are_those_of_the_rows(own_size):
+    folders = ("cpu", "cpu_native", "paper_small", "paper_short", "paper_native")
+    rows = pd.concat([read_results(PROJECT / "results" / name) for name in folders])
+    final = rows["split"] == Params.final_split
+    windows = rows[final & (rows["method"] == "sliding_window") & (rows["repeat"] == 0)]
+    two = windows["layers"].str.count(";") == 1
+    assert len(windows) == 10 and (two.sum(), (~two).sum()) == (9, 1)
+    page = sentences("docs/deviations.md")
+    assert "of the ten winners nine tune two, one tunes one" in page
+    cut = 0
+    for _, layers in rows[
+        ~final & (rows["method"] == "layer_wise") & (rows["repeat"] == 0)
+    ].groupby(["profile", "backbone"]):
+        best = layers["val_accuracy"].sort_values(ascending=False).to_numpy()
+        cut += sum(best[k - 1] == best[k] for k in (3, 5))
+    assert cut == 4 and "decided one layer of four committed sets" in page
+
+
+def test_falls_of_the_learning_rate_in_sentences_are_those_of_the_curves(own_size):
+    rows = own_size.rows.drop_duplicates("key")
+    falls = [_falls(row) for row in rows.itertuples()]
+    rows = rows.assign(falls=falls, final=rows["split"] == Params.final_split)
+    found = {
+        key: ((some["falls"] > 0).sum(), len(some), (some["falls"] >= 4).sum())
+        for key, some in rows.groupby(["backbone", "final"])
+    }
+    search, final = found["MobileNet", False], found["MobileNet", True]
+    text = sentences("docs/paper-size.md")
+    assert f"in {search[0]} of {search[1]} search runs and {final[0]} of {final[1]} final" in text
+    fallen, count, often = found["MobileNetV3Small", False]
+    assert (
+        f"in {fallen} of {count} search runs of MobileNetV3Small, in {often} of them four" in text
+    )
+
+
+def _falls(row):
+    """How often Keras' rule lowers the rate before the last epoch."""
+    _, patience, delta = (float(text) for text in row.plateau.split(", "))
+    best, wait, falls, curve = -1.0, 0, 0, unpack_curve(row.curve)
+    for right in curve[:-1]:
+        accuracy = right / row.eval_images
+        wait = 0 if accuracy > best + delta else wait + 1
+        best = accuracy if not wait else best
+        if wait == patience:
+            wait, falls = 0, falls + 1
+    return falls
 
 
 def test_a_run_of_two_methods_costs_once():

@@ -90,17 +90,20 @@ def cost(words: Words) -> None:
 
 
 def figures(words: Words) -> None:
-    """Write the figure, and the sections of docs/choice.md where these are the project's rows."""
+    """Write the figure, and the sections of docs/choice.md where these are the project's rows.
+
+    Of other rows the figure goes beside them, and the sections are printed.
+    """
     from ..upkeep.pages import refresh
     from .report import save_choice, sections
 
     if words.results or words.protocol != "full":
-        root = words.places().results.parent
-        paths = save_choice(root / "figures", root)
-        print(*sections(root).values(), sep="\n")
+        results = words.places().results
+        paths = save_choice(results.with_name("figures"), results)
+        print(*sections(results).values(), sep="\n")
     else:
-        paths = save_choice(ROOT / "figures", ROOT)
-        refresh(ROOT, sections(ROOT))
+        paths = save_choice(ROOT / "figures", ROOT / "results")
+        refresh(ROOT, sections(ROOT / "results"))
     print(*paths, sep="\n")
 
 

@@ -1,12 +1,11 @@
 """`make photos` against what people use, from its rows: a table. Starts no Keras."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ..audit.intervals import Estimate
+from ..audit.intervals import Interval, clustered
 from ..errors import InputError
 from ..ledger import unpack_hits
 from ..report.tables import BLANK, markdown
@@ -24,7 +23,8 @@ COLUMNS = (
     "way",  # one of WAYS
     "train_images",  # all but the test photos
     "test_images",
-    "hits",  # which test photos were right: `lib.ledger.pack_hits`
+    "tested",  # places of the test photos among all, joined with ";"
+    "hits",  # which of them were right: `lib.ledger.pack_hits`
     "minutes",
     "cpu_minutes",
     "lines",  # that a user types, the reading of photos left out
@@ -41,7 +41,7 @@ def read_people(results: Path) -> pd.DataFrame:
     path = results / FILE
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
-    found = pd.read_csv(path, keep_default_na=False, dtype={"hits": str})
+    found = pd.read_csv(path, keep_default_na=False, dtype={"hits": str, "tested": str})
     if tuple(found.columns) != COLUMNS:
         raise InputError(f"{path}: columns are {', '.join(found)}; allowed: {', '.join(COLUMNS)}")
     return found
@@ -55,9 +55,10 @@ def people_table(rows: pd.DataFrame) -> str:
     note = (
         f"{first['train_images'] + first['test_images']} photos of {first['data']}, of which "
         f"{first['test_images']} test; seeds, each with a split of its own: "
-        f"{rows['seed'].nunique()}. Accuracy with its 95 % interval for other photos; the gain of "
-        f"`{PHOTOS}` over a way is paired, photo by photo. Minutes on {first['machine']}, with all "
-        f"that a way does; reading the photos counts for `{PHOTOS}` alone."
+        f"{rows['seed'].nunique()}. Accuracy with its 95 % interval for other test photos, of "
+        f"these trainings; a photo that several seeds test counts as one. The gain of `{PHOTOS}` "
+        f"over a way is paired, photo by photo. Minutes on {first['machine']}, with all that a way "
+        f"does; reading the photos counts for `{PHOTOS}` alone."
     )
     header = ["", "", "accuracy", f"{PHOTOS} adds", "minutes", "CPU minutes", "lines typed"]
     return markdown(header, list(_lines(rows)), note)
@@ -74,28 +75,35 @@ def _lines(rows: pd.DataFrame) -> Iterator[list[str]]:
             title = ""
 
 
-def hits_by_seed(rows: pd.DataFrame) -> dict[int, np.ndarray]:
-    """Which test photos were right, float ``(photos,)``, by seed; of rows of one way."""
-    return {r.seed: unpack_hits(r.hits, r.test_images).astype(float) for r in rows.itertuples()}
+def hits_by_photo(rows: pd.DataFrame) -> pd.Series:
+    """Which test photos were right, 0.0 or 1.0, by seed and photo; of rows of one way."""
+    found = {
+        row.seed: pd.Series(
+            unpack_hits(row.hits, row.test_images).astype(float), map(int, row.tested.split(";"))
+        )
+        for row in rows.itertuples()
+    }
+    return pd.concat(found)
 
 
-def mean_over_seeds(tables: Sequence[np.ndarray]) -> Estimate:
-    """The mean of what each seed's test photos say, with what other photos would change."""
-    value = float(np.mean([table.mean() for table in tables]))
-    variance = sum(table.var(ddof=1) / len(table) for table in tables) / len(tables) ** 2
-    return Estimate(value, float(np.sqrt(variance)), sum(len(table) - 1 for table in tables))
+def _mean(right: pd.Series) -> Interval:
+    """The mean over seeds and photos: the seeds' test photos overlap, so a photo is one unit."""
+    return clustered(right.to_numpy(), right.index.get_level_values(1).to_numpy()).interval()
 
 
 def _accuracy(rows: pd.DataFrame) -> str:
-    interval = mean_over_seeds(list(hits_by_seed(rows).values())).interval()
+    interval = _mean(hits_by_photo(rows))
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _gain(rows: pd.DataFrame, way: str) -> str:
     """What `make photos` adds to another way, on the seeds that both have."""
-    ours, theirs = (hits_by_seed(rows[rows["way"] == name]) for name in (PHOTOS, way))
-    both = [ours[s] - theirs[s] for s in ours if s in theirs]
-    if way == PHOTOS or not both:
+    each = [rows[rows["way"] == name] for name in (PHOTOS, way)]
+    if way == PHOTOS or any(part.empty for part in each):
         return BLANK
-    interval = mean_over_seeds(both).interval()
+    ours, theirs = map(hits_by_photo, each)
+    both = (ours - theirs).dropna()
+    if both.empty:
+        return BLANK
+    interval = _mean(both)
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

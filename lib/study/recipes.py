@@ -160,6 +160,7 @@ def _row(
         "way": way,
         "train_images": len(job.photos) - len(hits),
         "test_images": len(hits),
+        "tested": ";".join(map(str, job.split.test)),
         "hits": pack_hits(hits),
         "minutes": round(minutes, 3),
         "cpu_minutes": round(cpu, 3),

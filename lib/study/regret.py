@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audit.intervals import Estimate, pooled, scatter
+from ..audit.intervals import Estimate, Noise, pooled, scatter
 from ..ledger import read_results, unpack_hits
 from ..params import InputError
 from .picks import picks_path, read_picks, unpack_picks
@@ -73,70 +73,79 @@ class Measured:
         count = len(self.picks[self.seeds[0], SEARCH])
         return (~halvings(self.photos, count)).any(axis=0)
 
-    def hits(self, layers: Iterable[str], seeds: Sequence[int]) -> np.ndarray:
-        """Share of these seeds' runs that got each photo right, ``(len(layers), scored photos)``.
+    def hits(self, layers: Iterable[str], seed: int) -> np.ndarray:
+        """Which photos a seed's runs got right, float ``(len(layers), scored photos)``.
 
         nan where a run is missing.
         """
         lost = np.full(self.photos, np.nan)
-        each = list(layers)
-        known = {
-            name: np.mean([self.right.get((s, name), lost) for s in seeds], axis=0)[self.scored]
-            for name in dict.fromkeys(each)
-        }
-        return np.array([known[name] for name in each])
+        return np.array([self.right.get((seed, name), lost)[self.scored] for name in layers])
 
-    def chosen(self, name: str, seed: int, seeds: Sequence[int]) -> np.ndarray:
+    def chosen(self, name: str, pick: int, runs: int) -> np.ndarray:
         """`hits` of what a choice or reference picks in each halving, or of all that it may pick.
 
         Args:
-            name: a choice, a reference, or `CEILING`.
-            seed: with which it picks; seeds: whose runs score it.
+            name: a choice or a reference.
+            pick: the seed with which it picks; runs: the seed whose runs score it.
 
         Returns:
             ``(halvings or 1, scored photos)``.
         """
         fixed = {LAST: self.last, MOST: self.most, ALONE: "", WHOLE: self.everything}
         if name in fixed:
-            return self.hits([fixed[name]], seeds)
+            return self.hits([fixed[name]], runs)
         if name == RANDOM:
-            return self.hits(self.blocks, seeds).mean(axis=0, keepdims=True)
-        if name == CEILING:
-            others = [s for s in self.seeds if s != seed]
-            return np.mean([self.hits(self.picks[s, SEARCH], seeds) for s in others], axis=0)
-        return self.hits(self.picks[seed, name], seeds)
+            return self.hits(self.blocks, runs).mean(axis=0, keepdims=True)
+        return self.hits(self.picks[pick, name], runs)
 
-    def regrets(self, name: str, again: bool = False) -> np.ndarray:
+    def regrets(self, name: str) -> np.ndarray:
         """What each photo adds to the regret with each seed, ``(seeds, scored photos)``.
 
         The mean over the photos is the regret of a seed: the mean over the halvings of the
         difference on the photos that are not seen.
-
-        Args:
-            again: scored by the other seeds' runs of what was picked, as a network that is trained
-                again is, and not by the very runs that were looked at.
         """
-        found = []
-        for seed in self.seeds:
-            seeds = [s for s in self.seeds if s != seed] if again else [seed]
-            rest = self.chosen(SEARCH, seed, seeds) - self.chosen(name, seed, seeds)
-            found.append((rest * self.unseen).sum(axis=0))
+        return np.array(
+            [self._lost(self.chosen(SEARCH, s, s), self.chosen(name, s, s)) for s in self.seeds]
+        )
+
+    def crossed(self, name: str) -> np.ndarray:
+        """The same where one seed picks and another one's runs score.
+
+        Of a choice or a reference: both picks are the first seed's, as a network that is trained
+        again is not the very run that was looked at. Of `CEILING`: the first seed's search against
+        the second one's own.
+
+        Returns:
+            ``(seeds that pick, seeds that score, scored photos)``; 0 where both are one.
+        """
+        each, own = range(len(self.seeds)), name == CEILING
+        found = np.zeros((len(self.seeds), len(self.seeds), int(self.scored.sum())))
+        for i, j in ((i, j) for i in each for j in each if i != j):
+            pick, runs = self.seeds[i], self.seeds[j]
+            best = self.chosen(SEARCH, runs if own else pick, runs)
+            found[i, j] = self._lost(best, self.chosen(SEARCH if own else name, pick, runs))
+        return found
+
+    def _lost(self, best: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """What each photo adds to the mean difference over halvings, ``(scored photos,)``."""
         scale = self.unseen.shape[1] / self.unseen.sum()
-        return np.array(found) * scale
+        return ((best - other) * self.unseen).sum(axis=0) * scale
 
     def names(self) -> list[str]:
         """The choices that every seed has picked with, but for the search."""
         return [n for n in CHOICES if n != SEARCH and all((s, n) in self.picks for s in self.seeds)]
 
     def share(self, name: str, clock: int = 0) -> float:
-        """Seconds of a choice over those of the search, all seeds; clock: 0 wall, 1 processor."""
-        both = [
-            (self.seconds[s, name][clock], self.seconds[s, SEARCH][clock])
-            for s in self.seeds
-            if (s, name) in self.seconds
-        ]
-        own, search = np.sum(both, axis=0) if both else (np.nan, np.nan)
-        return float(own / search)
+        """Seconds of a choice over those of the search; clock: 0 wall, 1 processor.
+
+        Each is the mean of the seeds that were timed: with `lib.study.protocol.ONCE` that is one,
+        and the first search of a process takes longer than the others.
+        """
+        own, search = (
+            [self.seconds[s, n][clock] for s in self.seeds if (s, n) in self.seconds]
+            for n in (name, SEARCH)
+        )
+        return float(np.mean(own) / np.mean(search)) if own else np.nan
 
 
 # --------------------------------------------------------------------------------------- reading
@@ -195,12 +204,17 @@ def _read(folder: Path, backbone: str) -> Measured:
 
 # ------------------------------------------------------------------------------------- estimates
 
-Table = Callable[[Measured], np.ndarray]  # (seeds, scored photos)
+Table = Callable[[Measured], np.ndarray]  # as `Measured.regrets` or `Measured.crossed` gives it
 
 
 def regret(name: str, again: bool = False) -> Table:
-    """The regret of a choice or reference, as `average` takes it."""
-    return lambda measured: measured.regrets(name, again)
+    """The regret of a choice or reference, as `average` takes it.
+
+    again: scored by other seeds' runs of what was picked, as another seed's search always is.
+    """
+    if again or name == CEILING:
+        return lambda measured: measured.crossed(name)
+    return lambda measured: measured.regrets(name)
 
 
 def saved(name: str, other: str = RANDOM) -> Table:
@@ -220,10 +234,10 @@ def average(
     """
     tables = {cell.name: table(cell) for cell in (*cells, *(every or ()))}
     whole = [t for t in (tables[cell.name] for cell in every or cells) if not np.isnan(t).any()]
-    noise = pooled(scatter(table[None], shared=False) for table in whole)
+    noise = pooled(map(_noise, whole))
     by_data: dict[str, list[np.ndarray]] = {}
     for cell in cells:
-        by_data.setdefault(cell.data, []).append(tables[cell.name].mean(axis=0) / len(cells))
+        by_data.setdefault(cell.data, []).append(_mean(tables[cell.name]) / len(cells))
     photos = [np.sum(each, axis=0) for each in by_data.values()]
     value = sum(float(each.mean()) for each in photos)
     variance = sum(float(each.var(ddof=1)) / len(each) for each in photos)
@@ -236,6 +250,31 @@ def average(
     return Estimate(value, float(np.sqrt(variance)), freedom)
 
 
+def _mean(table: np.ndarray) -> np.ndarray:
+    """The mean over seeds, ``(photos,)``; where they are crossed, over pairs of different ones."""
+    if table.ndim == 2:
+        return table.mean(axis=0)
+    return table.sum(axis=(0, 1)) / (len(table) * (len(table) - 1) or np.nan)
+
+
+def _noise(table: np.ndarray) -> Noise:
+    """What chance adds to a regret from seed to seed.
+
+    Where seeds are crossed, rows of the table share runs, so that they differ by less than chance
+    does. What the picking seed adds, of variance a, and what the scoring one adds, b, are in the
+    means over the other: the first scatter by a + b / (seeds - 1)^2, the second by b + a /
+    (seeds - 1)^2. Their sum over 1 + 1 / (seeds - 1)^2 is a + b.
+    """
+    if table.ndim == 2:
+        return scatter(table[None], shared=False)
+    others = len(table) - 1
+    if not others:
+        return Noise()
+    both = pooled(scatter(table.sum(axis=k)[None] / others, shared=False) for k in (0, 1))
+    share = 1 + 1 / others**2
+    return Noise(both.runs / share, both.photos / share, both.freedom / 2)
+
+
 # -------------------------------------------------------------------------------------- the rule
 
 
@@ -245,9 +284,11 @@ def share(cells: Sequence[Measured], name: str, clock: int = 0) -> float:
 
 
 def better_than_random(cells: Sequence[Measured]) -> list[str]:
-    """The timed strategies whose regret is below the random block's beyond the interval."""
-    there = [n for n in TIMED if all(n in cell.names() for cell in cells)]
-    return [n for n in there if average(cells, saved(n)).interval().low > 0]
+    """The strategies whose regret is below the random block's beyond the interval.
+
+    The search is one of them, with no regret and all of the cost.
+    """
+    return [n for n in _timed(cells) if average(cells, saved(n)).interval().low > 0]
 
 
 def recommended(cells: Sequence[Measured]) -> str | None:
@@ -256,10 +297,17 @@ def recommended(cells: Sequence[Measured]) -> str | None:
     Of the strategies that beat the random block, those within `NEAR` of the least regret; of these
     the cheapest. Where none beats it, the cheapest of all.
     """
-    timed = [n for n in TIMED if all(n in cell.names() for cell in cells)]
-    if not cells or not timed:
+    timed = _timed(cells)
+    if not timed:
         return None
     good = better_than_random(cells)
     values = {n: average(cells, regret(n)).value for n in good}
     near = [n for n in good if values[n] <= min(values.values()) + NEAR]
     return min(near or timed, key=lambda n: share(cells, n))
+
+
+def _timed(cells: Sequence[Measured]) -> list[str]:
+    """The strategies whose time is known, the search first; none where nothing was measured."""
+    if not cells:
+        return []
+    return [SEARCH, *(n for n in TIMED if all(n in cell.names() for cell in cells))]

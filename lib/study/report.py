@@ -33,20 +33,23 @@ INKS = ("layer_wise", "block_wise", "top_3")  # methods whose colours the networ
 MARKERS = ("o", "D", "^")
 
 
-def sections(root: Path) -> dict[str, str]:
-    """What stands in each generated section of docs/choice.md, by its name."""
-    cells = read_measured(root / "results")
+def sections(results: Path) -> dict[str, str]:
+    """What stands in each generated section of docs/choice.md, by its name.
+
+    results: folder of the folders of rows.
+    """
+    cells = read_measured(results)
     picture = f"![Regret of each strategy, and its cost](../figures/{FIGURE}.png)\n"
     return {
         "choice": f"{picture}\n{choice_table(cells)}" if cells else NOTHING,
         "choice-words": "".join(f"- {line}\n" for line in words(cells)) if cells else NOTHING,
-        "people": people_table(read_people(root / "results")) or NOTHING,
+        "people": people_table(read_people(results)) or NOTHING,
     }
 
 
-def save_choice(folder: str | Path, root: Path) -> list[Path]:
+def save_choice(folder: str | Path, results: Path) -> list[Path]:
     """Write choice.png and .svg where anything was measured; their paths."""
-    cells = read_measured(root / "results")
+    cells = read_measured(results)
     return save(choice_figure(cells), folder, FIGURE) if cells else []
 
 
@@ -93,7 +96,7 @@ def _accuracies(cells: Sequence[Measured]) -> list[str]:
 
 
 def _unseen_accuracy(cell: Measured, seed: int) -> float:
-    right = cell.chosen(SEARCH, seed, [seed])
+    right = cell.chosen(SEARCH, seed, seed)
     return float((right * cell.unseen).sum() / cell.unseen.sum())
 
 
@@ -142,7 +145,7 @@ def words(cells: Sequence[Measured]) -> Iterator[str]:
     timed = [n for n in TIMED if n in _names(cells)]
     none = [c.name for c in cells if not any(beats_random(cells, [c], n) for n in timed)]
     if none:
-        yield f"No strategy beats a random block beyond its interval on {', '.join(none)}."
+        yield f"No cheap strategy beats a random block beyond its interval on {', '.join(none)}."
     good = better_than_random(cells)
     yield (
         f"Over all cells ({len(cells)}), {_named(good)} beat a random block beyond the interval."

@@ -133,11 +133,17 @@ class Part:
         return kind(self.study, settings, self.work, told=told, places=places, **more)
 
     def keys(self) -> dict[tuple[str, ...], str]:
-        """The key of each run of this seed that has a row, by layers."""
-        rows = read_results(self.places.rows(self.cell), [self.cell.backbone])
-        rows = rows[rows["seed"] == self.seed]
-        names = [tuple(text.split(";")) if text else () for text in rows["layers"]]
-        return dict(zip(names, rows["key"], strict=True))
+        """The key of each run of this seed that has a row, by layers.
+
+        Raises InputError where other settings made a row: backend, weights, or what is the default.
+        """
+        rows, found = read_results(self.places.rows(self.cell), [self.cell.backbone]), {}
+        for row in rows[rows["seed"] == self.seed].to_dict("records"):
+            layers = tuple(row["layers"].split(";")) if row["layers"] else ()
+            run = self.study.run(row["method"], Block(row["block"], layers))
+            self.study.plan.check_row(row, run)
+            found[layers] = run.key
+        return found
 
     @cached_property
     def measured(self) -> dict[str, Any]:
@@ -245,6 +251,8 @@ def run_cell(protocol: Protocol, cell: Cell, places: Places, say: Say = print) -
     settings = settings_of(protocol, cell, protocol.seeds[0], places)
     backbone = pooled(network(settings, cell.size))
     parts = [Part(protocol, cell, s, places, backbone, dataset) for s in protocol.seeds]
+    for part in parts:
+        part.keys()  # before anything is trained: rows of other settings are refused
     for part in parts:
         if part.seed in lacking:
             for line in _run_part(part):

@@ -25,7 +25,7 @@ TABLED = ("results", "paper-size", "speed", "parameters", "photos", "choice", "c
 PAPER_SIZE = ("paper_small", "paper_short")  # profiles of the paper's own photo size and inputs
 PAPER_SIZE_NATIVE = ("paper_native",)  # of its photo size, and of native inputs
 OTHER_BACKEND = "paper_small_tensorflow"  # final runs of paper_small once more, on another backend
-NOT_RUN = "not run: no weights here"
+NOT_RUN = "not run: no weights at hand"
 SETTING = (
     "Accuracy on 1,101 photos of tf_flowers after training on 70 % of it. LW: one layer; BW:"
     " a block; BWT3, BWT5: the best three, five layers; BWSW: a window of three layers, of"
@@ -60,7 +60,7 @@ def contents(root: Path = ROOT) -> dict[str, str]:
 
 def more(own: Sequence[Results], root: Path = ROOT) -> dict[str, str]:
     """The other sections; own: as `paper_size` gives them."""
-    return _twice(own, root) | scaling(root) | choice.sections(root)
+    return _twice(own, root) | scaling(root) | choice.sections(root / "results")
 
 
 def scaling(root: Path = ROOT) -> dict[str, str]:

@@ -158,9 +158,10 @@ def scaling_words(measured: pd.DataFrame, simulated: pd.DataFrame) -> str:
     """How far workers carry: measured for two, simulated for more."""
     one, two = (measured.set_index("workers").loc[n] for n in (1, 2))
     first = (
-        f"Measured: {one['runs']} runs of {_listed(one['backbones'].split())} at "
-        f"{one['image_size']} px take {one['seconds']:.0f} s with one worker and "
-        f"{two['seconds']:.0f} s with two, of one thread each, from the command to the last row: "
+        f"Measured: {one['runs']} runs of {_listed(one['backbones'].split())}, {one['epochs']} "
+        f"epochs with {one['images']} drawn photos of {one['image_size']} px, take "
+        f"{one['seconds']:.0f} s with one worker and {two['seconds']:.0f} s with two, of one "
+        "thread each, from the command to the last row: "
         f"{one['seconds'] / two['seconds']:.2f} times faster, an efficiency of "
         f"{one['seconds'] / two['seconds'] / 2:.0%} ({one['cpu_seconds']:.0f} and "
         f"{two['cpu_seconds']:.0f} CPU seconds). On {two['machine']}.\n\n"

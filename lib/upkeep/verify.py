@@ -50,7 +50,7 @@ def verify(root: Path = ROOT) -> Iterator[str]:
         def others(fresh: str) -> list[Path]:
             drawn = save_bench(fresh, bench) + save_scaling(fresh, root)
             own = pages.together(pages.paper_size(root))
-            return [*drawn, *save_paper_size(own, fresh), *save_choice(fresh, root)]
+            return [*drawn, *save_paper_size(own, fresh), *save_choice(fresh, root / "results")]
 
         problems = _unlike(others, root / "figures")
         yield from _ours(problems, root, ours)
