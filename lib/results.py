@@ -75,6 +75,12 @@ class Results:
         return self._parts[backbone] if backbone in self._parts else self.with_rows(self.rows[:0])
 
     @cached_property
+    def of_paper(self) -> "Results":
+        """The rows of the paper's backbones: only these have the paper's numbers beside them."""
+        ours = self.rows["backbone"].isin(BACKBONE_NAMES)
+        return self if ours.all() else self.with_rows(self.rows[ours])
+
+    @cached_property
     def _parts(self) -> dict[str, "Results"]:
         groups = self.rows.groupby("backbone", sort=False)
         return {name: self.with_rows(rows) for name, rows in groups}

@@ -10,16 +10,14 @@ import tempfile
 from pathlib import Path
 
 from lib.params import ROOT
-from lib.upkeep.verify import tracked
+from lib.upkeep.verify import copy_tracked
 
 
 def copied(source: Path) -> Path:
     """Copy what is tracked of a project into a new folder, which lasts as long as the process."""
     folder = Path(tempfile.mkdtemp(prefix="committed-"))
     atexit.register(shutil.rmtree, folder)
-    for path in tracked(source):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, folder / path)
+    copy_tracked(source, folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,10 +11,12 @@ from rows import row
 
 from lib.audit import doubts
 from lib.audit.claims import findings
-from lib.ledger import read_results, unpack_curve
+from lib.audit.figures import against_paper
+from lib.ledger import append_row, read_results, unpack_curve
 from lib.params import ROOT, Params
 from lib.results import Results
 from lib.upkeep import pages
+from lib.upkeep.speed import read_bench
 
 TEXTS = {page: (PROJECT / page).read_text(encoding="utf-8") for page in pages.PAGES}
 
@@ -40,6 +43,22 @@ def test_a_table_that_was_altered_is_found_and_mended(tmp_path, made):
     assert problem.startswith(f"{page}: its tables are not what the rows give")
     pages.refresh(tmp_path, made)
     assert list(pages.outdated(tmp_path, made)) == []
+
+
+def test_networks_that_a_user_adds_leave_the_pages_as_they_are(tmp_path):
+    added = row(backbone="EfficientNetB0", split=Params.final_split)
+    for name in (pages.PAPER_SIZE[0], *pages.PAPER_SIZE_NATIVE, pages.OTHER_BACKEND):
+        append_row(tmp_path / "results" / name / "block_wise-EfficientNetB0.csv", added)
+    assert pages.paper_sizes(tmp_path) == ([], [])
+    ledger = "results/paper_small/baseline_1-MobileNet.csv"
+    shutil.copy(PROJECT / ledger, tmp_path / ledger)
+    own = pages.paper_size(tmp_path)
+    assert own[0].backbones == ["MobileNet"] and pages._twice(own, tmp_path) == {}
+    assert "| MobileNet | paper |" in pages.comparison(own, own[0].backbones)
+    assert len(against_paper(pages.together(own)).axes) == 1
+    bench, mine = read_bench(PROJECT / "results" / "bench.csv"), own[0]
+    more = mine.with_rows(pd.concat([mine.rows, pd.DataFrame([added])]))
+    assert pages.sections(more, more, bench, own, []) == pages.sections(mine, mine, bench, own, [])
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere():

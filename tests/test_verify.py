@@ -102,7 +102,7 @@ def test_rows_still_being_made_may_lack_some_and_say_when_they_do_not(tmp_path):
     shutil.copytree(PROJECT / "params", tmp_path / "params")
 
     def problems():
-        return list(results_wrong(tmp_path, tracked(tmp_path)))
+        return list(results_wrong(tmp_path))
 
     (folder / "random-MobileNet.csv").unlink()
     assert "results/cpu: random-MobileNet: the search lacks its run" in problems()
@@ -150,6 +150,7 @@ def test_methods_that_were_begun_must_be_whole_without_a_profile():
 
 ADDED = ["params/mine.yaml", "params/cpu_more.yaml", "results/mine/block_wise-VGG16.csv"]
 ADDED += ["results/empty/notes.txt", "figures/mine/fig.png", "figures/mine.png"]
+BESIDE = "results/cpu_more/block_wise-EfficientNetB0.csv"  # beside ledgers that are tracked
 
 
 @pytest.fixture
@@ -169,6 +170,7 @@ def repository(tmp_path, monkeypatch):
     for name in ADDED:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("epochs: 3\n")
+    append_row(tmp_path / BESIDE, row(backbone="EfficientNetB0"))  # its key is not that of a run
     (tmp_path / "results" / "nothing").mkdir()
     return tmp_path
 
@@ -179,18 +181,18 @@ def git(folder, *words):
 
 def test_what_a_user_adds_is_not_looked_at(repository):
     assert "mine" not in " ".join(map(str, tracked(repository)))
-    assert list(verify(repository)) == []
+    assert (repository / BESIDE).exists() and list(verify(repository)) == []
     shutil.rmtree(repository / ".git")  # nobody knows now what was committed
     problems = " ".join(verify(repository))
-    assert "figures/mine.png is made by nothing" in problems
-    assert "results/mine/block_wise-VGG16.csv" in problems
+    assert f"{repository}/figures/mine.png is made by nothing" in problems
+    assert "results/mine/block_wise-VGG16.csv" in problems and "-EfficientNetB0" in problems
 
 
 def test_what_is_added_to_git_is_looked_at(repository):
     git(repository, "add", "-A")
     problems = " ".join(verify(repository))
     assert "figures/mine.png is made by nothing" in problems
-    assert "results/mine/block_wise-VGG16.csv" in problems
+    assert "results/mine/block_wise-VGG16.csv" in problems and "-EfficientNetB0" in problems
 
 
 def test_the_tests_see_what_git_tracks(repository):

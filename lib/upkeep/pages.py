@@ -70,10 +70,11 @@ def scaling(root: Path = ROOT) -> dict[str, str]:
 
 
 def paper_size(root: Path = ROOT, names: Sequence[str] = PAPER_SIZE) -> list[Results]:
-    """The results of each profile of the paper's own photo size that has any."""
+    """The results of each profile of the paper's own photo size that has any, see `of_paper`."""
     folders = (root / "results" / name for name in names)
     profiles = (load_params(f.name, results=str(f)) for f in folders if f.is_dir())
-    return [Results.read(params) for params in profiles]
+    found = (Results.read(params).of_paper for params in profiles)
+    return [results for results in found if len(results)]
 
 
 def paper_sizes(root: Path = ROOT) -> tuple[list[Results], list[Results]]:
@@ -83,8 +84,10 @@ def paper_sizes(root: Path = ROOT) -> tuple[list[Results], list[Results]]:
 
 def _twice(own: Sequence[Results], root: Path) -> dict[str, str]:
     """The section on final runs that another backend made, too."""
-    other = read_results(root / "results" / OTHER_BACKEND)
-    return {"backends": backends(own[0], own[0].with_rows(other))} if own and len(other) else {}
+    if not own:
+        return {}
+    other = own[0].with_rows(read_results(root / "results" / OTHER_BACKEND)).of_paper
+    return {"backends": backends(own[0], other)} if len(other) else {}
 
 
 def together(own: Sequence[Results]) -> Results:
@@ -99,8 +102,11 @@ def sections(
     own: Sequence[Results],
     own_native: Sequence[Results],
 ) -> dict[str, str]:
-    """Those of `contents` that show rows of `PROFILE` and, as `paper_sizes` gives them, others."""
-    joined = together(own)
+    """Those of `contents` that show rows of `PROFILE` and, as `paper_sizes` gives them, others.
+
+    Networks that are not the paper's are left out.
+    """
+    results, native, joined = results.of_paper, native.of_paper, together(own)
     return {
         "rows": comparison([joined, results, native]),
         "sizes": sizes([*own, *own_native]),

@@ -5,6 +5,7 @@ that agree with the images counted right, and every block of every partition pre
 and table: byte for byte what its rows give.
 """
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -27,23 +28,30 @@ from . import pages
 from .speed import read_bench, save_bench, save_scaling
 
 UNFINISHED = "UNFINISHED"  # file in a folder whose rows are still being made: it may lack some
-_FOREIGN = " is made by nothing"
 
 
 def verify(root: Path = ROOT) -> Iterator[str]:
     """One line for each thing that is wrong in results/, figures/, docs/ and README.md.
 
-    What a user has added to them is not looked at, see `tracked`.
+    What a user has added to them is not looked at, see `tracked`: all is read from a copy
+    without it.
     """
-    ours = tracked(root)
-    yield from results_wrong(root, ours)
-    for name in sorted({p.parts[1] for p in ours if p.parts[0] == "figures" and len(p.parts) > 2}):
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder).resolve()
+        copy_tracked(root, copy)
+        for problem in everything_wrong(copy):
+            yield problem.replace(str(copy), str(root))
+
+
+def everything_wrong(root: Path) -> Iterator[str]:
+    """What `verify` says of all files of a project."""
+    yield from results_wrong(root)
+    for folder in _folders(root / "figures"):
         try:
-            rows = read_results(root / "results" / name)
+            rows = read_results(root / "results" / folder.name)
         except InputError:
             continue  # said above
-        problems = files_wrong(rows, root / "figures" / name, _profile(root, name, ours))
-        yield from _ours(problems, root, ours)
+        yield from files_wrong(rows, folder, _profile(root, folder.name))
     if (root / "results" / "bench.csv").exists():
         bench = read_bench(root / "results" / "bench.csv")
 
@@ -52,28 +60,28 @@ def verify(root: Path = ROOT) -> Iterator[str]:
             own = pages.together(pages.paper_size(root))
             return [*drawn, *save_paper_size(own, fresh), *save_choice(fresh, root / "results")]
 
-        problems = _unlike(others, root / "figures")
-        yield from _ours(problems, root, ours)
+        yield from _unlike(others, root / "figures")
     yield from pages.outdated(root, pages.contents(root))
 
 
-def results_wrong(root: Path, ours: set[Path]) -> Iterator[str]:
-    """One line for each thing that is wrong with the rows of ``results/``.
-
-    ours: as `tracked` gives it.
-    """
-    for name in sorted({p.parts[1] for p in ours if p.parts[0] == "results" and len(p.parts) > 2}):
-        folder = root / "results" / name
+def results_wrong(root: Path) -> Iterator[str]:
+    """One line for each thing that is wrong with the rows of ``results/``."""
+    for folder in _folders(root / "results"):
         try:
             rows = read_results(folder)
         except InputError as error:
             yield str(error)
             continue
-        lacking = list(rows_lacking(rows, _profile(root, name, ours)))
+        lacking = list(rows_lacking(rows, _profile(root, folder.name)))
         if (folder / UNFINISHED).exists():
             lacking = [] if lacking else [f"lacks nothing; remove the file {UNFINISHED}"]
         for problem in (*rows_wrong(rows), *lacking):
             yield f"{folder.relative_to(root)}: {problem}"
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder, which need not be there, by name."""
+    return sorted(inside for inside in path.glob("*") if inside.is_dir())
 
 
 def tracked(root: Path = ROOT) -> set[Path]:
@@ -89,12 +97,11 @@ def tracked(root: Path = ROOT) -> set[Path]:
     return {path.relative_to(root) for path in there if path.is_file()}
 
 
-def _ours(problems: Iterator[str], root: Path, ours: set[Path]) -> Iterator[str]:
-    """Those problems that are not about a file which somebody has put beside the figures."""
-    for problem in problems:
-        file, made_by_nothing, _ = problem.partition(_FOREIGN)
-        if not made_by_nothing or Path(file).relative_to(root) in ours:
-            yield problem
+def copy_tracked(root: Path, folder: Path) -> None:
+    """Copy what is `tracked` of a project into another folder."""
+    for path in tracked(root):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / path, folder / path)
 
 
 def rows_wrong(rows: pd.DataFrame) -> Iterator[str]:
@@ -198,13 +205,12 @@ def _unlike(write: Callable[[str], list[Path]], folder: Path) -> Iterator[str]:
         if name not in there:
             yield f"{folder / name} is missing"
         elif name not in expected:
-            yield f"{folder / name}{_FOREIGN}"
+            yield f"{folder / name} is made by nothing"
         elif there[name] != expected[name]:
             yield f"{folder / name} is not what its rows give"
 
 
-def _profile(root: Path, name: str, ours: set[Path]) -> Params | None:
+def _profile(root: Path, name: str) -> Params | None:
     """The profile of a folder of rows; None where the project has none of this name."""
-    if Path("params", f"{name}.yaml") not in ours:
-        return None
-    return load_params(str(root / "params" / f"{name}.yaml"), results=str(root / "results" / name))
+    path = root / "params" / f"{name}.yaml"
+    return load_params(str(path), results=str(root / "results" / name)) if path.exists() else None
