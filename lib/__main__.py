@@ -226,7 +226,7 @@ def figures(params: Params) -> None:
 
     results, native = _results(params), Results.read_native(params)
     print(*write_all(results, native, params.figures_dir), sep="\n")
-    if params.profile == pages.PROFILE and params.results is None:
+    if params == load_params(pages.PROFILE):  # SET would give the pages other numbers
         bench = read_bench()
         folder, (own, own_native) = ROOT / "figures", pages.paper_sizes()
         drawn = save_bench(folder, bench) + save_scaling(folder, ROOT)

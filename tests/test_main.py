@@ -165,6 +165,23 @@ def test_settings_that_are_refused(words, wanted, capsys):
         assert word in line, line
 
 
+@pytest.mark.parametrize(
+    ("given", "pages_written"),
+    [([], 1), (["results=results/cpu"], 0), (["--set=repeats=2 figures=build/f"], 0)],
+)
+def test_pages_are_written_by_their_profile_as_it_is(monkeypatch, given, pages_written):
+    written = []
+    for name in ("audit.figures.write_all", "audit.figures.save_paper_size"):
+        monkeypatch.setattr(f"lib.{name}", lambda *rows: [])
+    for name in ("save_bench", "save_scaling"):
+        monkeypatch.setattr(f"lib.upkeep.speed.{name}", lambda *rows: [])
+    for name in ("sections", "more"):
+        monkeypatch.setattr(f"lib.upkeep.pages.{name}", lambda *rows: {})
+    monkeypatch.setattr("lib.upkeep.pages.refresh", lambda *made: written.append(made))
+    assert main(["figures", "profile=cpu", *given]) == 0
+    assert len(written) == pages_written
+
+
 def test_figures_without_rows(tmp_path, capsys):
     assert main(["figures", "profile=smoke", f"results={tmp_path / 'rows'}"]) == 2
     assert "no rows" in capsys.readouterr().err
