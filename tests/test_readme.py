@@ -45,6 +45,24 @@ def test_a_table_that_was_altered_is_found_and_mended(tmp_path, made):
     assert list(pages.outdated(tmp_path, made)) == []
 
 
+SECTION = "<!-- rows:begin -->\ntable\n<!-- rows:end -->\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [("cut short <!-- rows:begin -->\n| ta", 0), ("no marks\n", 0), (SECTION * 2, 2)],
+)
+def test_a_section_that_is_lost_or_twice_there_is_found(tmp_path, text, times):
+    for page in pages.PAGES:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text("")
+    (tmp_path / "README.md").write_text(SECTION)
+    assert list(pages.outdated(tmp_path, {"rows": "table\n"})) == []
+    (tmp_path / "README.md").write_text(text)
+    (problem,) = pages.outdated(tmp_path, {"rows": "table\n"})
+    assert f"the section rows stands {times} times in README.md, " in problem
+
+
 def test_networks_that_a_user_adds_leave_the_pages_as_they_are(tmp_path):
     added = row(backbone="EfficientNetB0", split=Params.final_split)
     for name in (pages.PAPER_SIZE[0], *pages.PAPER_SIZE_NATIVE, pages.OTHER_BACKEND):

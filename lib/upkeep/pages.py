@@ -18,6 +18,7 @@ from ..results import NOTHING, Results
 from ..study import report as choice
 from ..tune.settings import Settings
 from ..tune.strategies import STRATEGIES
+from ..whole import write_whole
 from .speed import read_bench, scaling_file, scaling_words, speed_table, speed_words
 
 PROFILE = "cpu"  # the profile whose committed rows the pages show
@@ -43,10 +44,14 @@ WEIGHTS = {
 PAGES = ("README.md", *(f"docs/{name}.md" for name in TABLED))
 
 
+def _place(name: str) -> re.Pattern:
+    """A section between its marks."""
+    return re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+
+
 def replaced(text: str, name: str, content: str) -> str:
     """`text` with what stands between the marks of section `name` made anew."""
-    place = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
-    return place.sub(lambda match: match[1] + content + match[2], text)
+    return _place(name).sub(lambda match: match[1] + content + match[2], text)
 
 
 def contents(root: Path = ROOT) -> dict[str, str]:
@@ -140,11 +145,21 @@ def _fresh(root: Path, made: dict[str, str]) -> Iterator[tuple[Path, str]]:
 def refresh(root: Path, made: dict[str, str]) -> None:
     """Rewrite the pages whose tables differ from the rows; made: as `contents` gives it."""
     for path, text in _fresh(root, made):
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(path, text)
 
 
 def outdated(root: Path, made: dict[str, str]) -> Iterator[str]:
-    """A line for each page whose tables are not what the rows give; made: as `contents` does."""
+    """A line for each page whose tables are not what the rows give, and each section that is lost.
+
+    made: as `contents` gives it.
+    """
+    text = "".join((root / page).read_text(encoding="utf-8") for page in PAGES)
+    for name in made:
+        if (times := len(_place(name).findall(text))) != 1:
+            yield (
+                f"{root}: the section {name} stands {times} times in {', '.join(PAGES)}; allowed: "
+                f"once, between <!-- {name}:begin --> and <!-- {name}:end -->"
+            )
     for path, _ in _fresh(root, made):
         yield f"{path}: its tables are not what the rows give; make figures mends it"
 
