@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from .params import ROOT, InputError, Params, shown_path
+from .whole import whole
 
 FILE = "parameters.yaml"
 _PLAIN = re.compile(r"\w[\w.]*(?:/\w[\w.]*)*", re.ASCII)
@@ -74,4 +75,5 @@ def _write(target: Path, text: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.ipynb"):
         old.unlink()
-    (target / FILE).write_text(text, encoding="utf-8")
+    with whole(target / FILE) as draft:
+        draft.write_text(text, encoding="utf-8")

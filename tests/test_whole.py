@@ -1,6 +1,7 @@
 """Files that are there whole or not at all (`lib.whole`)."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,7 +9,12 @@ import sys
 import pandas as pd
 import pytest
 
+from lib import executed
+from lib.audit import figures
+from lib.report import layers, style, tables
+from lib.results import NOTHING
 from lib.tune import gradients
+from lib.upkeep import bench, pages, scaling
 from lib.whole import whole
 
 HALF = """
@@ -80,6 +86,54 @@ def test_a_folder_that_may_not_be_written(path):
         draft.write_text("new")
     path.parent.chmod(0o700)
     assert path.read_text() == "old"
+
+
+def keep_bench(folder):
+    fields = dict.fromkeys(bench.Result.__dataclass_fields__, 1)
+    bench._keep(bench.Result(**fields | {"case": "b", "machine": "m"}), folder / "bench.csv")
+
+
+def draw(folder):
+    style.save(style.styled(style.new_figure)("title", "caption", 2, 2), folder, "figure")
+
+
+def refresh(folder):
+    pages.refresh(folder, {"rows": "| 0.5 |\n" * 9})
+
+
+WRITERS = {
+    "bench.csv": keep_bench,
+    "scaling_groups.csv": lambda folder: scaling._write([{"lanes": 16}] * 9, "groups"),
+    "parameters.yaml": lambda folder: executed._write(folder, "epochs: 3\n" * 9),
+    "table1.md": lambda folder: tables._write(folder, {"table1.md": "| 0.5 |\n" * 9}),
+    "figure.png": draw,
+    "layers.csv": lambda folder: layers.write_layers(folder / "layers.csv"),
+    "README.md": refresh,
+    "verdicts.md": lambda folder: figures.save_audit(NOTHING, NOTHING, folder),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_every_file_as_it_was(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(scaling, "scaling_file", lambda what: tmp_path / f"scaling_{what}.csv")
+    monkeypatch.setattr(layers, "made_layers", lambda: pd.DataFrame({"layer": ["conv1"] * 9}))
+    for figure in ("audit_gains", "audit_depth"):
+        monkeypatch.setattr(figures, figure, lambda *sources: None)
+    monkeypatch.setattr(figures, "save", lambda *figure: [])
+    monkeypatch.setattr(figures, "verdict_table", lambda *sources: "| supported |\n" * 9)
+    monkeypatch.setattr(pages, "PAGES", ["README.md"])
+    old = "<!-- rows:begin -->\n<!-- rows:end -->\n" if name == "README.md" else "case,runs\na,1\n"
+    (tmp_path / name).write_text(old)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))  # bytes that a file may have
+    try:
+        with pytest.raises((OSError, ValueError)):
+            WRITERS[name](tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / name).read_text() == old
+    WRITERS[name](tmp_path)  # there is room now
+    assert (tmp_path / name).read_bytes() != old.encode()
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\xff\xfe\xff", b'layer,"norm\n1'])

@@ -13,6 +13,7 @@ from ..report.figures import draw_all
 from ..report.paper import accuracies
 from ..report.style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 from ..results import NOTHING, Results, backbones_of
+from ..whole import write_whole
 from . import doubts
 from .claims import verdicts
 from .tables import verdict_table
@@ -165,7 +166,6 @@ def audit_depth(results: Results) -> Drawing:
 def save_audit(results: Results, native: Results, folder: str | Path) -> list[Path]:
     """Write the verdicts (CSV, Markdown) and the audit's figures; the paths of all files."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     figures = {"audit_gains": audit_gains(results, native), "audit_depth": audit_depth(results)}
     if doubts.seeds(results):
         figures["audit_seeds"] = audit_seeds(results, native)
@@ -175,7 +175,7 @@ def save_audit(results: Results, native: Results, folder: str | Path) -> list[Pa
         "verdicts.csv": verdicts(results).to_csv(index=False, lineterminator="\n"),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_whole(folder / name, text)
         paths.append(folder / name)
     return paths
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..backbones.records import BACKBONE_NAMES, LAYER_KINDS, OTHER_KIND
 from ..params import ROOT
+from ..whole import write_whole
 
 FILE = ROOT / "params" / "layers.csv"
 
@@ -59,4 +60,4 @@ def _layers(backbone: str) -> Iterator[tuple[str, str, str, int]]:
 
 def write_layers(path: Path = FILE) -> None:
     """Write the table as Keras builds the backbones."""
-    made_layers().to_csv(path, index=False, lineterminator="\n")
+    write_whole(path, made_layers().to_csv(index=False, lineterminator="\n"))

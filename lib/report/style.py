@@ -14,6 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
+from ..whole import whole, writing
+
 WIDTH = 10.0  # inches, of a figure of five backbones
 DPI = 150  # of PNG files
 NOTEBOOK_DPI = 100
@@ -122,9 +124,12 @@ def render(fig: Figure, kind: str, dpi: int = DPI) -> bytes:
 
 
 def save(fig: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write <name>.png (150 dpi) and <name>.svg, the same bytes every time; returns the paths."""
+    """Write <name>.png (150 dpi) and <name>.svg, the same bytes every time; returns the paths.
+
+    Raises InputError where they cannot be written.
+    """
     paths = [Path(folder) / f"{name}.{kind}" for kind in ("png", "svg")]
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(render(fig, path.suffix[1:]))
+        with writing(path), whole(path) as draft:
+            draft.write_bytes(render(fig, path.suffix[1:]))
     return paths

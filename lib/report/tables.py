@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..methods import ABBREVIATIONS, TABLE1
 from ..results import Results, backbones_of
+from ..whole import write_whole
 from .captions import caption
 from .paper import SETTING, STATISTICS, compare, statistics
 
@@ -173,6 +174,5 @@ def comparison_cells(table: pd.DataFrame) -> list[list[str]]:
 def _write(folder: str | Path, texts: dict[str, str]) -> list[Path]:
     paths = [Path(folder) / name for name in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(path, text)
     return paths

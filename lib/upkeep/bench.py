@@ -28,6 +28,7 @@ from ..quiet import import_quietly
 from ..sweep import final, plans
 from ..train import History, Task, train_plain
 from ..trainer import Trainer
+from ..whole import write_whole
 from .speed import FILE, PEAKS, read_bench
 
 PLAIN_RUNS = 4  # runs of a case that the plain loop trains
@@ -340,8 +341,7 @@ def _line(values: Sequence[object], minutes_left: float | None = None) -> str:
 
 def _keep(result: Result | Peak, path: Path = FILE, same: Sequence[str] = ("case",)) -> None:
     """Write a result in the place of an earlier one with the same values in columns `same`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = pd.DataFrame([asdict(result)])
     old = read_bench(path) if path.exists() else new[:0]
     rows = pd.concat([old, new], ignore_index=True).drop_duplicates(list(same), keep="last")
-    rows.to_csv(path, index=False, lineterminator="\n")
+    write_whole(path, rows.to_csv(index=False, lineterminator="\n"))

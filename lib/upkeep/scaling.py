@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ..params import ROOT, Params, load_params
+from ..whole import write_whole
 from .pages import refresh, scaling
 from .speed import save_scaling, scaling_file
 
@@ -296,7 +297,7 @@ def main() -> None:
 
 def _write(rows: list[dict], what: str) -> None:
     path = scaling_file(what)
-    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+    write_whole(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     print(path)
 
 
