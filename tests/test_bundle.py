@@ -50,6 +50,15 @@ def test_a_bundle_is_cut_into_parts_and_knows_its_settings_where_it_is_unpacked(
     assert Params("smoke", **there | {name: getattr(params, name) for name in places}) == params
 
 
+def test_a_shell_joins_more_than_a_hundred_parts_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "PART_BYTES", 2)
+    archive = tmp_path / "archive"
+    archive.write_bytes(bytes(range(250)))
+    assert len(bundle._cut(archive, tmp_path / "smoke.tar")) == 125
+    joined = subprocess.run("cat smoke.tar.*", shell=True, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert joined.stdout == archive.read_bytes()
+
+
 def test_a_keras_file_goes_along_and_keeps_its_place_in_the_profile(tmp_path):
     image = keras.Input((32, 32, 3))
     keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "mine.keras")

@@ -69,7 +69,7 @@ exec "$@"
 
 
 def bundle(params: Params, folder: Path, fetch: Callable[[Path], None]) -> list[Path]:
-    """Write the archive's parts, ``<profile>.tar.00`` and so on; earlier ones are removed.
+    """Write the archive's parts, ``<profile>.tar.0000`` and so on.
 
     Args:
         folder: where the parts go; made if it is not there.
@@ -184,10 +184,10 @@ def folder_for(params: Params) -> Path:
 
 
 def _cut(archive: Path, stem: Path) -> list[Path]:
-    """Cut a file into parts whose names sort in order; the file itself is left."""
+    """Cut a file into parts whose names a shell sorts in order; the file itself is left."""
     parts = []
     with archive.open("rb") as file:
         while piece := file.read(PART_BYTES):
-            parts.append(stem.with_name(f"{stem.name}.{len(parts):02d}"))
+            parts.append(stem.with_name(f"{stem.name}.{len(parts):04d}"))
             parts[-1].write_bytes(piece)
     return parts
