@@ -50,6 +50,22 @@ def test_a_bundle_is_cut_into_parts_and_knows_its_settings_where_it_is_unpacked(
     assert Params("smoke", **there | {name: getattr(params, name) for name in places}) == params
 
 
+def test_an_earlier_bundle_stays_where_no_new_one_can_be_made(tmp_path, monkeypatch):
+    def no_network(tree):
+        raise InputError("bundle: pip cannot have the wheels; allowed: a network")
+
+    monkeypatch.setattr(bundle, "_copy_inputs", lambda params, tree: None)  # takes seconds
+    params, old = params_of(tmp_path), [tmp_path / f"smoke.tar.{n}" for n in ("0000", "0001")]
+    for part in old:
+        part.write_bytes(b"old")
+    with pytest.raises(InputError, match="cannot have the wheels"):
+        bundle.bundle(params, tmp_path, no_network)
+    assert [part.read_bytes() for part in old] == [b"old", b"old"]
+    (part,) = bundle.bundle(params, tmp_path, lambda tree: None)
+    assert part == old[0] and part.read_bytes() != b"old"
+    assert [*tmp_path.iterdir()] == [part]
+
+
 def test_a_shell_joins_more_than_a_hundred_parts_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "PART_BYTES", 2)
     archive = tmp_path / "archive"

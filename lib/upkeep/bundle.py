@@ -69,7 +69,9 @@ exec "$@"
 
 
 def bundle(params: Params, folder: Path, fetch: Callable[[Path], None]) -> list[Path]:
-    """Write the archive's parts, ``<profile>.tar.0000`` and so on.
+    """Write the archive's parts, ``<profile>.tar.0000`` and so on, in the place of earlier ones.
+
+    These stay until all of the new ones are there.
 
     Args:
         folder: where the parts go; made if it is not there.
@@ -80,8 +82,6 @@ def bundle(params: Params, folder: Path, fetch: Callable[[Path], None]) -> list[
     """
     check_keras()
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{params.profile}.tar.*"):
-        old.unlink()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         tree = Path(scratch) / params.profile
         _copy_code(tree)
@@ -91,7 +91,10 @@ def bundle(params: Params, folder: Path, fetch: Callable[[Path], None]) -> list[
         archive = Path(scratch) / "archive.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(tree, params.profile)
-        return _cut(archive, folder / f"{params.profile}.tar")
+        parts = _cut(archive, Path(scratch) / f"{params.profile}.tar")
+        for old in folder.glob(f"{params.profile}.tar.*"):
+            old.unlink()
+        return [part.rename(folder / part.name) for part in parts]
 
 
 def _copy_code(tree: Path) -> None:
