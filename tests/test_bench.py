@@ -30,6 +30,20 @@ def test_the_cases_of_quick_are_every_search_the_final_runs_and_the_scaling():
     assert {"VGG16/final", "MobileNetV2/64 runs", "MobileNetV2/224 px"} <= set(names)
 
 
+def test_cases_of_other_settings_keep_their_rows_apart():
+    def folder(profile="quick", **changes):
+        (found,) = {case.params.results for case in bench.cases(load_params(profile, **changes))}
+        return found
+
+    usual = folder(backbones=("VGG16",))
+    assert usual == folder(backbones=("MobileNet",), lanes=4, figures="elsewhere")
+    changes = ({"image_size": 64}, {"seed": 1}, {"alpha": {"MobileNet": 0.5}})
+    others = [folder(backbones=("VGG16",), **change) for change in changes]
+    others.append(folder("smoke", backbones=("VGG16",)))
+    assert len({usual, *others}) == 5 and all(f.startswith("build/bench/") for f in others)
+    assert folder(results="mine") == "mine"
+
+
 def test_full_size_networks_are_measured_on_a_part_of_each_search():
     cases = bench.cases(load_params("paper", backbones=("MobileNetV2",)))
     assert [case.name for case in cases] == [

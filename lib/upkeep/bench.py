@@ -7,6 +7,8 @@ for all they need: building, tracing, training, evaluation after each epoch. Eac
 of its own, so that its memory is its own.
 """
 
+import hashlib
+import json
 import multiprocessing
 import platform
 import resource
@@ -37,6 +39,8 @@ LARGE_RUNS = 16  # of the search of a full-size network
 SCALED = "MobileNetV2"  # the backbone whose number of runs and image size are varied
 RUNS = (1, 4, 16, 64)
 SIZES = (64, 128, 224)  # pixels
+# What changes where rows go and how fast they come, and no row of one backbone.
+FREE = ("profile", "backbones", "lanes", "memory_gib", "results", "figures")
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def cases(params: Params) -> list[Case]:
     if SCALED in params.backbones:
         one = _only(params, SCALED)
         found += [Case(f"{SCALED}/{n} runs", one, "layer_wise", n) for n in RUNS]
-        sizes = [replace(one, image_size=size) for size in SIZES]
+        sizes = [_only(replace(params, image_size=size), SCALED) for size in SIZES]
         found += [Case(f"{SCALED}/{p.image_size} px", p, "layer_wise", LARGE_RUNS) for p in sizes]
     return found
 
@@ -275,7 +279,14 @@ def machine() -> str:
 
 
 def _only(params: Params, backbone: str) -> Params:
-    return replace(params, backbones=(backbone,), results=params.results or "build/bench")
+    return replace(params, backbones=(backbone,), results=params.results or _rows_folder(params))
+
+
+def _rows_folder(params: Params) -> str:
+    """Where the runs that final cases rest on are kept: apart for other settings or backends."""
+    values = {name: value for name, value in asdict(params).items() if name not in FREE}
+    text = json.dumps([values, keras.backend.backend()])
+    return f"build/bench/{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _runs(plan: Plan, what: str) -> list[Run]:
