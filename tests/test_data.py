@@ -215,6 +215,26 @@ def test_a_damaged_cache_is_made_again_with_a_warning(cache, harm):
     assert path.read_bytes() == whole
 
 
+def test_a_cache_that_may_not_be_read_is_made_again_with_a_warning(cache, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    digest = load_data(make()).digest
+    monkeypatch.setattr(data, "_read_cache", forbidden)  # root may read everything
+    with pytest.warns(UserWarning, match=r"npz cannot be read \(Permission denied\): made again"):
+        assert load_data(make()).digest == digest
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(cache):
+    digest = load_data(make()).digest
+    shutil.rmtree(cache)
+    cache.write_text("a file in the way")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"npz cannot be written \(.+\): not kept") as found:
+            assert load_data(make()).digest == digest
+        assert len(found) == 1
+
+
 def test_a_cache_of_pickled_objects_is_not_unpickled(cache):
     digest = load_data(make()).digest
     np.savez(only_file(cache), images=np.array([{}]), labels=np.zeros(1), names=np.array(["a"]))

@@ -227,17 +227,27 @@ DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.erro
 
 
 def _cached(folder: Path, key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return what `make` returns, from ``<folder>/<key>.npz`` where that file is sound."""
+    """Return what `make` returns, from ``<folder>/<key>.npz`` where that file is sound.
+
+    A cache that cannot be read or written costs time only: a warning says so.
+    """
     path = folder / f"{key}.npz"
-    if path.exists():
-        try:
-            return _read_cache(path)
-        except InputError:
-            raise  # no room for it
-        except DAMAGE as error:
-            warnings.warn(f"{path} is damaged ({first_line(error)}): made again", stacklevel=2)
+    try:
+        return _read_cache(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # not made yet
+    except InputError:
+        raise  # no room for it
+    except PermissionError as error:
+        warnings.warn(f"{path} cannot be read ({error.strerror}): made again", stacklevel=2)
+    except DAMAGE as error:
+        warnings.warn(f"{path} is damaged ({first_line(error)}): made again", stacklevel=2)
     arrays = make()
-    _write_cache(path, arrays)
+    try:
+        _write_cache(path, arrays)
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        warnings.warn(f"{path} cannot be written ({reason}): not kept", stacklevel=2)
     return arrays
 
 
