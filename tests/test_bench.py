@@ -9,7 +9,7 @@ from lib.sweep import plans
 from lib.trainer import Trainer
 from lib.upkeep import bench
 from lib.upkeep.cost import check_room, estimate
-from lib.upkeep.speed import bench_figure, read_bench, speed_table, speed_words
+from lib.upkeep.speed import _note, bench_figure, read_bench, speed_table, speed_words
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_runs_are_spread_with_both_ends():
 def test_a_case_is_measured_both_ways_on_the_same_runs(params):
     case = bench.Case("VGG16/block_wise", params, "block_wise", 2)
     result = bench.measure(case)
-    assert (result.runs, result.plain_runs, result.epochs) == (2, 2, 2)
+    assert (result.runs, result.plain_runs, result.epochs, result.alpha) == (2, 2, 2, 1.0)
     assert result.plain_seconds > 0 and result.fused_seconds > 0 and result.epoch_speedup > 0
     assert result.speedup == pytest.approx(
         result.plain_seconds / result.fused_seconds, rel=0.02, abs=0.01
@@ -110,6 +110,18 @@ def test_table_and_figure_say_what_the_rows_say():
     assert [bar.get_width() for bar in bars.patches] == [4.0]
     assert list(above.lines[0].get_ydata()) == [60, 60]
     assert list(below.lines[1].get_ydata()) == [1.5, 1.5]
+
+
+def test_the_note_names_networks_of_a_part_of_their_channels(tmp_path):
+    names = ("MobileNet/layer_wise 224 px", "MobileNetV2/layer_wise 224 px", "MobileNet/layer_wise")
+    rows = pd.DataFrame({"case": names, "speedup": [4.0, 5.0, 9.0]})
+    for column in ("plain_seconds", "fused_seconds", "runs"):
+        rows[column] = 1
+    for number, more in enumerate(({}, {"alpha": [0.5, 1.0, 1.0]})):
+        path = tmp_path / f"{number}.csv"
+        rows.assign(machine="two cores", versions="keras 3", **more).to_csv(path, index=False)
+        note = f"real size at 224 px: 4.0 and 5.0 (MobileNet: alpha {(0.25, 0.5)[number]})."
+        assert note in _note(read_bench(path))
 
 
 def test_there_is_room_for_what_fits(params):

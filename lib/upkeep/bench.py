@@ -63,6 +63,7 @@ class Result:
     """One case, measured.
 
     Attributes:
+        alpha: width multiplier of the network.
         runs: that the fused engine trained; plain_runs: of these, that the plain loop trained.
         plain_seconds, fused_seconds: wall time of one run.
         speedup: their ratio.
@@ -77,6 +78,7 @@ class Result:
     """
 
     case: str
+    alpha: float
     image_size: int
     epochs: int
     runs: int
@@ -164,6 +166,7 @@ def measure(case: Case) -> Result:
     plain_seconds, fused_seconds = (before[1] + after[1]) / len(sample), fused[1] / len(runs)
     return Result(
         case=case.name,
+        alpha=case.params.alpha_of(plan.name),
         image_size=case.params.image_size,
         epochs=task.epochs,
         runs=len(runs),

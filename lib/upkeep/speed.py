@@ -13,13 +13,17 @@ from ..report.tables import markdown
 
 FILE = ROOT / "results" / "bench.csv"
 PEAKS = ROOT / "results" / "memory.csv"
-FULL = r"\w+/layer_wise 224 px"  # cases of networks of full width
+REAL = r"\w+/layer_wise 224 px"  # cases of networks that are no thin twins
+NARROW = {"MobileNet/layer_wise 224 px": 0.25}  # alpha of early rows, which do not tell it
 PLAIN, FUSED = colour("baseline_2"), colour("block_wise")
 
 
 def read_bench(path: str | Path = FILE) -> pd.DataFrame:
-    """The rows of `make bench`, see `lib.upkeep.bench.Result`."""
-    return pd.read_csv(path)
+    """The rows of `make bench`, see `lib.upkeep.bench.Result`; or another table of its kind."""
+    rows = pd.read_csv(path)
+    if "case" in rows and "alpha" not in rows:
+        rows.insert(1, "alpha", rows["case"].map(NARROW).fillna(1.0))
+    return rows
 
 
 def scaling_file(what: str, root: Path = ROOT) -> Path:
@@ -59,12 +63,22 @@ def speed_table(df: pd.DataFrame) -> str:
 def _note(df: pd.DataFrame) -> str:
     plain, fused = ((df[side] * df["runs"]).sum() for side in ("plain_seconds", "fused_seconds"))
     machines = " and ".join(dict.fromkeys(df["machine"] + ", " + df["versions"]))
-    full = df[df["case"].str.fullmatch(FULL)]["speedup"]
-    large = f"; full networks at 224 px: {_listed(full, '.1f')}" if len(full) else ""
+    real = df[df["case"].str.fullmatch(REAL)]
+    large = ""
+    if len(real):
+        times = _listed(real["speedup"], ".1f")
+        large = f"; networks of real size at 224 px: {times}{_narrow(real)}"
     return (
         f"All {len(df)} cases together: {plain / fused:.1f} times{large}. All other cases are of"
         f" thin networks. Measured on {machines}."
     )
+
+
+def _narrow(df: pd.DataFrame) -> str:
+    """Which networks have a part of their channels only, in brackets."""
+    pairs = zip(df["case"], df["alpha"], strict=True)
+    texts = [f"{case.split('/')[0]}: alpha {alpha:g}" for case, alpha in pairs if alpha != 1]
+    return f" ({', '.join(texts)})" if texts else ""
 
 
 def speed_words(df: pd.DataFrame) -> str:
