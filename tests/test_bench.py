@@ -1,5 +1,8 @@
 """The measurement: its cases, its rows, and what it says about them."""
 
+import re
+import shlex
+
 import pandas as pd
 import pytest
 from committed import PROJECT
@@ -9,7 +12,7 @@ from lib.sweep import plans
 from lib.trainer import Trainer
 from lib.upkeep import bench
 from lib.upkeep.cost import check_room, estimate
-from lib.upkeep.speed import _note, bench_figure, read_bench, speed_table, speed_words
+from lib.upkeep.speed import REAL, _note, bench_figure, read_bench, speed_table, speed_words
 
 
 @pytest.fixture
@@ -28,6 +31,27 @@ def test_the_cases_of_quick_are_every_search_the_final_runs_and_the_scaling():
     names = [case.name for case in bench.cases(load_params("quick"))]
     assert len(names) == len(set(names)) == 5 * 4 + 4 + 3
     assert {"VGG16/final", "MobileNetV2/64 runs", "MobileNetV2/224 px"} <= set(names)
+
+
+def test_the_commands_of_the_page_name_the_cases_of_real_size_that_were_measured():
+    page = (PROJECT / "docs" / "speed.md").read_text(encoding="utf-8").replace("\\\n", "")
+    commands = [
+        shlex.split(line, comments=True) for line in re.findall(r"^make bench.*", page, re.M)
+    ]
+    named = []
+    for _, _, *words in commands:
+        given = {"PROFILE": "quick", "CASE": "", "SET": ""} | dict(w.split("=", 1) for w in words)
+        params = load_params(given["PROFILE"])
+        known = {case.name.replace(" ", "_"): case for case in bench.cases(params)}
+        named += [known[name] for name in given["CASE"].split()]
+        assert not named or "epochs=3" in given["SET"].split()
+    rows = read_bench(PROJECT / "results" / "bench.csv")
+    rows = rows[rows["case"].str.fullmatch(REAL)]
+    assert [case.name for case in named] == rows["case"].tolist()
+    assert [case.params.alpha_of(*case.params.backbones) for case in named] == rows[
+        "alpha"
+    ].tolist()
+    assert set(rows["epochs"]) == {3}
 
 
 def test_cases_of_other_settings_keep_their_rows_apart():
