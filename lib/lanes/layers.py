@@ -32,13 +32,33 @@ def tuned_layer(layer: Any, args: tuple, kwargs: Mapping[str, Any]) -> Any:
     return layer.activation(y if layer.bias is None else y + layer.bias)
 
 
+def channels_last(layer: Any) -> bool:
+    """Whether a convolution, or padding, takes channels for the last axis."""
+    return layer.data_format == "channels_last"
+
+
+def norms_last(norm: keras.layers.BatchNormalization) -> bool:
+    """Whether a BatchNorm of images normalises the channels of the last axis."""
+    return norm.axis in (-1, 3)
+
+
+def undilated(conv: Any) -> bool:
+    """Whether the taps of a convolution lie side by side."""
+    return tuple(conv.dilation_rate) == (1, 1)
+
+
+def _is_plain_depthwise(layer: Any) -> bool:
+    """Whether a layer is a depthwise convolution, channels last and undilated."""
+    return type(layer) is keras.layers.DepthwiseConv2D and channels_last(layer) and undilated(layer)
+
+
 def _is_pointwise(layer: Any) -> bool:
     """Whether `_pointwise` does what a layer does, but for its bias."""
     return (
         type(layer) is keras.layers.Conv2D
         and layer.kernel_size == layer.strides == (1, 1)
         and layer.groups == 1
-        and layer.data_format == "channels_last"
+        and channels_last(layer)
     )
 
 
@@ -48,7 +68,7 @@ def _is_plain_norm(layer: Any, x: Any) -> bool:
         keras.backend.backend() == "tensorflow"
         and type(layer) is keras.layers.BatchNormalization
         and len(x.shape) == 4
-        and layer.axis in (-1, 3)
+        and norms_last(layer)
         and x.dtype == layer.compute_dtype == "float32"
         and np.prod(x.shape[:3]) > 1  # of one number the operation has no variance
         and not getattr(layer, "renorm", False)
@@ -89,10 +109,8 @@ def _is_wide_depthwise(layer: Any) -> bool:
     """Whether `_wide_depthwise` does what a layer does."""
     return (
         keras.backend.backend() == "tensorflow"
-        and type(layer) is keras.layers.DepthwiseConv2D
+        and _is_plain_depthwise(layer)
         and min(layer.kernel_size) > 3
-        and layer.data_format == "channels_last"
-        and tuple(layer.dilation_rate) == (1, 1)
         and layer.strides[0] == layer.strides[1]
     )
 
@@ -208,13 +226,8 @@ def has_taps(layer: Any) -> bool:
     Only on JAX: XLA has no depthwise convolution worth the name (on two cores the taps take a
     thirtieth of its time), and TensorFlow has one.
     """
-    return (
-        keras.backend.backend() == "jax"
-        and type(layer) is keras.layers.DepthwiseConv2D
-        and layer.depth_multiplier == 1
-        and layer.data_format == "channels_last"
-        and tuple(layer.dilation_rate) == (1, 1)
-    )
+    on_jax = keras.backend.backend() == "jax"
+    return on_jax and _is_plain_depthwise(layer) and layer.depth_multiplier == 1
 
 
 def add_taps(x: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:

@@ -17,7 +17,7 @@ from keras import ops
 
 from ..backbones.pure import infer, prepare_backbone
 from ..backend import out_of_memory
-from .layers import normalised_convolution, zeros_around
+from .layers import channels_last, normalised_convolution, norms_last, undilated, zeros_around
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ def _can_fold(conv: Any, norm: Any) -> bool:
         type(conv) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
         and type(norm) is keras.layers.BatchNormalization
         and conv.activation is keras.activations.linear
-        and conv.data_format == "channels_last"
-        and norm.axis in (-1, 3)
+        and channels_last(conv)
+        and norms_last(norm)
     )
 
 
@@ -195,12 +195,12 @@ def _pads_as_same(pad: Any, conv: Any, shape: tuple) -> bool:
     if type(pad) is not keras.layers.ZeroPadding2D or conv.padding != "valid":
         return False
     sizes = shape[1:3]
-    if None in sizes or tuple(conv.dilation_rate) != (1, 1):
+    if None in sizes or not undilated(conv):
         return False
     wanted = []
     for n, kernel, stride in zip(sizes, conv.kernel_size, conv.strides, strict=True):
         wanted.append(zeros_around(n, kernel, stride, -(-n // stride)))
-    return pad.data_format == "channels_last" and [tuple(p) for p in pad.padding] == wanted
+    return channels_last(pad) and [tuple(p) for p in pad.padding] == wanted
 
 
 def _macs(operation: Any, shape: tuple[int | None, ...]) -> int:
