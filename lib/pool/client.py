@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 PATIENCE = float(os.environ.get("BLOCKWISE_PATIENCE", 60))  # seconds for a cluster to answer
+DEATHS = 4  # of workers with a group until it goes on in parts; as many as Dask lets happen
 BEGUN = 1e6  # how much more a group that was begun counts for than its cost: it comes first
+KEPT = "what was finished is kept: the same command goes on from there"
+NO_WORKER = "has had no worker for {:.0f} s; " + KEPT
+GONE = f"is gone; {KEPT} once a scheduler is back"
 ALLOWED = "allowed: the address of a Dask scheduler, tcp://<host>:<port>, or its scheduler file"
 
 
@@ -106,7 +110,7 @@ class Workers:
         self.client, self.place = client, place
         self.topic = f"epochs-{uuid4().hex}"
         self.asked: list[tuple[Plan, Sequence[Run], Sequence[Run]]] = []
-        self.orders: dict[Future, tuple[Lot, Sequence[Group], Order]] = {}
+        self.orders: dict[Future, tuple[Lot, Sequence[Group], Order, int]] = {}
         self.sent: dict[str, Future] = {}
 
     def check(self) -> None:
@@ -191,21 +195,34 @@ class Workers:
 
     def _taken(self, future: "Future", told: "_Told") -> Sequence[Outcome]:
         """What an order gave; nothing where it has to be sent again."""
-        from distributed import KilledWorker
+        from distributed import CancelledError, KilledWorker
 
-        lot, groups, order = self.orders.pop(future)
+        lot, groups, order, deaths = self.orders.pop(future)
         try:
             found = self._result(future)
-        except KilledWorker:
+        except (KilledWorker, CancelledError) as error:
+            # Cancelled: its inputs went with the last worker that had them, and Dask forgets them,
+            # what needs them, and how many workers died of it. What was not begun has killed none.
+            killed = isinstance(error, KilledWorker)
+            deaths = DEATHS if killed else deaths + (order.number in told.epochs)
             told.finish(order.number, 0)
-            for part in _parted(lot, groups, told.progress):
-                self._submit(lot, [part])
+            self._submit_again(lot, groups, deaths, told.progress)
             return ()
         if isinstance(found, Missing):
-            self._submit(lot, groups, self._inputs_of(lot.plan))
+            self._submit(lot, groups, self._inputs_of(lot.plan), deaths=deaths)
             return ()
         told.finish(order.number, sum(run.epochs for group in groups for run in group))
         return found
+
+    def _submit_again(
+        self, lot: Lot, groups: Sequence[Group], deaths: int, progress: Progress
+    ) -> None:
+        """Have groups trained that a worker took with it; in parts where each does."""
+        if deaths < DEATHS:
+            self._submit(lot, groups, self._inputs_of(lot.plan), deaths=deaths)
+            return
+        for part in _parted(lot, groups, progress):
+            self._submit(lot, [part])
 
     def _ended(self) -> Iterable["Future"]:
         """Orders that have ended; waits for one, and raises InputError where no worker is left."""
@@ -222,10 +239,7 @@ class Workers:
                 now = time.monotonic()
                 lost = None if self.addresses else lost or now
                 if lost and now - lost > PATIENCE:
-                    raise InputError(
-                        f"SCHEDULER: {self.place} has had no worker for {PATIENCE:.0f} s; what was "
-                        "finished is kept: the same command goes on from there"
-                    ) from None
+                    raise self._stopped(NO_WORKER) from None
 
     def _cut(self) -> list[Lot]:
         asked, self.asked = self.asked, []
@@ -252,18 +266,19 @@ class Workers:
         key, needs = f"prepare-{order.number}", self._needs
         return self._call("prepare_here", order, key=key, priority=lot.cost, **needs)
 
-    def _submit(self, lot: Lot, groups: Sequence[Group], *near: "Future") -> None:
+    def _submit(self, lot: Lot, groups: Sequence[Group], *near: "Future", deaths: int = 0) -> None:
         """Have groups trained, one after another by one worker.
 
         Args:
             near: what a worker needs or had better have for it.
+            deaths: of workers that had them before.
         """
         order, first = self._order(lot, groups), sum(map(lot.grouping.cost, groups))
         if any(lot.grouping.checkpoint(group).exists for group in groups):
             first *= BEGUN
         key, needs = f"train-{order.number}", self._needs
         future = self._call("train_here", order, near=near, key=key, priority=first, **needs)
-        self.orders[future] = lot, groups, order
+        self.orders[future] = lot, groups, order, deaths
 
     def _call(
         self, name: str, *arguments: Any, near: Sequence["Future"] = (), **options: Any
@@ -285,21 +300,38 @@ class Workers:
         return any("GPU" in worker.get("resources", {}) for worker in self._info.values())
 
     def _inputs_of(self, plan: Plan) -> "Future":
-        """Photos and weights for workers that have no path to them, sent to the cluster once."""
-        if plan.name not in self.sent:
-            self.sent[plan.name] = self.client.scatter(Inputs.of(plan), hash=False)
+        """Photos and weights for workers that have no path to them.
+
+        Sent to the cluster once, and again where all workers that had them are gone.
+        """
+        if plan.name not in self.sent or self.sent[plan.name].status != "finished":
+            self.sent[plan.name] = self._scatter(Inputs.of(plan))
         return self.sent[plan.name]
 
+    def _scatter(self, inputs: Inputs) -> "Future":
+        """Inputs on one worker. Raises InputError where none takes them in time.
+
+        Not on all workers: Dask would wait for ever for one that goes away meanwhile.
+        """
+        end = time.monotonic() + PATIENCE
+        while self.client.status == "running" and time.monotonic() < end:
+            with suppress(OSError):  # there is no worker yet, or it has just gone away
+                return self.client.scatter(inputs, hash=False, timeout=PATIENCE / 10)
+        raise self._stopped(NO_WORKER if self.client.status == "running" else GONE)
+
     def _result(self, future: "Future") -> Any:
+        """What a call gave. Raises CancelledError where Dask has forgotten it."""
         from distributed import CancelledError
 
         try:
             return future.result()
         except CancelledError as error:
-            raise InputError(
-                f"SCHEDULER: {self.place} is gone; what was finished is kept: the same command "
-                "goes on from there once a scheduler is back"
-            ) from error
+            if self.client.status == "running":
+                raise
+            raise self._stopped(GONE) from error
+
+    def _stopped(self, why: str) -> InputError:
+        return InputError(f"SCHEDULER: {self.place} {why.format(PATIENCE)}")
 
     def cancel(self) -> None:
         """Have no worker go on with what is no longer waited for."""

@@ -166,6 +166,8 @@ def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome
     from distributed import get_worker
 
     worker = get_worker()
+    events = _Events(worker, order)
+    events.advance(0)  # it is begun, so if this worker dies, this may be why
     _HELD.groups += len(order.groups)
     made().check(order.client)
     inputs = near if isinstance(near, Inputs) else None
@@ -173,7 +175,7 @@ def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome
         trainer = _HELD.trainer(order, inputs, Path(worker.local_directory) / "inputs")
     except _NotHere as error:
         return Missing(str(error))
-    return list(trainer.train(order.groups, _Events(worker, order)))
+    return list(trainer.train(order.groups, events))
 
 
 def clear_here(done: Sequence[str]) -> None:

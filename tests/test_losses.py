@@ -1,0 +1,149 @@
+"""The pool's client and what it loses on the way: inputs, workers, answers.
+
+Scheduler and workers are real, but live in this process: they start and go in no time.
+"""
+
+import time
+from logging import CRITICAL
+
+import pytest
+from distributed import LocalCluster, Worker, get_worker
+
+import lib.pool.client as client
+from lib import checkpoint
+from lib.params import InputError, load_params
+from lib.pool import worker
+from lib.sweep import plans
+from lib.trainer import Outcome, Progress
+
+
+class Cluster:
+    """A cluster in this process; its workers, without nannies, go as those do that die."""
+
+    def __init__(self, started: LocalCluster, folder):
+        self.started, self.folder = started, folder
+
+    def join(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.started.sync(self._join)
+
+    async def _join(self) -> None:
+        options = {"nthreads": 1, "memory_limit": 0, "local_directory": str(self.folder)}
+        await Worker(self.started.scheduler_address, dashboard=False, **options)
+
+    def lose(self, address: str) -> None:
+        self.started.sync(self._lose, address)
+
+    async def _lose(self, address: str) -> None:
+        await self.started.scheduler.remove_worker(address, stimulus_id="a test")
+
+    async def replace(self, address: str) -> None:
+        await self._lose(address)
+        await self._join()
+
+    @property
+    def addresses(self) -> list[str]:
+        return sorted(self.started.scheduler.workers)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    options = {"processes": False, "dashboard_address": "127.0.0.1:0", "silence_logs": CRITICAL}
+    options |= {"local_directory": str(tmp_path)}
+    with LocalCluster(n_workers=0, **options) as started:
+        yield Cluster(started, tmp_path)
+        for address in [*started.scheduler.workers]:
+            started.sync(started.scheduler.remove_worker, address, stimulus_id="the end")
+
+
+@pytest.fixture
+def workers(cluster):
+    place = cluster.started.scheduler_address
+    with client._client(place) as own:
+        yield client.Workers(own, place)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return next(plans(load_params("smoke", backbones=("VGG16",), n_images=60, epochs=1)))
+
+
+class Held:
+    """As `lib.pool.worker` holds a trainer, but one that trains nothing and finds no path.
+
+    Args:
+        dies: whether the worker dies of groups, which it is given.
+    """
+
+    groups, exact = 0, False
+
+    def __init__(self, cluster: Cluster, dies):
+        self.cluster, self.dies, self.died = cluster, dies, []
+
+    def trainer(self, order, inputs, folder):
+        if inputs is None:
+            raise worker._NotHere("no such file")
+        return self
+
+    def train(self, groups, progress):
+        if self.dies(self, groups):
+            own = get_worker()
+            self.died.append(own.address)
+            time.sleep(0.1)  # until the client has been told that the group is begun
+            self.cluster.started.loop.add_callback(self.cluster.replace, own.address)
+            while own.status.name == "running":
+                time.sleep(0.01)
+        return [Outcome(run.key, {}) for group in groups for run in group]
+
+
+class Said(Progress):
+    def __init__(self):
+        self.words = []
+
+    def say(self, text: str) -> None:
+        self.words.append(text)
+
+
+def trained(workers, plan, method: str, said: Progress) -> int:
+    """How many of the method's runs come out; each once."""
+    runs = plan.search_runs(method)
+    workers.train(plan, runs, ())
+    found = [outcome.key for outcome in workers.outcomes(said)]
+    assert sorted(found) == sorted(run.key for run in runs)
+    return len(found)
+
+
+@pytest.fixture(autouse=True)
+def own_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FOLDER", tmp_path / "checkpoints")
+
+
+def test_inputs_that_went_with_their_worker_are_sent_again(cluster, workers, plan, monkeypatch):
+    """In the midst of a stage, and between two."""
+    held = Held(cluster, lambda held, groups: not held.died)
+    monkeypatch.setattr(worker, "_HELD", held)
+    cluster.join()
+    said = Said()
+    assert trained(workers, plan, "block_wise", said) == 5 and len(held.died) == 1
+    cluster.join()
+    for address in cluster.addresses[:1]:
+        cluster.lose(address)
+    assert trained(workers, plan, "baseline_1", said) == 1 and not said.words
+
+
+def test_lanes_that_end_every_worker_with_its_inputs_are_halved(
+    cluster, workers, plan, monkeypatch
+):
+    held = Held(cluster, lambda held, groups: max(map(len, groups)) > 3)
+    monkeypatch.setattr(worker, "_HELD", held)
+    cluster.join()
+    said = Said()
+    assert trained(workers, plan, "block_wise", said) == 5
+    assert said.words == ["VGG16: workers died with 5 lanes; now 2"]
+    assert len(held.died) == client.DEATHS
+
+
+def test_inputs_that_no_worker_takes_are_one_line(workers, plan, monkeypatch):
+    monkeypatch.setattr(client, "PATIENCE", 1)
+    with pytest.raises(InputError, match="SCHEDULER: inproc://.* has had no worker for 1 s; what"):
+        workers._inputs_of(plan)
