@@ -147,3 +147,32 @@ def test_inputs_that_no_worker_takes_are_one_line(workers, plan, monkeypatch):
     monkeypatch.setattr(client, "PATIENCE", 1)
     with pytest.raises(InputError, match="SCHEDULER: inproc://.* has had no worker for 1 s; what"):
         workers._inputs_of(plan)
+
+
+def test_a_worker_without_a_nanny_goes_on_when_it_has_done_enough(cluster, workers, monkeypatch):
+    """Nobody would start it again."""
+    held = Held(cluster, None)
+    held.groups = worker.RECYCLE
+    monkeypatch.setattr(worker, "_HELD", held)
+    cluster.join()
+    before = cluster.addresses
+    workers._renew(exact=False)
+    assert cluster.addresses == before
+
+
+def test_a_worker_that_goes_away_unasked_is_not_waited_for(cluster, workers, monkeypatch):
+    """It was still there when the others were asked."""
+    cluster.join(2)
+    monkeypatch.setattr(client, "PATIENCE", 1)
+    monkeypatch.setattr(client.Workers, "addresses", cluster.addresses)
+    gone, here = cluster.addresses
+    cluster.lose(gone)
+    workers.check()
+    workers._renew(exact=False)
+    assert [*workers._answers("is_spent", False)] == [here]
+
+
+def test_groups_are_cut_though_all_workers_are_just_gone(workers, plan):
+    workers.train(plan, plan.search_runs("block_wise"), ())
+    (lot,) = workers._cut()
+    assert sum(map(len, lot.groups)) == 5

@@ -122,9 +122,8 @@ class Workers:
                 f"SCHEDULER: {self.place} has no worker after {PATIENCE:.0f} s; allowed: a "
                 "scheduler with workers"
             ) from error
-        asked = [self._call("made", workers=[worker]) for worker in self.addresses]
-        for future in asked:
-            self._result(future).check(self.made)
+        for own in self._answers("made").values():
+            own.check(self.made)
 
     @cached_property
     def made(self) -> Made:
@@ -187,11 +186,31 @@ class Workers:
 
         One that goes away meanwhile is not waited for: what it keeps is removed after a week.
         """
-        from distributed import wait
+        self._wait(self._ask("clear_here", done).values(), PATIENCE / 10)
 
-        asked = [self._call("clear_here", done, workers=[w]) for w in self.addresses]
-        with suppress(TimeoutError), self.client.as_current():
-            wait(asked, PATIENCE / 10)
+    def _answers(self, name: str, *arguments: Any) -> dict[str, Any]:
+        """What each worker says, by address; nothing of one that is gone, or busy for long."""
+        from distributed import CancelledError, KilledWorker
+
+        gone = KilledWorker, CancelledError, TimeoutError  # before it answered, or just after
+        asked, found = self._ask(name, *arguments), {}
+        self._wait(asked.values(), PATIENCE)
+        for worker, future in asked.items():
+            if future.done():
+                with suppress(*gone):
+                    found[worker] = self._result(future, PATIENCE / 10)
+        return found
+
+    def _ask(self, name: str, *arguments: Any) -> dict[str, "Future"]:
+        """Calls of one function on each worker. Dask leaves them where they are if it is gone."""
+        return {w: self._call(name, *arguments, workers=[w]) for w in self.addresses}
+
+    def _wait(self, asked: Iterable["Future"], seconds: float) -> None:
+        """Wait until all have ended, but not longer than so many seconds."""
+        from distributed import CancelledError, wait
+
+        with suppress(CancelledError, TimeoutError), self.client.as_current():
+            wait([*asked], seconds)
 
     def _taken(self, future: "Future", told: "_Told") -> Sequence[Outcome]:
         """What an order gave; nothing where it has to be sent again."""
@@ -243,7 +262,7 @@ class Workers:
 
     def _cut(self) -> list[Lot]:
         asked, self.asked = self.asked, []
-        share = -(-len(self.addresses) // max(1, len(asked)))
+        share = max(1, -(-len(self.addresses) // max(1, len(asked))))
         lots = []
         for plan, runs, others in asked:
             grouping = Grouping(plan)
@@ -252,10 +271,11 @@ class Workers:
 
     def _renew(self, exact: bool) -> None:
         """Have workers that have done enough start again; those without a nanny go on."""
-        asked = {w: self._call("is_spent", exact, workers=[w]) for w in self.addresses}
-        spent = [worker for worker, future in asked.items() if self._result(future)]
-        if spent:
-            self.client.restart_workers(spent, timeout=PATIENCE, raise_for_error=False)
+        spent = {worker for worker, yes in self._answers("is_spent", exact).items() if yes}
+        again = [w for w, about in self._info.items() if w in spent and about["nanny"]]
+        if again:
+            with suppress(KeyError):  # Dask's answer where one of them has just gone away
+                self.client.restart_workers(again, timeout=PATIENCE, raise_for_error=False)
 
     def _prepared(self, lot: Lot) -> "Future":
         """A token on the worker that has built a lot's network; its groups prefer to go there.
@@ -319,12 +339,15 @@ class Workers:
                 return self.client.scatter(inputs, hash=False, timeout=PATIENCE / 10)
         raise self._stopped(NO_WORKER if self.client.status == "running" else GONE)
 
-    def _result(self, future: "Future") -> Any:
-        """What a call gave. Raises CancelledError where Dask has forgotten it."""
+    def _result(self, future: "Future", seconds: float | None = None) -> Any:
+        """What a call gave. Raises CancelledError where Dask has forgotten it.
+
+        Raises TimeoutError where so many seconds do not suffice.
+        """
         from distributed import CancelledError
 
         try:
-            return future.result()
+            return future.result(seconds)
         except CancelledError as error:
             if self.client.status == "running":
                 raise
