@@ -309,7 +309,8 @@ class Params:
     memory_gib: float | None = param(
         or_null(number(0.1, 4096)),
         "Memory in GiB that one process may take in all; null: two fifths of what is free, of "
-        "the machine, its container and its GPU the least; 4 where rows are deterministic.",
+        "the machine, its container and its GPU the least, for a worker up to four fifths of its "
+        "own limit; 4 where rows are deterministic.",
         default=None,
     )
 

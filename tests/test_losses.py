@@ -5,12 +5,14 @@ Scheduler and workers are real, but live in this process: they start and go in n
 
 import time
 from logging import CRITICAL
+from types import SimpleNamespace
 
 import pytest
 from distributed import LocalCluster, Worker, get_worker
 
 import lib.pool.client as client
 from lib import checkpoint
+from lib.lanes import memory
 from lib.params import InputError, load_params
 from lib.pool import worker
 from lib.sweep import plans
@@ -23,13 +25,13 @@ class Cluster:
     def __init__(self, started: LocalCluster, folder):
         self.started, self.folder = started, folder
 
-    def join(self, count: int = 1) -> None:
+    def join(self, count: int = 1, **options) -> None:
         for _ in range(count):
-            self.started.sync(self._join)
+            self.started.sync(self._join, **options)
 
-    async def _join(self) -> None:
-        options = {"nthreads": 1, "memory_limit": 0, "local_directory": str(self.folder)}
-        await Worker(self.started.scheduler_address, dashboard=False, **options)
+    async def _join(self, **options) -> None:
+        own = {"nthreads": 1, "memory_limit": 0, "local_directory": str(self.folder)} | options
+        await Worker(self.started.scheduler_address, dashboard=False, **own)
 
     def lose(self, address: str) -> None:
         self.started.sync(self._lose, address)
@@ -176,3 +178,42 @@ def test_groups_are_cut_though_all_workers_are_just_gone(workers, plan):
     workers.train(plan, plan.search_runs("block_wise"), ())
     (lot,) = workers._cut()
     assert sum(map(len, lot.groups)) == 5
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """What is free on each worker: GiB of its machine, and of its GPU where it has one."""
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
+    monkeypatch.setattr(memory, "psutil", SimpleNamespace(Process=lambda: process))
+
+    def set_free(machine: int, *gpu: int) -> None:
+        monkeypatch.setattr(memory, "free_memory", lambda: machine * 2**30)
+        monkeypatch.setattr(memory, "_gpu_free", lambda: (n * 2**30 for n in gpu))
+        memory.free_bytes.cache_clear()
+
+    yield set_free
+    memory.free_bytes.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("limit", "there", "least"),
+    [(8, [64], 8), (0, [64], 5), (8, [4], 4), (8, [64, 6], 3), (2, [64, 6], 2)],
+)
+def test_groups_fit_a_workers_limit_its_machine_and_half_its_gpu(
+    cluster, workers, plan, free, limit, there, least
+):
+    free(*there)
+    cluster.join(memory_limit=limit * 2**30)
+    workers.train(plan, plan.search_runs("block_wise"), ())
+    (lot,) = workers._cut()
+    assert lot.plan.params.memory_gib == pytest.approx(0.8 * least)
+
+
+def test_only_workers_that_are_sent_groups_count(cluster, workers, plan, free):
+    """None without a GPU, where others have one."""
+    free(64, 64)
+    cluster.join(memory_limit=2 * 2**30)
+    cluster.join(memory_limit=8 * 2**30, resources={"GPU": 1})
+    workers.train(plan, plan.search_runs("block_wise"), ())
+    (lot,) = workers._cut()
+    assert lot.plan.params.memory_gib == pytest.approx(6.4)

@@ -73,13 +73,27 @@ def budget(memory_gib: float | None, deterministic: bool = False) -> float:
 
 
 @cache
-def free_bytes() -> int:
+def free_bytes(gpu: float = 1.0) -> float:
     """Bytes that this process may have: of the machine, its container and its GPU the least.
 
     Asked once: what the process has taken by then counts as free, what it takes later too.
+
+    Args:
+        gpu: the share of its GPU that counts.
     """
     own = psutil.Process().memory_info().rss
-    return min((free_memory() + own, *_gpu_free()))
+    return min((free_memory() + own, *(gpu * free for free in _gpu_free())))
+
+
+def worker_bytes(limit: int | None) -> float:
+    """Bytes that this process, a worker, may have: of what is free and its own limit the least.
+
+    Half of a GPU: as without workers, others may use it too.
+
+    Args:
+        limit: in bytes; None for a worker without one, which counts for a small one.
+    """
+    return min(limit or FIXED / SHARE, free_bytes(0.5))
 
 
 def _gpu_free() -> Iterator[int]:

@@ -150,11 +150,20 @@ class Workers:
         """The plan with the memory that each worker may take, where the profile names none."""
         if plan.params.memory_gib is not None or plan.params.deterministic:
             return plan
-        limits = [w["memory_limit"] for w in self._info.values() if w["memory_limit"]]
         own = copy.copy(plan)  # the backbone is shared
-        least = min(limits, default=FIXED / SHARE)
-        own.params = replace(plan.params, memory_gib=SHARE * least / 2**30)
+        own.params = replace(plan.params, memory_gib=max(0.1, SHARE * self._memory / 2**30))
         return own
+
+    @cached_property
+    def _memory(self) -> float:
+        """Bytes that each worker that trains may have: as many as the one with the least."""
+        found = self._answers("memory_here").items()
+        return min((free for w, free in found if w in self._trainers), default=FIXED / SHARE)
+
+    @property
+    def _trainers(self) -> list[str]:
+        """Workers that are sent groups: where some have GPUs, these alone."""
+        return [w for w, about in self._info.items() if not self._has_gpus or _has_gpu(about)]
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
         """Have all groups trained, the costliest first, and yield what each run gave.
@@ -317,7 +326,7 @@ class Workers:
 
     @cached_property
     def _has_gpus(self) -> bool:
-        return any("GPU" in worker.get("resources", {}) for worker in self._info.values())
+        return any(map(_has_gpu, self._info.values()))
 
     def _inputs_of(self, plan: Plan) -> "Future":
         """Photos and weights for workers that have no path to them.
@@ -361,6 +370,11 @@ class Workers:
         orders, self.orders = [*self.orders], {}
         if orders and self.client.status == "running":
             self.client.cancel(orders)
+
+
+def _has_gpu(about: Mapping[str, Any]) -> bool:
+    """Whether a worker, as the scheduler knows it, has a GPU."""
+    return "GPU" in about.get("resources", {})
 
 
 class _Told:

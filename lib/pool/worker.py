@@ -15,6 +15,7 @@ from ..backbones.build import write_backbone
 from ..backbones.records import is_model_file
 from ..backend import check_keras
 from ..checkpoint import clear_done
+from ..lanes.memory import worker_bytes
 from ..params import InputError, Params
 from ..photos.dataset import Dataset, load_data, pack
 from ..plan import Plan, Run
@@ -183,6 +184,13 @@ def clear_here(done: Sequence[str]) -> None:
     clear_done(done, done)
 
 
+def memory_here() -> float:
+    """Bytes that this worker may have."""
+    from distributed import get_worker
+
+    return worker_bytes(get_worker().memory_manager.memory_limit)
+
+
 def is_spent(exact: bool) -> bool:
     """Whether a new process should take this one's place.
 
@@ -236,6 +244,7 @@ class _Held:
 
     def _plan(self, order: Order, inputs: Inputs | None, folder: Path) -> Plan:
         check_keras()
+        memory_here()  # asked before this process takes more: a GPU does not say whose it is
         self.exact |= order.params.deterministic
         params, source = order.params, order.source
         if inputs is not None:
