@@ -35,6 +35,7 @@ class Checkpoint:
         keys: of the group's runs, lane by lane, see `lib.ledger.run_key`.
         deterministic: whether bits repeat; such runs do not go on from others.
         say: told when a group goes on.
+        where: the device that trains the group; empty: this process'.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Checkpoint:
         keys: Sequence[str],
         deterministic: bool = False,
         say: Callable[[str], None] = lambda text: None,
+        where: str = "",
     ):
         self.keys, self.say = tuple(keys), say
-        made = RUNNING_CODE, versions(), device(), str(deterministic and _threads())
+        made = RUNNING_CODE, versions(), where or device(), str(deterministic and _threads())
         name = hashlib.sha256("\x1f".join((*made, *keys)).encode()).hexdigest()[:16]
         self.path = FOLDER / f"{name}.npz"
         self.saved = time.monotonic()
@@ -107,9 +109,10 @@ def _threads() -> str:
     return os.environ.get("TF_NUM_INTRAOP_THREADS") or str(cores())
 
 
-def begun(deterministic: bool) -> list[tuple[str, ...]]:
-    """The keys of the groups that this process could go on with."""
-    return [k for path, k in _found() if Checkpoint(k, deterministic).path == path]
+def begun(deterministic: bool, where: str = "") -> list[tuple[str, ...]]:
+    """The keys of the groups that this process, or another device, could go on with."""
+    found = ((path, k, Checkpoint(k, deterministic, where=where)) for path, k in _found())
+    return [keys for path, keys, own in found if own.path == path]
 
 
 def clear_done(done: Collection[str], trained: Collection[str]) -> None:

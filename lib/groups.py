@@ -23,10 +23,15 @@ Group = Sequence[Run]
 
 
 class Grouping:
-    """How the runs of one plan are cut into groups."""
+    """How the runs of one plan are cut into groups.
 
-    def __init__(self, plan: Plan):
+    Args:
+        where: the device that trains them; empty: this process'.
+    """
+
+    def __init__(self, plan: Plan, where: str = ""):
         self.plan, self.params, self.graph = plan, plan.params, plan.graph
+        self.where = where
 
     def cut(self, runs: Sequence[Run], workers: int = 1) -> list[Group]:
         """Cut `runs`, all of one slice and number of epochs, into groups.
@@ -60,7 +65,7 @@ class Grouping:
         """
         left, known = {run.key: run for run in runs}, {run.key: run for run in (*others, *runs)}
         groups: list[Group] = []
-        for keys in begun(self.params.deterministic) if self.params.engine == "fused" else ():
+        for keys in self._begun():
             if left.keys() & {*keys} and known.keys() >= {*keys}:
                 group = [known[key] for key in keys]
                 if self._may_be(group):
@@ -69,6 +74,10 @@ class Grouping:
                         left.pop(key, None)
                         del known[key]  # a run is in one group
         return sorted([*groups, *self.cut([*left.values()], workers)], key=self._place)
+
+    def _begun(self) -> list[tuple[str, ...]]:
+        fused = self.params.engine == "fused"
+        return begun(self.params.deterministic, self.where) if fused else []
 
     def _may_be(self, group: Group) -> bool:
         """Whether a group is within the lanes and the memory that the profile names."""
@@ -98,7 +107,7 @@ class Grouping:
 
     def _most_lanes(self, run: Run) -> int:
         """So many lanes that a group, whose rows come when it ends, is not lost after hours."""
-        if device() != "CPU":
+        if (self.where or device()) != "CPU":
             return GPU_LANES
         work = max(1, self._lane_work(run))
         return int(np.clip(GROUP_WORK // work, FEW_LANES, MOST_LANES))
@@ -150,7 +159,8 @@ class Grouping:
         self, group: Group, say: Callable[[str], None] = lambda text: None
     ) -> Checkpoint:
         """Where the group's training stands on disk; say: see `Checkpoint`."""
-        return Checkpoint([run.key for run in group], self.params.deterministic, say)
+        keys = [run.key for run in group]
+        return Checkpoint(keys, self.params.deterministic, say, self.where)
 
     def memory(self, split: str) -> MemoryEstimate:
         """What fused models of runs on a training slice take, and how much they may."""
@@ -163,4 +173,5 @@ class Grouping:
             classifier_weights(self.graph.shape, len(self.plan.dataset.names)),
             partial(eval_batch, self.graph),
             budget(self.params.memory_gib, self.params.deterministic),
+            self.where,
         )

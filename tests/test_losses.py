@@ -11,7 +11,8 @@ import pytest
 from distributed import LocalCluster, Worker, get_worker
 
 import lib.pool.client as client
-from lib import checkpoint
+from lib import checkpoint, groups
+from lib.groups import Grouping
 from lib.lanes import memory
 from lib.params import InputError, load_params
 from lib.pool import worker
@@ -217,3 +218,23 @@ def test_only_workers_that_are_sent_groups_count(cluster, workers, plan, free):
     workers.train(plan, plan.search_runs("block_wise"), ())
     (lot,) = workers._cut()
     assert lot.plan.params.memory_gib == pytest.approx(6.4)
+
+
+def test_groups_are_cut_for_the_workers_device(cluster, workers, plan, monkeypatch):
+    """And go on from its checkpoints, on a disk that all share: here is another device."""
+    monkeypatch.setattr(worker, "device", lambda: "some GPU")
+    monkeypatch.setattr(groups, "GROUP_WORK", 0)  # a CPU would take few lanes
+    monkeypatch.setattr(groups, "FEW_LANES", 2)
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    cluster.join()
+    runs = plan.search_runs("block_wise")
+
+    def sizes() -> list[int]:
+        workers.train(plan, runs, ())
+        (lot,) = workers._cut()
+        return sorted(map(len, lot.groups))
+
+    assert sizes() == [5] and [*map(len, Grouping(plan).cut(runs))] == [2, 2, 1]
+    begun = Grouping(plan, "some GPU").checkpoint(runs[:2])
+    begun.offer([])
+    assert begun.exists and sizes() == [2, 3]

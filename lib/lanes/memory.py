@@ -114,6 +114,7 @@ class MemoryEstimate:
         eval_batch: images of an evaluation step, from the cut, the number of lanes and the floats
             of the largest tensor.
         budget: what the process may take in all.
+        where: the device that trains them; empty: this process'.
 
     Blocks are tuples of the names of tuned layers, one a lane.
     """
@@ -125,6 +126,7 @@ class MemoryEstimate:
     head: int
     eval_batch: Callable[[int, int, float], int]
     budget: float
+    where: str = ""
 
     @cached_property
     def held(self) -> float:
@@ -167,7 +169,7 @@ class MemoryEstimate:
 
         A few such tensors are alive at once: together they take about a third of the room.
         """
-        most = GPU_EVAL_FLOATS if device() != "CPU" else EVAL_FLOATS
+        most = GPU_EVAL_FLOATS if (self.where or device()) != "CPU" else EVAL_FLOATS
         return min(most, self.room / (4 * EVAL_WIDTH * 10))
 
     def needed(self, blocks: Sequence[Block]) -> float:

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -157,13 +158,18 @@ class Workers:
     @cached_property
     def _memory(self) -> float:
         """Bytes that each worker that trains may have: as many as the one with the least."""
-        found = self._answers("memory_here").items()
-        return min((free for w, free in found if w in self._trainers), default=FIXED / SHARE)
+        return min(self._of_trainers("memory_here"), default=FIXED / SHARE)
 
-    @property
-    def _trainers(self) -> list[str]:
-        """Workers that are sent groups: where some have GPUs, these alone."""
-        return [w for w, about in self._info.items() if not self._has_gpus or _has_gpu(about)]
+    @cached_property
+    def _device(self) -> str:
+        """Where most workers train, for which all groups are cut; empty where none says."""
+        most = Counter(self._of_trainers("device_here")).most_common(1)
+        return most[0][0] if most else ""
+
+    def _of_trainers(self, name: str) -> list[Any]:
+        """Answers of the workers that are sent groups: where some have GPUs, these alone."""
+        info, found = self._info, self._answers(name)
+        return [own for w, own in found.items() if not self._has_gpus or _has_gpu(info.get(w, {}))]
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
         """Have all groups trained, the costliest first, and yield what each run gave.
@@ -274,7 +280,7 @@ class Workers:
         share = max(1, -(-len(self.addresses) // max(1, len(asked))))
         lots = []
         for plan, runs, others in asked:
-            grouping = Grouping(plan)
+            grouping = Grouping(plan, self._device)
             lots.append(Lot(plan, grouping, grouping.resume(runs, others, share)))
         return lots
 

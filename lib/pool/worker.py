@@ -19,7 +19,7 @@ from ..lanes.memory import worker_bytes
 from ..params import InputError, Params
 from ..photos.dataset import Dataset, load_data, pack
 from ..plan import Plan, Run
-from ..provenance import RUNNING_CODE, versions
+from ..provenance import RUNNING_CODE, device, versions
 from ..trainer import Outcome, Progress, Trainer
 
 RECYCLE = 100  # groups after which a new process takes a worker's place, see `is_spent`
@@ -189,6 +189,11 @@ def memory_here() -> float:
     from distributed import get_worker
 
     return worker_bytes(get_worker().memory_manager.memory_limit)
+
+
+def device_here() -> str:
+    """Where this worker trains, see `lib.provenance.device`."""
+    return device()
 
 
 def is_spent(exact: bool) -> bool:
