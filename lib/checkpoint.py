@@ -11,7 +11,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,23 +81,27 @@ class Checkpoint:
 
         A damaged checkpoint, as of a machine that went down, counts for none and is removed.
         """
-        if not self._is_whole():
+        members = self._opened()
+        if members is None:
             yield None
             return
-        self.say(f"{len(self.keys)} lanes go on from their checkpoint")
-        with zipfile.ZipFile(self.path) as members:
+        with members:
+            self.say(f"{len(self.keys)} lanes go on from their checkpoint")
             yield (_read(members, name) for name in members.namelist()[1:-1])
 
-    def _is_whole(self) -> bool:
+    def _opened(self) -> zipfile.ZipFile | None:
+        """The file, opened once: it can be read to its end, though others may remove it."""
         try:
-            with zipfile.ZipFile(self.path) as members:
+            with ExitStack() as opened:
+                members = opened.enter_context(zipfile.ZipFile(self.path))
                 _check_whole(members)
+                opened.pop_all()  # it is whole and stays open
+                return members
         except (OSError, MemoryError):  # it is not there, or cannot be read just now
-            return False
+            return None
         except Exception:  # of what is no whole zip: there are a dozen kinds
             self.clear()
-            return False
-        return True
+            return None
 
     def clear(self) -> None:
         """Nobody will go on from it."""

@@ -143,6 +143,18 @@ def test_a_checkpoint_that_cannot_be_read_just_now_stays(monkeypatch, every_epoc
     assert loaded(kept) == [[0, 0, 0]]
 
 
+def test_a_checkpoint_that_another_sweep_clears_meanwhile_is_read_to_its_end(monkeypatch):
+    kept, check = Checkpoint(["a"]), checkpoint._check_whole
+    kept.offer([np.zeros(3)])
+
+    def cleared(members):
+        check(members)
+        clear_done(["a"], ["a"])
+
+    monkeypatch.setattr(checkpoint, "_check_whole", cleared)
+    assert loaded(kept) == [[0, 0, 0]] and not kept.exists
+
+
 def test_a_damaged_checkpoint_counts_for_none_and_goes(every_epoch):
     """Whatever part of it is damaged, and however."""
     kept = Checkpoint(["a", "b"])
