@@ -189,12 +189,13 @@ def test_a_graft_of_everything_scores_as_everything_with_the_other_classifier(jo
 # --------------------------------------------------------------------------------------- the answer
 
 
-def confirmed(first, second, units=None):
+def confirmed(first, second, units=None, folds=None):
     """Two candidates on the same photos, two folds of them; hits of their runs."""
     hits = np.array([first, second], bool)
     photos = np.arange(hits.shape[2])
     units = photos if units is None else units
-    return Confirmed((), hits, photos % 2, units, np.zeros((2, 3)))
+    folds = photos % 2 if folds is None else folds
+    return Confirmed((), hits, folds, units, np.zeros((2, 3)))
 
 
 def test_the_gain_is_paired_and_over_all_folds():
@@ -243,6 +244,18 @@ def test_chance_of_a_run_on_a_whole_plant_counts_once(plants, repeats):
         by_plant = rng.normal(0, 1, (2, 1, plants)) + rng.normal(0, 0.5, (2, repeats, plants))
         right = by_plant[..., units] + rng.normal(0, 0.7, (2, repeats, len(units))) > 0
         gain = confirmed(*right, units).gain()
+        missed += not gain.low <= 0 <= gain.high
+    assert 0.01 < missed / 400 < 0.08
+
+
+@pytest.mark.parametrize("patients", [3, 4])
+def test_folds_of_one_patient_each_show_the_chance_of_runs_by_how_they_differ(patients):
+    """Three folds: with four patients one of them holds two, and shows it in another way."""
+    rng, units, missed = np.random.default_rng(5), np.repeat(np.arange(patients), 20), 0
+    for _ in range(400):
+        by_patient = rng.normal(0, 0.3, (2, 1, patients)) + rng.normal(0, 0.5, (2, 2, patients))
+        right = by_patient[..., units] + rng.normal(0, 0.7, (2, 2, len(units))) > 0
+        gain = confirmed(*right, units, units % 3).gain()
         missed += not gain.low <= 0 <= gain.high
     assert 0.01 < missed / 400 < 0.08
 

@@ -52,6 +52,8 @@ class Confirmed:
         noise = pooled(
             scatter(hits[:, :, self.folds == f], False, self.units[self.folds == f]) for f in folds
         )
+        if not noise.freedom:  # one unit a fold: how units differ shows the chance of runs, too
+            return mean.interval()
         share = 2 / (hits.shape[1] * len(folds))  # two candidates, each a mean of so many runs
         variance = photos + share * noise.variance
         doubt = photos**2 / mean.freedom + (share * noise.mean_square) ** 2 / noise.freedom
