@@ -141,6 +141,20 @@ def test_what_goes_on_is_what_was_trained_from_the_start(found, job, tmp_path):
     np.testing.assert_allclose(rows["val_loss"], went_on["val_loss"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("kinds", [["blocks", "layers"], ["layers", "blocks"], ["blocks"]])
+def test_the_best_layers_together_are_of_all_layers_whatever_is_named_first(tmp_path, kinds):
+    """The thin network's blocks of one layer are the same candidates as these layers."""
+    settings = tune.load_settings({"dir": "x", **THIN, "backbone": "MobileNetV3Small"})
+    backbone = network(settings, 32)
+    of = Search(SimpleNamespace(backbone=backbone), replace(settings, candidates=kinds), tmp_path)
+    names = weighted_layers(backbone)
+    order = sorted(of.everything, key=lambda c: -names.index((c.layers or names)[-1]))
+    kinds_of_one = {c.kind for c in order if len(c.layers) == 1}
+    assert "blocks" in kinds_of_one or kinds[0] == "layers"
+    best = [tuple(names[-3:]), tuple(names[-5:])] if "layers" in kinds else []
+    assert [c.layers for c in strategies.best_together(of, order)] == best
+
+
 def test_rows_say_of_stages_and_own_layers_what_they_are(job, tmp_path, monkeypatch):
     backbone, study = job.study.backbone, job.study.at(1, tmp_path / "epochs_001")
     alone, _, *stages = candidates(backbone, ["stages"], 3)

@@ -44,9 +44,14 @@ def exhaustive(search: "Search") -> Candidate:
 
 
 def best_together(search: "Search", order: Sequence[Candidate]) -> list[Candidate]:
-    """The best 3 and 5 single layers of a ranking, tuned together; none where it has no layers."""
-    places = {c.block.name: -i for i, c in enumerate(order) if c.kind == "layers"}
-    return search.top(places, RANKED) if places else []
+    """The best 3 and 5 single layers of a ranking, tuned together; none where it has no layers.
+
+    A block of one layer is that layer, where it is named first.
+    """
+    if "layers" not in search.settings.candidates:
+        return []
+    places = {c.layers[0]: -i for i, c in enumerate(order) if len(c.layers) == 1}
+    return search.top(places, RANKED)
 
 
 def halving(search: "Search") -> Candidate:
