@@ -39,9 +39,10 @@ from lib.tune.export import RESIZE, Export, Format, export, load, load_depth, sa
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
 from lib.tune.forecast import Forecast, forecast, sizes
-from lib.tune.outcome import TOGETHER, proportion, tried
+from lib.tune.lanes import pooled
+from lib.tune.outcome import TOGETHER, proportion, signed, tried
 from lib.tune.report import FILE, report
-from lib.tune.run import CARD, MODEL, _clock, _forecast, _place, _tested, network, read_kept
+from lib.tune.run import CARD, MODEL, _clock, _forecast, _place, _tested, _timed, network, read_kept
 from lib.tune.search import Search
 from lib.whole import write_whole
 
@@ -321,12 +322,38 @@ def test_a_sentence_says_what_is_kept(found, tuned):
     )
 
 
+def test_one_group_gives_no_interval_in_words(found, tuned):
+    alone = replace(found.split, units=np.zeros(len(found.photos), int))
+    answer = replace(tuned, split=alone)
+    for text in (model_card(answer), report(answer)):
+        assert ", no interval compared with the classifier" in text and "[-inf" not in text
+    assert signed(Interval(0.1, -np.inf, np.inf)) == "+0.100, no interval"
+    assert signed(Interval(0.1, -1.2, 0.9)) == "+0.100 [-1.200, +0.900]"
+
+
 def test_a_second_start_trains_nothing_and_says_the_same(found, job, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", trained_again)
     monkeypatch.setattr("lib.tune.lanes.go_on", trained_again)
-    again = tune.answer(tune.prepare(job.settings, lambda line: None))
+    second = tune.prepare(job.settings, lambda line: None)
+    assert second.seconds > 0
+    again = tune.answer(second)
     assert again.sentence == found.sentence
     assert (again.tested.probabilities == found.tested.probabilities).all()
+
+
+def test_the_final_training_holds_less_where_memory_is_short():
+    """The photos themselves then, and the same network above them."""
+    images, found = procedural_flowers(12, 32, 0)[0], []
+    for gib in (64, 0.1):
+        settings = tune.load_settings({"dir": "x", **THIN, "memory_gib": gib})
+        backbone = pooled(network(settings, 32))
+        head = classifier(backbone.output.shape[1:], 3, dropout=0, seed=0)
+        block = Block("b", ("block5_conv3",))
+        inputs, upper = fit._above_trunk(settings, backbone, head, block, images)
+        assert len(upper.trainable_weights) == 2 + len(head.weights)
+        found.append((inputs[0].shape[1:], upper.predict(inputs, verbose=0)))
+    assert found[0][0] != (32, 32, 3) == found[1][0]
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-3, atol=1e-5)
 
 
 def test_the_classes_weigh_alike():

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..audit.intervals import Interval
 from ..errors import readable
 from ..report.style import render
 from .charts import curves, gains
@@ -34,6 +35,7 @@ def report(a: Answer) -> str:
         kept=named(a.kept),
         accuracy=shares(a.accuracy),
         test_gain=signed(a.test_gain),
+        gain=lambda row: signed(Interval(row.gain, row.low, row.high)),
         counts=a.photos.counts(),
         gains=figure(gains(a)),
         curves=figure(curves(a)),
