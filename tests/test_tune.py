@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from lib import tune
 from lib.__main__ import main
 from lib.audit.intervals import Interval
-from lib.backbones.build import scale_inputs
+from lib.backbones.build import classifier, scale_inputs
 from lib.backbones.records import RECORDS
 from lib.params import ROOT, InputError
 from lib.partition import Block, weighted_layers

@@ -5,6 +5,7 @@ probability of each class. `keras.models.load_model` loads it without this proje
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,9 +15,10 @@ from keras import layers
 from ..backbones.build import classifier, load_backbone, scale_inputs
 from ..backbones.pure import prepare_backbone
 from ..backbones.records import NORMALISED, PIXELS, RECORDS, UNIT_RANGE
+from ..lanes.memory import MemoryEstimate, budget
 from ..lanes.trunk import Trunk, read_graph
 from ..partition import Block
-from ..train import batch_order, freeze_except
+from ..train import batch_order, eval_batch, freeze_except
 from .export import RESIZE
 from .lanes import pooled
 from .settings import Settings
@@ -78,13 +80,20 @@ def fit(
 def _above_trunk(
     settings: Settings, backbone: keras.Model, head: keras.Model, block: Block, images: np.ndarray
 ) -> tuple[list[np.ndarray], keras.Model]:
-    """What crosses the cut below the first tuned layer, and the model above it."""
+    """What crosses a cut below the first tuned layer, and the model above it.
+
+    The deepest cut that has room in memory, as in the search: what is frozen above it is executed
+    in every step.
+    """
     nodes = prepare_backbone(backbone)
     tensors = [*backbone.inputs, *(t for node in nodes for t in node.outputs)]
     graph = read_graph(backbone)
     freeze_except(backbone, block.layers)
     pixels = scale_inputs(images, settings.backbone, "native")
-    trunk = Trunk.from_images(graph, pixels).advance(graph.span(block.layers)[0])
+    memory = MemoryEstimate(graph, settings.batch_size, len(images), 0, head.count_params(),
+                            partial(eval_batch, graph), budget(settings.memory_gib))  # fmt: skip
+    batch = eval_batch(graph, 0, 1, memory.batch_floats())
+    trunk = Trunk.from_images(graph, pixels).advance(memory.cut([block.layers]), batch)
     crossing = [tensors[t] for t in trunk.features]
     return list(trunk.features.values()), keras.Model(crossing, head(backbone.output))
 
