@@ -416,7 +416,7 @@ def test_a_stop_leaves_nothing_that_was_said_of_another_network(found, job, monk
     def stopped(*_):
         raise KeyboardInterrupt
 
-    out = job.settings.out_dir
+    out, spent = job.settings.out_dir, _clock(job.folder)
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert {out / MODEL, out / CARD, out / FILE} <= before.keys()
     monkeypatch.setattr("lib.tune.run.export", stopped)
@@ -425,6 +425,7 @@ def test_a_stop_leaves_nothing_that_was_said_of_another_network(found, job, monk
     assert {path.name for path in out.iterdir() if path.is_file()} >= {MODEL, "classes.json"}
     assert not (out / CARD).exists() and not (out / FILE).exists()
     assert not (out / "saved_model").exists()
+    assert _clock(job.folder) > spent  # its time was spent all the same
     for path, content in before.items():  # for the tests that follow
         path.write_bytes(content)
 
@@ -560,6 +561,17 @@ def test_what_was_kept_and_is_damaged_counts_for_nothing(tmp_path):
     write_whole(path, "[1")
     assert read_kept(path) is None and _clock(tmp_path, 2.0) == 2.0
     assert _clock(tmp_path, 3.0) == 5.0 == read_kept(path)
+
+
+def test_what_reading_took_counts_once_and_a_stopped_start_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.tune.run.time.perf_counter", iter([10.0, 12.0, 20.0, 21.0]).__next__)
+    job = SimpleNamespace(folder=tmp_path, seconds=30.0)
+    with pytest.raises(KeyboardInterrupt), _timed(job):
+        raise KeyboardInterrupt
+    assert _clock(tmp_path) == 32.0
+    with _timed(job):
+        pass
+    assert _clock(tmp_path) == 33.0
 
 
 def test_another_folder_of_the_same_name_does_not_take_a_networks_place(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,7 @@ class Job:
 
     Attributes:
         forecast: the size of the photos, and the minutes that it will take.
+        seconds: that reading and the forecast took, until they are counted.
         dataset: the photos as the engine takes them.
     """
 
@@ -58,6 +60,7 @@ class Job:
     photos: Photos
     twins: Sequence[tuple[int, ...]]
     split: Split
+    seconds: float = 0.0
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -121,6 +124,7 @@ def prepare(settings: Settings, say: Callable[[str], None] = print) -> Job:
 
     Raises InputError for what cannot be trained on; nothing has been trained then.
     """
+    start = time.perf_counter()
     check_keras()
     listing = list_folder(settings.folder)
     check_counts(listing.names, np.bincount(listing.labels, minlength=len(listing.names)))
@@ -136,7 +140,7 @@ def prepare(settings: Settings, say: Callable[[str], None] = print) -> Job:
         folds=settings.folds,
         seed=settings.seed,
     )
-    job = Job(settings, told, photos, twins, split)
+    job = Job(settings, told, photos, twins, split, time.perf_counter() - start)
     for line in _found(job):
         say(line)
     return job
@@ -237,17 +241,16 @@ def answer(job: Job) -> Answer:
 
 
 def _answer(job: Job) -> Answer:
-    start = time.perf_counter()
-    winner = STRATEGIES[job.settings.strategy].choose(job.search)
-    alone = job.search.everything[0]
-    gain, epochs, curves = _confirmed(job, alone, winner)
-    kept = winner if gain is not None and gain.low > 0 else alone
-    final = {c.layers: _tested(job, c, epochs[c.layers]) for c in (alone, kept)}
-    model = _model(job, kept)
-    test = job.photos.images[job.split.test]
-    probabilities = final[kept.layers].probabilities
-    exports = export(model, job.settings.out_dir, job.settings.exports, test, probabilities)
-    seconds = _clock(job.folder, time.perf_counter() - start)
+    with _timed(job):
+        winner = STRATEGIES[job.settings.strategy].choose(job.search)
+        alone = job.search.everything[0]
+        gain, epochs, curves = _confirmed(job, alone, winner)
+        kept = winner if gain is not None and gain.low > 0 else alone
+        final = {c.layers: _tested(job, c, epochs[c.layers]) for c in (alone, kept)}
+        model = _model(job, kept)
+        test = job.photos.images[job.split.test]
+        probabilities = final[kept.layers].probabilities
+        exports = export(model, job.settings.out_dir, job.settings.exports, test, probabilities)
     return Answer(
         job.settings,
         job.forecast.image_size,
@@ -264,7 +267,7 @@ def _answer(job: Job) -> Answer:
         final[kept.layers],
         final[alone.layers],
         exports,
-        (job.forecast.minutes, seconds / 60),
+        (job.forecast.minutes, _clock(job.folder) / 60),
         versions(),
         _tested_settings(job.settings.out_dir),
     )
@@ -336,8 +339,19 @@ def _tested_settings(out: Path) -> int:
     return len({path.parent.parent for path in (out / "rows").glob("*/final_*/test.json")})
 
 
-def _clock(folder: Path, seconds: float) -> float:
-    """Seconds that all starts took together."""
+@contextmanager
+def _timed(job: Job) -> Iterator[None]:
+    """Count the seconds of this start, one that is stopped, too, and those of its `prepare`."""
+    start, folder = time.perf_counter(), job.folder
+    try:
+        yield
+    finally:
+        _clock(folder, time.perf_counter() - start + job.seconds)
+        job.seconds = 0.0  # counted
+
+
+def _clock(folder: Path, seconds: float = 0.0) -> float:
+    """Seconds that all starts took together, with these."""
     path = folder / "seconds.json"
     seconds += read_kept(path) or 0.0
     write_whole(path, json.dumps(seconds))
