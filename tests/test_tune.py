@@ -312,11 +312,13 @@ def test_the_numbers_of_the_answer_agree(found, job):
 def test_a_sentence_says_what_is_kept(found, tuned):
     assert tuned.sentence == (
         "tune fixed (3 layers: block5_conv1, block5_conv2, block5_conv3): "
-        "+0.031 [+0.012, +0.050] over the classifier alone"
+        "+0.031 [+0.012, +0.050] over the classifier alone, both after 2 epochs"
     )
     alone = Candidate("baseline", "baseline_1", Block("baseline_1", ()))
     doubtful = replace(tuned, kept=alone, gain=Interval(0.01, -0.02, 0.04))
-    assert doubtful.sentence.endswith("block5_conv3): +0.010 [-0.020, +0.040]): keep it")
+    assert doubtful.sentence.endswith(
+        "block5_conv3): +0.010 [-0.020, +0.040], both after 2 epochs): keep it"
+    )
     assert replace(tuned, kept=alone, winner=alone, gain=None).sentence == (
         "nothing that was tried is better than the classifier alone: keep it"
     )
@@ -499,6 +501,8 @@ def test_the_model_card_says_what_was_measured(found, tuned):
     card = model_card(tuned)
     assert "+0.031 \\[+0.012, +0.050\\]" in card
     assert f"**{found.accuracy.value:.3f} [" in card
+    assert "chosen and confirmed after 2 epochs" in card
+    assert "the layers, after 2 epochs; its interval" in report(tuned)
     assert "\\<script\\>x" in card and "<script>" not in card
     assert f"{len(found.photos)} photos used, 1 files left out" in card
 

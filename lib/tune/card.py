@@ -69,7 +69,7 @@ def _network(a: Answer) -> Iterator[str]:
         * s.augment
     )
     yield "- epochs: as many as were best on photos held out before; the layers were chosen and " \
-        "confirmed by training without weights of classes"  # fmt: skip
+        f"confirmed {a.after}, by training without weights of classes"  # fmt: skip
     yield f"- {a.versions}"
     yield ""
 

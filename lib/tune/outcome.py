@@ -85,6 +85,12 @@ class Answer:
         return f"the test photos were looked at once, after everything was chosen{again}"
 
     @property
+    def after(self) -> str:
+        """When the winner and the classifier alone were compared: not after their best epochs."""
+        epochs = self.settings.epochs
+        return f"after {epochs} epoch{'s' * (epochs > 1)}"
+
+    @property
     def like(self) -> str:
         """What intervals are for others of: photos, or the groups of `Settings.groups`."""
         return "groups of photos" if self.settings.groups else "photos"
@@ -100,10 +106,11 @@ class Answer:
         if self.gain is None:
             return "nothing that was tried is better than the classifier alone: keep it"
         if self.kept.layers:
-            return f"tune {named(self.kept)}: {signed(self.gain)} over the classifier alone"
+            gain = f"{signed(self.gain)} over the classifier alone, both {self.after}"
+            return f"tune {named(self.kept)}: {gain}"
         return (
             "nothing is better than the classifier alone beyond its interval "
-            f"({named(self.winner)}: {signed(self.gain)}): keep it"
+            f"({named(self.winner)}: {signed(self.gain)}, both {self.after}): keep it"
         )
 
     @property
