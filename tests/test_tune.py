@@ -25,6 +25,7 @@ from lib.__main__ import main
 from lib.audit.intervals import Interval
 from lib.backbones.build import classifier, scale_inputs
 from lib.backbones.records import RECORDS
+from lib.lanes.trunk import read_graph
 from lib.params import ROOT, InputError
 from lib.partition import Block, weighted_layers
 from lib.photos.drawn import procedural_flowers
@@ -38,7 +39,7 @@ from lib.tune.confirm import Confirmed
 from lib.tune.export import RESIZE, Export, Format, export, load, load_depth, save
 from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
-from lib.tune.forecast import Forecast, forecast, sizes
+from lib.tune.forecast import Forecast, Work, forecast, measured_speed, seconds_of, sizes, works
 from lib.tune.lanes import pooled
 from lib.tune.outcome import TOGETHER, proportion, signed, tried
 from lib.tune.report import FILE, report
@@ -645,6 +646,42 @@ def test_the_size_is_the_largest_that_the_minutes_allow(monkeypatch):
     asked = replace(settings, image_size=100, strategy="fixed", layers="block5*")
     cheap, dear = (forecast(s, backbone, 300) for s in (asked, replace(settings, image_size=100)))
     assert cheap.image_size == dear.image_size == 100 and cheap.minutes < dear.minutes
+
+
+def test_only_tuned_layers_cost_a_second_pass_back(monkeypatch):
+    monkeypatch.setattr("lib.tune.forecast.MODEL", 0.0)
+    monkeypatch.setattr("lib.tune.forecast.TRACE", 0.0)
+    backbone = network(tune.load_settings({"dir": "x", **THIN}), 32)
+    graph, names = read_graph(backbone), weighted_layers(backbone)
+    of = {names: graph.macs(graph.span(names)[0]) for names in ((n,) for n in names)}
+    costs = np.diff([*of.values(), 0]) * -1  # multiply-adds of each layer
+    for k in (0, 5, 12):
+        # Forward and back, but for the first, two epochs of ten photos; the trunk once.
+        passes = 28 * costs[k:].sum() + 20 * costs[k + 1 :].sum() + 14 * costs[:k].sum()
+        for block in (names[k : k + 1], names[k:]):
+            own = 20 * costs[k : k + len(block)].sum()
+            work = Work([tuple(block)], 2, 10, 4)
+            seconds = seconds_of(graph, [work], graph.macs() * 1.0)
+            assert seconds == pytest.approx(passes + own)
+    assert seconds_of(graph, [Work([()], 9, 10, 4)], 2.0) == pytest.approx(28.0)  # a trunk
+
+
+def test_a_smaller_last_batch_is_another_graph():
+    graph = read_graph(network(tune.load_settings({"dir": "x", **THIN}), 32))
+    whole, rest = (seconds_of(graph, [Work([()], 1, n, 4, 8)], 0.0) for n in (24, 25))
+    assert rest > 1.2 * whole > 0
+    settings = tune.load_settings({"dir": "x", **THIN, "strategy": "halving"})
+    found = candidates(network(settings, 32), settings.candidates, 3)
+    assert {w.batch for w in works(settings, found, (), 60)} == {settings.batch_size}
+
+
+def test_speed_is_measured_on_a_million_pixels():
+    for size, images in ((64, 256), (224, 20), (600, 16)):
+        seen = []
+        measured_speed(
+            SimpleNamespace(input_shape=(None, size, size, 3), predict_on_batch=seen.append)
+        )
+        assert {x.shape for x in seen} == {(images, size, size, 3)}
 
 
 def test_an_earlier_plan_is_kept_for_the_same_photos(job, monkeypatch):

@@ -5,7 +5,6 @@ its fused model. Both are counted from the same graph that the engine executes.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,15 +13,16 @@ import keras
 from ..backbones.records import RECORDS
 from ..lanes.memory import footprint
 from ..lanes.trunk import Graph, read_graph
-from ..upkeep.cost import BACKWARD
+from ..upkeep.cost import measured_speed
 from .candidates import Candidate, candidates, fixed
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors
 
 SIZES = (192, 160, 128, 96, 64)  # what image_size: auto may become, below the network's own
-# Seconds of one core to trace and compile a fused model, and each call of a layer in it.
-# Measured with MobileNetV3Small, MobileNet and VGG16, 1 to 30 lanes, 64 px.
-MODEL, TRACE = 3.3, 0.018
+# Seconds to build, trace and compile a fused model, and each call of a layer in it. Fitted to what
+# ten searches of MobileNetV3Small and MobileNet took on two cores, 1 to 161 lanes, 64 px.
+MODEL, TRACE = 4.4, 0.028
+REST = 0.6  # of that again where the last batch of an epoch is smaller: its step is another graph
 FIXED = 20.0  # seconds: starting, saving, and loading what was saved again
 READ = 0.015  # seconds to decode a photo of a megapixel or less
 
@@ -37,12 +37,17 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Work:
-    """Lanes of one fused model: what they tune, their epochs, and photos to train on and score."""
+    """Lanes of one fused model: what they tune, their epochs, and photos to train on and score.
+
+    Attributes:
+        batch: photos of a training step; 1 where all batches are whole.
+    """
 
     blocks: Sequence[tuple[str, ...]]
     epochs: int
     train: int
     evaluated: int
+    batch: int = 1
 
 
 def forecast(settings: Settings, backbone: keras.Model, photos: int) -> Forecast:
@@ -79,18 +84,6 @@ def sizes(name: str) -> tuple[int, ...]:
     return record.imagenet_size, *(size for size in SIZES if size >= record.least_size)
 
 
-def measured_speed(backbone: keras.Model, images: int = 16) -> float:
-    """Seconds of a forward pass for one image, the best of three."""
-    batch = keras.ops.zeros((images, *backbone.input_shape[1:]))
-    backbone.predict_on_batch(batch)  # the first call compiles
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        backbone.predict_on_batch(batch)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / images
-
-
 def works(
     settings: Settings, found: Sequence[Candidate], winner: tuple[str, ...], photos: int
 ) -> list[Work]:
@@ -105,26 +98,27 @@ def works(
     train, chosen = round(photos * (1 - s.selection - s.test)), round(photos * s.selection)
     fold = round(train / s.folds)
     pair = [(), winner]
-    confirm = Work(pair * s.repeats, s.epochs, train - fold + chosen, fold)
-    final = [Work([b], s.epochs, train + chosen, 0) for b in pair]
+    confirm = Work(pair * s.repeats, s.epochs, train - fold + chosen, fold, s.batch_size)
+    final = [Work([b], s.epochs, train + chosen, 0, s.batch_size) for b in pair]
     return [*strategy_works(s, found, train, chosen), *[confirm] * s.folds, *final]
 
 
 def strategy_works(s: Settings, found: Sequence[Candidate], train: int, chosen: int) -> list[Work]:
     """What the strategy trains on so many photos, and scores on so many others."""
-    blocks, alone = [c.layers for c in found], [Work([()], s.epochs, train, chosen)]
+    blocks, size = [c.layers for c in found], s.batch_size
+    alone = [Work([()], s.epochs, train, chosen, size)]
     gradients = Work([blocks[1]], 1, min(train, 320) + chosen, 0)
     if s.strategy == "search":
-        return [Work(blocks, s.epochs, train, chosen)]
+        return [Work(blocks, s.epochs, train, chosen, size)]
     if s.strategy == "halving":
         return _halving(s, blocks, train, chosen)
     if s.strategy == "shortlist":
         short = [*blocks[:2], *blocks[2 :: round(1 / SHORT)], *blocks[2:4]]
         return [*alone, gradients, *_halving(s, short, train, chosen)]
     if s.strategy == "gradient":
-        return [*alone, gradients, Work([(), _middle(blocks)], s.epochs, train, chosen)]
+        return [*alone, gradients, Work([(), _middle(blocks)], s.epochs, train, chosen, size)]
     if s.strategy == "graft":
-        whole = [Work(blocks[:2], s.epochs, train, chosen)] * 2
+        whole = [Work(blocks[:2], s.epochs, train, chosen, size)] * 2
         return [*whole, Work(blocks, 1, 0, chosen)]
     return []
 
@@ -132,7 +126,7 @@ def strategy_works(s: Settings, found: Sequence[Candidate], train: int, chosen: 
 def _halving(s: Settings, blocks: Sequence[tuple[str, ...]], train: int, chosen: int) -> list[Work]:
     work, done = [], 0
     for epochs in halvings(s):
-        work.append(Work(blocks, epochs - done, train, chosen))
+        work.append(Work(blocks, epochs - done, train, chosen, s.batch_size))
         others = blocks[1:]
         step = max(1, math.floor(len(others) / survivors(len(others), s.keep)))
         blocks, done = [blocks[0], *others[step // 2 :: step]], epochs
@@ -153,10 +147,24 @@ def seconds_of(graph: Graph, works: Sequence[Work], speed: float) -> float:
     frontiers = [graph.frontier(cut) for cut in range(len(graph.calls) + 1)]
     seconds = 0.0
     for work in works:
-        firsts = [graph.span(block)[0] for block in work.blocks]
-        above = sum(map(graph.macs, firsts)) / total
-        images = work.epochs * ((1 + BACKWARD) * work.train + work.evaluated)
-        executed = footprint(graph, work.blocks, min(firsts), frontiers).executed
-        trunk = (work.train + work.evaluated) * graph.macs(end=min(firsts))
-        seconds += speed * (above * images + trunk / total) + MODEL + TRACE * executed
+        first = min(graph.span(block)[0] for block in work.blocks)
+        executed = footprint(graph, work.blocks, first, frontiers).executed
+        building = (MODEL + TRACE * executed) * (1 + REST * bool(work.train % work.batch))
+        seconds += speed * _macs(graph, work) / total + building
     return seconds
+
+
+def _macs(graph: Graph, work: Work) -> float:
+    """Multiply-adds of some work.
+
+    A lane goes forward from its first tuned layer on. Back go the gradients of what these calls
+    read, but for the first's, and those of the kernels that are tuned: as much again for each.
+    """
+    images = work.train + work.evaluated
+    firsts = [graph.span(block)[0] for block in work.blocks]
+    forward = sum(map(graph.macs, firsts))
+    back = sum(graph.macs(first + 1) for first in firsts)
+    back += sum(call.macs for block in work.blocks for call in graph.calls
+                if not set(block).isdisjoint(call.names))  # fmt: skip
+    trunk = images * graph.macs(end=min(firsts))
+    return trunk + work.epochs * (images * forward + work.train * back)

@@ -49,7 +49,8 @@ def estimate(plan: Plan) -> Cost:
     macs = search * per_epoch_search * p.epochs
     macs += finals * _above(graph) * per_epoch_final * (p.final_epochs or p.epochs)
     runs = len(searched) + len(p.top_k) + finals
-    return Cost(plan.name, runs, macs, macs / _speed(plan) / 3600)
+    passes = macs / graph.macs()
+    return Cost(plan.name, runs, macs, passes * measured_speed(plan.backbone) / 3600)
 
 
 def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
@@ -58,19 +59,21 @@ def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
     return graph.macs(first)
 
 
-def _speed(plan: Plan) -> float:
-    """Multiply-adds a second of the backbone's forward pass, the best of three.
+def measured_speed(backbone: keras.Model) -> float:
+    """Seconds of the backbone's forward pass for one image, the best of three.
 
-    On about a million pixels at once, the size of the engine's stacked lanes.
+    On about a million pixels at once, the size of the engine's stacked lanes, and compiled as
+    these are: a few images take longer each, for the calls, and so do layers that are not fused.
     """
-    size = plan.params.image_size
-    images = keras.ops.zeros((max(8, 2**23 // (8 * size**2)), size, size, 3))
+    size = backbone.input_shape[1]
+    images = keras.ops.zeros((max(16, 2**20 // size**2), size, size, 3))
+    backbone.predict_on_batch(images)  # the first call compiles
     seconds = []
-    for _ in range(3):  # not compiled, which would take longer than the passes
+    for _ in range(3):
         start = time.perf_counter()
-        keras.ops.convert_to_numpy(plan.backbone(images, training=False))
+        backbone.predict_on_batch(images)
         seconds.append(time.perf_counter() - start)
-    return len(images) * _above(plan.graph) / min(seconds)
+    return min(seconds) / len(images)
 
 
 def check_room(params: Params) -> None:
