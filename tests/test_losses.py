@@ -82,21 +82,29 @@ class Held:
 
     def __init__(self, cluster: Cluster, dies):
         self.cluster, self.dies, self.died = cluster, dies, []
+        self.number, self.heard = "", set()  # of the order, and of those the client knows begun
 
     def trainer(self, order, inputs, folder):
         if inputs is None:
             raise worker._NotHere("no such file")
+        self.number = order.number
         return self
 
     def train(self, groups, progress):
         if self.dies(self, groups):
             own = get_worker()
             self.died.append(own.address)
-            time.sleep(0.1)  # until the client has been told that the group is begun
+            wait_for(lambda: self.number in self.heard)
             self.cluster.started.loop.add_callback(self.cluster.replace, own.address)
-            while own.status.name == "running":
-                time.sleep(0.01)
+            wait_for(lambda: own.status.name != "running")
         return [Outcome(run.key, {}) for group in groups for run in group]
+
+
+def wait_for(done) -> None:
+    end = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 class Said(Progress):
@@ -121,24 +129,33 @@ def own_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FOLDER", tmp_path / "checkpoints")
 
 
-def test_inputs_that_went_with_their_worker_are_sent_again(cluster, workers, plan, monkeypatch):
+@pytest.fixture
+def held(cluster, monkeypatch):
+    own, event = Held(cluster, None), client._Told.event
+
+    def heard(told, message):
+        event(told, message)
+        own.heard |= {*told.epochs}
+
+    monkeypatch.setattr(client._Told, "event", heard)
+    monkeypatch.setattr(worker, "_HELD", own)
+    return own
+
+
+def test_inputs_that_went_with_their_worker_are_sent_again(cluster, workers, plan, held):
     """In the midst of a stage, and between two."""
-    held = Held(cluster, lambda held, groups: not held.died)
-    monkeypatch.setattr(worker, "_HELD", held)
+    held.dies = lambda held, groups: not held.died
     cluster.join()
     said = Said()
     assert trained(workers, plan, "block_wise", said) == 5 and len(held.died) == 1
+    (old,) = cluster.addresses
     cluster.join()
-    for address in cluster.addresses[:1]:
-        cluster.lose(address)
+    cluster.lose(old)
     assert trained(workers, plan, "baseline_1", said) == 1 and not said.words
 
 
-def test_lanes_that_end_every_worker_with_its_inputs_are_halved(
-    cluster, workers, plan, monkeypatch
-):
-    held = Held(cluster, lambda held, groups: max(map(len, groups)) > 3)
-    monkeypatch.setattr(worker, "_HELD", held)
+def test_lanes_that_end_every_worker_with_its_inputs_are_halved(cluster, workers, plan, held):
+    held.dies = lambda held, groups: max(map(len, groups)) > 3
     cluster.join()
     said = Said()
     assert trained(workers, plan, "block_wise", said) == 5
@@ -152,11 +169,9 @@ def test_inputs_that_no_worker_takes_are_one_line(workers, plan, monkeypatch):
         workers._inputs_of(plan)
 
 
-def test_a_worker_without_a_nanny_goes_on_when_it_has_done_enough(cluster, workers, monkeypatch):
+def test_a_worker_without_a_nanny_goes_on_when_it_has_done_enough(cluster, workers, held):
     """Nobody would start it again."""
-    held = Held(cluster, None)
     held.groups = worker.RECYCLE
-    monkeypatch.setattr(worker, "_HELD", held)
     cluster.join()
     before = cluster.addresses
     workers._renew(exact=False)
@@ -218,6 +233,15 @@ def test_only_workers_that_are_sent_groups_count(cluster, workers, plan, free):
     workers.train(plan, plan.search_runs("block_wise"), ())
     (lot,) = workers._cut()
     assert lot.plan.params.memory_gib == pytest.approx(6.4)
+
+
+def test_workers_that_join_later_count_in_the_next_stage(cluster, workers, plan, free):
+    free(64)
+    for limit in (8, 4):
+        cluster.join(memory_limit=limit * 2**30)
+        workers.train(plan, plan.search_runs("block_wise"), ())
+        (lot,) = workers._cut()
+        assert lot.plan.params.memory_gib == pytest.approx(0.8 * limit)
 
 
 def test_groups_are_cut_for_the_workers_device(cluster, workers, plan, monkeypatch):

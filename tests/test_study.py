@@ -318,8 +318,10 @@ def test_intervals_of_shared_runs_hold_too(kind):
     for _ in range(400):
         tables = {}
         for cell in cells:
-            picks, runs = (s * rng.normal(0, 1, seeds) for s in sd)
-            table = picks[:, None, None] + runs[:, None] + rng.normal(0, 1, 200)
+            picks, runs = (
+                rng.normal(0, 0.1 * s, (seeds, 1)) + rng.normal(0, s, (seeds, 200)) for s in sd
+            )
+            table = picks[:, None] + runs + rng.normal(0, 0.5, 200)
             tables[cell.name] = table * ~np.eye(seeds, dtype=bool)[..., None]
         found.append(average(cells[:1], lambda cell, tables=tables: tables[cell.name], cells))
     held = np.mean([e.interval().low <= 0 <= e.interval().high for e in found])

@@ -37,7 +37,7 @@ ALLOWED = "allowed: the address of a Dask scheduler, tcp://<host>:<port>, or its
 def connected() -> Iterator["Workers | None"]:
     """The workers of the cluster that SCHEDULER names; None where it names none.
 
-    Raises InputError where there is no such cluster, or none of its workers answers in time.
+    Raises InputError where there is no such cluster, or it has no worker in time.
     """
     place = os.environ.get("SCHEDULER", "")
     if not place:
@@ -113,9 +113,13 @@ class Workers:
         self.asked: list[tuple[Plan, Sequence[Run], Sequence[Run]]] = []
         self.orders: dict[Future, tuple[Lot, Sequence[Group], Order, int]] = {}
         self.sent: dict[str, Future] = {}
+        self.told: dict[str, list[Any]] = {}
 
     def check(self) -> None:
-        """Refuse a cluster without workers, and workers of other software. Raises InputError."""
+        """Refuse a cluster without workers, and workers of other software. Raises InputError.
+
+        A worker that is busy for long is asked where it trains.
+        """
         try:
             self.client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError as error:
@@ -155,21 +159,29 @@ class Workers:
         own.params = replace(plan.params, memory_gib=max(0.1, SHARE * self._memory / 2**30))
         return own
 
-    @cached_property
+    @property
     def _memory(self) -> float:
         """Bytes that each worker that trains may have: as many as the one with the least."""
         return min(self._of_trainers("memory_here"), default=FIXED / SHARE)
 
-    @cached_property
+    @property
     def _device(self) -> str:
         """Where most workers train, for which all groups are cut; empty where none says."""
         most = Counter(self._of_trainers("device_here")).most_common(1)
         return most[0][0] if most else ""
 
     def _of_trainers(self, name: str) -> list[Any]:
-        """Answers of the workers that are sent groups: where some have GPUs, these alone."""
-        info, found = self._info, self._answers(name)
-        return [own for w, own in found.items() if not self._has_gpus or _has_gpu(info.get(w, {}))]
+        """Answers of the workers that are sent groups: where some have GPUs, these alone.
+
+        They are asked once a stage: other workers may have joined by the next.
+        """
+        if not self.told.get(name):
+            info, found = self._info, self._answers(name)
+            only = any(map(_has_gpu, info.values()))
+            self.told[name] = [
+                own for w, own in found.items() if not only or _has_gpu(info.get(w, {}))
+            ]
+        return self.told[name]
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
         """Have all groups trained, the costliest first, and yield what each run gave.
@@ -282,6 +294,7 @@ class Workers:
         for plan, runs, others in asked:
             grouping = Grouping(plan, self._device)
             lots.append(Lot(plan, grouping, grouping.resume(runs, others, share)))
+        self.told = {}
         return lots
 
     def _renew(self, exact: bool) -> None:

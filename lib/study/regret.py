@@ -263,7 +263,8 @@ def _noise(table: np.ndarray) -> Noise:
     Where seeds are crossed, rows of the table share runs, so that they differ by less than chance
     does. What the picking seed adds, of variance a, and what the scoring one adds, b, are in the
     means over the other: the first scatter by a + b / (seeds - 1)^2, the second by b + a /
-    (seeds - 1)^2. Their sum over 1 + 1 / (seeds - 1)^2 is a + b.
+    (seeds - 1)^2. Their sum over 1 + 1 / (seeds - 1)^2 is a + b. Where what a seed adds to a pick
+    and to a score go together, as with `CEILING`, the interval is wider than it need be.
     """
     if table.ndim == 2:
         return scatter(table[None], shared=False)

@@ -68,8 +68,9 @@ def _network(a: Answer) -> Iterator[str]:
         + ", with augmentation"
         * s.augment
     )
-    yield "- epochs: as many as were best on photos held out before; the layers were chosen and " \
-        f"confirmed {a.after}, by training without weights of classes"  # fmt: skip
+    yield "- epochs: as many as were best on photos held out before"
+    if a.gain is not None:
+        yield f"- the layers were confirmed {a.after}, by training without weights of classes"
     yield f"- {a.versions}"
     yield ""
 

@@ -13,7 +13,7 @@ import keras
 from ..backbones.records import RECORDS
 from ..lanes.memory import footprint
 from ..lanes.trunk import Graph, read_graph
-from ..upkeep.cost import measured_speed
+from ..upkeep.cost import measured_speed, passes
 from .candidates import Candidate, candidates, fixed
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors
@@ -155,16 +155,9 @@ def seconds_of(graph: Graph, works: Sequence[Work], speed: float) -> float:
 
 
 def _macs(graph: Graph, work: Work) -> float:
-    """Multiply-adds of some work.
-
-    A lane goes forward from its first tuned layer on. Back go the gradients of what these calls
-    read, but for the first's, and those of the kernels that are tuned: as much again for each.
-    """
+    """Multiply-adds of some work."""
     images = work.train + work.evaluated
-    firsts = [graph.span(block)[0] for block in work.blocks]
-    forward = sum(map(graph.macs, firsts))
-    back = sum(graph.macs(first + 1) for first in firsts)
-    back += sum(call.macs for block in work.blocks for call in graph.calls
-                if not set(block).isdisjoint(call.names))  # fmt: skip
-    trunk = images * graph.macs(end=min(firsts))
+    each = [passes(graph, block) for block in work.blocks]
+    forward, back = map(sum, zip(*each, strict=True))
+    trunk = images * graph.macs(end=min(graph.span(block)[0] for block in work.blocks))
     return trunk + work.epochs * (images * forward + work.train * back)

@@ -192,7 +192,7 @@ def shares(interval: Interval) -> str:
 def signed(interval: Interval) -> str:
     """An interval of differences of shares as text; none where it holds all that there can be."""
     if interval.low <= -1 and interval.high >= 1:
-        return f"{interval.value:+.3f}, no interval"
+        return f"{interval.value:+.3f} (no interval)"
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 

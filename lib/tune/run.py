@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -343,11 +343,18 @@ def _tested_settings(out: Path) -> int:
 def _timed(job: Job) -> Iterator[None]:
     """Count the seconds of this start, one that is stopped, too, and those of its `prepare`."""
     start, folder = time.perf_counter(), job.folder
-    try:
-        yield
-    finally:
+
+    def count() -> None:
         _clock(folder, time.perf_counter() - start + job.seconds)
         job.seconds = 0.0  # counted
+
+    try:
+        yield
+    except BaseException:
+        with suppress(InputError):  # what stopped it says more than that this has no room
+            count()
+        raise
+    count()
 
 
 def _clock(folder: Path, seconds: float = 0.0) -> float:

@@ -14,7 +14,6 @@ from ..plan import Plan
 from ..provenance import device
 from ..room import existing, require_disk, require_memory
 
-BACKWARD = 2  # a backward pass costs about two forward passes
 ROWS_BYTES = 2**26  # of rows, figures and executed notebooks: 64 MiB
 
 
@@ -43,30 +42,43 @@ def estimate(plan: Plan) -> Cost:
         len(plan.dataset.split(s)) for s in (p.search_split, p.final_split, p.eval_split)
     )
     finals = p.repeats * len(methods(p))
-    search = sum(_above(graph, layers) for layers in searched) + len(p.top_k) * _above(graph)
-    per_epoch_search = (1 + BACKWARD) * n_search + n_eval
-    per_epoch_final = (1 + BACKWARD) * n_final + n_eval
-    macs = search * per_epoch_search * p.epochs
-    macs += finals * _above(graph) * per_epoch_final * (p.final_epochs or p.epochs)
+    search = [*(passes(graph, layers) for layers in searched), *[passes(graph)] * len(p.top_k)]
+    macs = p.epochs * sum(_epoch(n_search, n_eval, *each) for each in search)
+    macs += finals * (p.final_epochs or p.epochs) * _epoch(n_final, n_eval, *passes(graph))
     runs = len(searched) + len(p.top_k) + finals
-    passes = macs / graph.macs()
-    return Cost(plan.name, runs, macs, passes * measured_speed(plan.backbone) / 3600)
+    seconds = macs / graph.macs() * measured_speed(plan.backbone)
+    return Cost(plan.name, runs, macs, seconds / 3600)
 
 
-def _above(graph: Graph, layers: tuple[str, ...] | None = None) -> int:
-    """Multiply-adds for one image above the first of `layers`; of the whole backbone for None."""
-    first = 0 if layers is None else graph.span(layers)[0]
-    return graph.macs(first)
+def passes(graph: Graph, layers: tuple[str, ...] | None = None) -> tuple[int, int]:
+    """Multiply-adds of a run for one image: forward, and back in training.
+
+    A run goes forward from its first tuned layer on. Back go the gradients of what these layers
+    read, but for the first's, and those of the kernels that are tuned: as much again for each.
+
+    Args:
+        layers: that are tuned; None: all.
+    """
+    if layers is None:
+        return graph.macs(), graph.macs(1) + graph.macs()
+    first = graph.span(layers)[0]
+    tuned = sum(c.macs for c in graph.calls if not set(layers).isdisjoint(c.names))
+    return graph.macs(first), graph.macs(first + 1) + tuned
+
+
+def _epoch(train: int, evaluated: int, forward: int, back: int) -> int:
+    """Multiply-adds of an epoch; of `passes`."""
+    return (train + evaluated) * forward + train * back
 
 
 def measured_speed(backbone: keras.Model) -> float:
     """Seconds of the backbone's forward pass for one image, the best of three.
 
-    On about a million pixels at once, the size of the engine's stacked lanes, and compiled as
-    these are: a few images take longer each, for the calls, and so do layers that are not fused.
+    On about a million pixels at once, as the engine stacks its lanes, or one larger image, and
+    compiled as these are: small batches take longer an image, and so do layers that are not fused.
     """
     size = backbone.input_shape[1]
-    images = keras.ops.zeros((max(16, 2**20 // size**2), size, size, 3))
+    images = keras.ops.zeros((max(1, 2**20 // size**2), size, size, 3))
     backbone.predict_on_batch(images)  # the first call compiles
     seconds = []
     for _ in range(3):
