@@ -24,7 +24,7 @@ class Cluster:
     """A cluster in this process; its workers, without nannies, go as those do that die."""
 
     def __init__(self, started: LocalCluster, folder):
-        self.started, self.folder = started, folder
+        self.started, self.folder, self.workers = started, folder, []
 
     def join(self, count: int = 1, **options) -> None:
         for _ in range(count):
@@ -32,7 +32,9 @@ class Cluster:
 
     async def _join(self, **options) -> None:
         own = {"nthreads": 1, "memory_limit": 0, "local_directory": str(self.folder)} | options
-        await Worker(self.started.scheduler_address, dashboard=False, **own)
+        joined = Worker(self.started.scheduler_address, dashboard=False, **own)
+        self.workers.append(joined)
+        await joined
 
     def lose(self, address: str) -> None:
         self.started.sync(self._lose, address)
@@ -44,6 +46,11 @@ class Cluster:
         await self._lose(address)
         await self._join()
 
+    async def close(self) -> None:
+        """End all workers, those that were lost, too: what is left running holds the loop up."""
+        for joined in self.workers:
+            await joined.close(executor_wait=False)
+
     @property
     def addresses(self) -> list[str]:
         return sorted(self.started.scheduler.workers)
@@ -54,9 +61,9 @@ def cluster(tmp_path):
     options = {"processes": False, "dashboard_address": "127.0.0.1:0", "silence_logs": CRITICAL}
     options |= {"local_directory": str(tmp_path)}
     with LocalCluster(n_workers=0, **options) as started:
-        yield Cluster(started, tmp_path)
-        for address in [*started.scheduler.workers]:
-            started.sync(started.scheduler.remove_worker, address, stimulus_id="the end")
+        own = Cluster(started, tmp_path)
+        yield own
+        started.sync(own.close)
 
 
 @pytest.fixture
