@@ -15,6 +15,7 @@ from lib.audit.figures import against_paper
 from lib.ledger import append_row, read_results, unpack_curve
 from lib.params import ROOT, Params
 from lib.results import Results
+from lib.study import regret
 from lib.upkeep import pages
 from lib.upkeep.speed import read_bench
 
@@ -195,6 +196,18 @@ def test_ties_and_layers_of_windows_in_sentences_are_those_of_the_rows(own_size)
         best = layers["val_accuracy"].sort_values(ascending=False).to_numpy()
         cut += sum(best[k - 1] == best[k] for k in (3, 5))
     assert cut == 4 and "decided one layer of four committed sets" in page
+
+
+def test_what_is_said_of_strategies_follows_from_the_rows_of_the_study():
+    cells = regret.read_measured(PROJECT / "results")
+    text = sentences("docs/photos.md")
+    assert {cell.data for cell in cells} == {"flowers"} and len(cells) == 3
+    assert "on flowers with three networks" in text
+    assert regret.better_than_random(cells) == ["search", "halving", "shortlist"]
+    assert "`shortlist`, the default, and `halving` are better than a random block" in text
+    for name in ("halving", "shortlist"):
+        assert regret.average(cells, regret.regret(name)).interval().low < 0
+    assert 0.18 < regret.share(cells, "shortlist") < 0.22 and "takes a fifth of its time" in text
 
 
 def test_falls_of_the_learning_rate_in_sentences_are_those_of_the_curves(own_size):
