@@ -11,17 +11,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from committed import PROJECT
 from rows import row
 
+from lib.backbones.build import load_backbone
 from lib.ledger import append_row, ledger_path, pack_hits, read_results, unpack_curve, unpack_hits
 from lib.params import ROOT, InputError
 from lib.study import regret
 from lib.study.__main__ import main
+from lib.study.cost import cost
 from lib.study.data import load_photos
 from lib.study.people import COLUMNS as PEOPLE
 from lib.study.people import people_table
 from lib.study.picks import COLUMNS, pack_picks, picks_path, read_picks, unpack_picks
-from lib.study.protocol import CHOICES, PROTOCOLS, SEARCH, halvings
+from lib.study.protocol import CHOICES, PROTOCOLS, SEARCH, TIMED, halvings
 from lib.study.record import Record, Told
 from lib.study.regret import (
     ALONE,
@@ -382,6 +385,28 @@ def test_picks_of_runs_without_rows_are_refused(tmp_path):
     path.write_text("data,backbone\n")
     with pytest.raises(InputError, match="columns are data, backbone; allowed: data,"):
         read_measured(tmp_path)
+
+
+# ----------------------------------------------------------------------------- what it will take
+
+# Seconds of a pass for one photo of 64 px, by `measured_speed` on the idle machine of the rows.
+SPEEDS = {"MobileNetV3Small": 0.000266, "MobileNet": 0.000209}
+
+
+@pytest.mark.parametrize("backbone", SPEEDS)
+def test_strategies_are_told_within_a_third_of_what_they_took(backbone, places, monkeypatch):
+    def untrained(s, size):
+        return load_backbone(s.backbone, image_size=size, alpha=s.alpha, weights="none")
+
+    monkeypatch.setattr("lib.study.cost.measured_speed", lambda _: SPEEDS[backbone])
+    monkeypatch.setattr("lib.study.cost.network", untrained)
+    full = PROTOCOLS["full"]
+    (cell,) = (c for c in full.cells() if c.name == f"flowers/{backbone}")
+    told = cost(full, cell, replace(places, weights="imagenet"))
+    rows = read_picks(PROJECT / "results" / "choice_flowers", backbone).dropna(subset="seconds")
+    took = rows.groupby("choice")["seconds"].mean() / 60
+    for name in (SEARCH, *TIMED):
+        assert 0.75 < told[name] / took[name] < 1.33, name
 
 
 # ------------------------------------------------------------------------------- what people use

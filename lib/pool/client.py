@@ -113,7 +113,7 @@ class Workers:
         self.asked: list[tuple[Plan, Sequence[Run], Sequence[Run]]] = []
         self.orders: dict[Future, tuple[Lot, Sequence[Group], Order, int]] = {}
         self.sent: dict[str, Future] = {}
-        self.told: dict[str, list[Any]] = {}
+        self.answered: dict[str, list[Any]] = {}
 
     def check(self) -> None:
         """Refuse a cluster without workers, and workers of other software. Raises InputError.
@@ -175,13 +175,13 @@ class Workers:
 
         They are asked once a stage: other workers may have joined by the next.
         """
-        if not self.told.get(name):
+        if not self.answered.get(name):
             info, found = self._info, self._answers(name)
             only = any(map(_has_gpu, info.values()))
-            self.told[name] = [
+            self.answered[name] = [
                 own for w, own in found.items() if not only or _has_gpu(info.get(w, {}))
             ]
-        return self.told[name]
+        return self.answered[name]
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
         """Have all groups trained, the costliest first, and yield what each run gave.
@@ -294,7 +294,7 @@ class Workers:
         for plan, runs, others in asked:
             grouping = Grouping(plan, self._device)
             lots.append(Lot(plan, grouping, grouping.resume(runs, others, share)))
-        self.told = {}
+        self.answered = {}
         return lots
 
     def _renew(self, exact: bool) -> None:
