@@ -502,8 +502,8 @@ def test_the_model_card_says_what_was_measured(found, tuned):
     card = model_card(tuned)
     assert "+0.031 \\[+0.012, +0.050\\]" in card
     assert f"**{found.accuracy.value:.3f} [" in card
-    assert "chosen and confirmed after 2 epochs" in card
-    assert "the layers, after 2 epochs; its interval" in report(tuned)
+    assert "the layers were confirmed after 2 epochs" in card
+    assert "The gain in the answer is after 2 epochs, from" in report(tuned)
     assert "\\<script\\>x" in card and "<script>" not in card
     assert f"{len(found.photos)} photos used, 1 files left out" in card
 
