@@ -106,7 +106,7 @@ def test_the_arithmetic_of_a_run_against_hand_computed_numbers(params):
     runs = {run.block.name: run for run in plan.search_runs("layer_wise")}
     last = plan.graph.calls[plan.graph.span(("block5_conv3",))[0]].macs
     n_train, n_eval = 6, 18
-    expected = 2 * (n_train * 3 * last + n_eval * last)
+    expected = 2 * (n_train * 2 * last + n_eval * last)  # of its inputs no gradient is needed
     assert bench._macs(plan, runs["block5_conv3"], task) == expected
     cost = estimate(plan)
     assert cost.runs > 13 + 5 and cost.macs > expected and cost.hours > 0
@@ -136,16 +136,13 @@ def test_table_and_figure_say_what_the_rows_say():
     assert list(below.lines[1].get_ydata()) == [1.5, 1.5]
 
 
-def test_the_note_names_networks_of_a_part_of_their_channels(tmp_path):
+def test_the_note_names_networks_of_a_part_of_their_channels():
     names = ("MobileNet/layer_wise 224 px", "MobileNetV2/layer_wise 224 px", "MobileNet/layer_wise")
     rows = pd.DataFrame({"case": names, "speedup": [4.0, 5.0, 9.0]})
     for column in ("plain_seconds", "fused_seconds", "runs"):
         rows[column] = 1
-    for number, more in enumerate(({}, {"alpha": [0.5, 1.0, 1.0]})):
-        path = tmp_path / f"{number}.csv"
-        rows.assign(machine="two cores", versions="keras 3", **more).to_csv(path, index=False)
-        note = f"real size at 224 px: 4.0 and 5.0 (MobileNet: alpha {(0.25, 0.5)[number]})."
-        assert note in _note(read_bench(path))
+    rows = rows.assign(machine="two cores", versions="keras 3", alpha=[0.5, 1.0, 1.0])
+    assert "real size at 224 px: 4.0 and 5.0 (MobileNet: alpha 0.5)." in _note(rows)
 
 
 def test_there_is_room_for_what_fits(params):

@@ -180,7 +180,7 @@ def test_the_readme_says_how_many_winners_of_searches_are_above_the_classifier_a
     assert f"{(won['low'] > 0).sum()} of {len(won)} winners" in sentences("README.md")
 
 
-def test_ties_and_layers_of_windows_in_sentences_are_those_of_the_rows(own_size):
+def test_ties_and_layers_of_windows_in_sentences_are_those_of_the_rows():
     folders = ("cpu", "cpu_native", "paper_small", "paper_short", "paper_native")
     rows = pd.concat([read_results(PROJECT / "results" / name) for name in folders])
     final = rows["split"] == Params.final_split

@@ -43,7 +43,17 @@ from lib.tune.forecast import Forecast, Work, forecast, measured_speed, seconds_
 from lib.tune.lanes import pooled
 from lib.tune.outcome import TOGETHER, proportion, signed, tried
 from lib.tune.report import FILE, report
-from lib.tune.run import CARD, MODEL, _clock, _forecast, _place, _tested, _timed, network, read_kept
+from lib.tune.run import (
+    CARD,
+    MODEL,
+    _forecast,
+    _place,
+    _seconds,
+    _tested,
+    _timed,
+    network,
+    read_kept,
+)
 from lib.tune.search import Search
 from lib.whole import write_whole
 
@@ -419,7 +429,7 @@ def test_a_stop_leaves_nothing_that_was_said_of_another_network(found, job, monk
     def stopped(*_):
         raise KeyboardInterrupt
 
-    out, spent = job.settings.out_dir, _clock(job.folder)
+    out, spent = job.settings.out_dir, _seconds(job.folder)
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert {out / MODEL, out / CARD, out / FILE} <= before.keys()
     monkeypatch.setattr("lib.tune.run.export", stopped)
@@ -428,7 +438,7 @@ def test_a_stop_leaves_nothing_that_was_said_of_another_network(found, job, monk
     assert {path.name for path in out.iterdir() if path.is_file()} >= {MODEL, "classes.json"}
     assert not (out / CARD).exists() and not (out / FILE).exists()
     assert not (out / "saved_model").exists()
-    assert _clock(job.folder) > spent  # its time was spent all the same
+    assert _seconds(job.folder) > spent  # its time was spent all the same
     for path, content in before.items():  # for the tests that follow
         path.write_bytes(content)
 
@@ -564,8 +574,9 @@ def test_what_was_kept_and_is_damaged_counts_for_nothing(tmp_path):
     path = tmp_path / "seconds.json"
     assert read_kept(path) is None
     write_whole(path, "[1")
-    assert read_kept(path) is None and _clock(tmp_path, 2.0) == 2.0
-    assert _clock(tmp_path, 3.0) == 5.0 == read_kept(path)
+    assert read_kept(path) is None and _seconds(tmp_path) == 0.0
+    write_whole(path, "2.5")
+    assert read_kept(path) == 2.5 == _seconds(tmp_path)
 
 
 def test_what_reading_took_counts_once_and_a_stopped_start_does(tmp_path, monkeypatch):
@@ -573,10 +584,10 @@ def test_what_reading_took_counts_once_and_a_stopped_start_does(tmp_path, monkey
     job = SimpleNamespace(folder=tmp_path, seconds=30.0)
     with pytest.raises(KeyboardInterrupt), _timed(job):
         raise KeyboardInterrupt
-    assert _clock(tmp_path) == 32.0
+    assert _seconds(tmp_path) == 32.0
     with _timed(job):
         pass
-    assert _clock(tmp_path) == 33.0
+    assert _seconds(tmp_path) == 33.0
 
 
 def test_another_folder_of_the_same_name_does_not_take_a_networks_place(tmp_path, monkeypatch):

@@ -177,9 +177,8 @@ class Workers:
         """
         if not self.answered.get(name):
             info, found = self._info, self._answers(name)
-            only = any(map(_has_gpu, info.values()))
             self.answered[name] = [
-                own for w, own in found.items() if not only or _has_gpu(info.get(w, {}))
+                own for w, own in found.items() if not self._has_gpus or _has_gpu(info.get(w, {}))
             ]
         return self.answered[name]
 

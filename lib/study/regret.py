@@ -7,6 +7,7 @@ that neither has seen, mean over halvings and seeds. Nothing here starts Keras.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -118,12 +119,14 @@ class Measured:
         Returns:
             ``(seeds that pick, seeds that score, scored photos)``; 0 where both are one.
         """
-        each, own = range(len(self.seeds)), name == CEILING
         found = np.zeros((len(self.seeds), len(self.seeds), int(self.scored.sum())))
-        for i, j in ((i, j) for i in each for j in each if i != j):
+        for i, j in permutations(range(len(self.seeds)), 2):
             pick, runs = self.seeds[i], self.seeds[j]
-            best = self.chosen(SEARCH, runs if own else pick, runs)
-            found[i, j] = self._lost(best, self.chosen(SEARCH if own else name, pick, runs))
+            if name == CEILING:
+                best, other = (self.chosen(SEARCH, seed, runs) for seed in (runs, pick))
+            else:
+                best, other = (self.chosen(n, pick, runs) for n in (SEARCH, name))
+            found[i, j] = self._lost(best, other)
         return found
 
     def _lost(self, best: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import keras
 from ..backbones.records import RECORDS
 from ..lanes.memory import footprint
 from ..lanes.trunk import Graph, read_graph
-from ..upkeep.cost import measured_speed, passes
+from ..upkeep.cost import epoch_macs, measured_speed, passes
 from .candidates import Candidate, candidates, fixed
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors
@@ -156,8 +156,6 @@ def seconds_of(graph: Graph, works: Sequence[Work], speed: float) -> float:
 
 def _macs(graph: Graph, work: Work) -> float:
     """Multiply-adds of some work."""
-    images = work.train + work.evaluated
-    each = [passes(graph, block) for block in work.blocks]
-    forward, back = map(sum, zip(*each, strict=True))
-    trunk = images * graph.macs(end=min(graph.span(block)[0] for block in work.blocks))
-    return trunk + work.epochs * (images * forward + work.train * back)
+    counts, first = (work.train, work.evaluated), min(graph.span(b)[0] for b in work.blocks)
+    epoch = sum(epoch_macs(*counts, *passes(graph, block)) for block in work.blocks)
+    return sum(counts) * graph.macs(end=first) + work.epochs * epoch

@@ -39,6 +39,7 @@ from .split import Split, check_counts, read_groups, split_photos
 from .strategies import STRATEGIES
 
 MODEL, CARD = "model.keras", "model_card.md"
+SECONDS = "seconds.json"  # that all starts took
 WRITTEN = (MODEL, CARD, FILE, CLASSES, *(form.path for form in FORMATS.values()))
 LISTED = 10  # files that are named one by one on the screen; the report names all
 # What changes where things go and how fast, and no result.
@@ -267,7 +268,7 @@ def _answer(job: Job) -> Answer:
         final[kept.layers],
         final[alone.layers],
         exports,
-        (job.forecast.minutes, _clock(job.folder) / 60),
+        (job.forecast.minutes, _seconds(job.folder) / 60),
         versions(),
         _tested_settings(job.settings.out_dir),
     )
@@ -342,27 +343,19 @@ def _tested_settings(out: Path) -> int:
 @contextmanager
 def _timed(job: Job) -> Iterator[None]:
     """Count the seconds of this start, one that is stopped, too, and those of its `prepare`."""
-    start, folder = time.perf_counter(), job.folder
-
-    def count() -> None:
-        _clock(folder, time.perf_counter() - start + job.seconds)
-        job.seconds = 0.0  # counted
-
+    start = time.perf_counter()
     try:
         yield
-    except BaseException:
-        with suppress(InputError):  # what stopped it says more than that this has no room
-            count()
-        raise
-    count()
+    finally:
+        seconds = _seconds(job.folder) + job.seconds + time.perf_counter() - start
+        job.seconds = 0.0  # counted
+        with suppress(InputError):  # no room: what stopped it says more, and what follows needs it
+            write_whole(job.folder / SECONDS, json.dumps(seconds))
 
 
-def _clock(folder: Path, seconds: float = 0.0) -> float:
-    """Seconds that all starts took together, with these."""
-    path = folder / "seconds.json"
-    seconds += read_kept(path) or 0.0
-    write_whole(path, json.dumps(seconds))
-    return seconds
+def _seconds(folder: Path) -> float:
+    """What all starts took together."""
+    return read_kept(folder / SECONDS) or 0.0
 
 
 # ------------------------------------------------------------------------------------- all of it

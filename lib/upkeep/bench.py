@@ -31,6 +31,7 @@ from ..sweep import final, plans
 from ..train import History, Task, train_plain
 from ..trainer import Trainer
 from ..whole import write_whole
+from .cost import epoch_macs, passes
 from .speed import FILE, PEAKS, read_bench
 
 PLAIN_RUNS = 4  # runs of a case that the plain loop trains
@@ -335,16 +336,9 @@ def _difference(a: History, b: History) -> tuple[float, bool]:
 
 
 def _macs(plan: Plan, run: Run, task: Task) -> float:
-    """Multiply-adds that a run cannot do without.
-
-    Above its first tuned layer: forward and gradient of the inputs for each training image, the
-    gradient of the tuned kernels, and forward for each evaluation image.
-    """
-    first = plan.graph.span(run.block.layers)[0]
-    above = plan.graph.macs(first)
-    tuned = sum(call.macs for call in plan.graph.calls if call.operation.name in run.block.layers)
-    n_train, n_eval = len(task.train_targets), len(task.eval_targets)
-    return run.epochs * (n_train * (2 * above + tuned) + n_eval * above)
+    """Multiply-adds that a run cannot do without."""
+    counts = len(task.train_targets), len(task.eval_targets)
+    return run.epochs * epoch_macs(*counts, *passes(plan.graph, run.block.layers))
 
 
 def _line(values: Sequence[object], minutes_left: float | None = None) -> str:

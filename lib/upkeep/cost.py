@@ -43,8 +43,8 @@ def estimate(plan: Plan) -> Cost:
     )
     finals = p.repeats * len(methods(p))
     search = [*(passes(graph, layers) for layers in searched), *[passes(graph)] * len(p.top_k)]
-    macs = p.epochs * sum(_epoch(n_search, n_eval, *each) for each in search)
-    macs += finals * (p.final_epochs or p.epochs) * _epoch(n_final, n_eval, *passes(graph))
+    macs = p.epochs * sum(epoch_macs(n_search, n_eval, *each) for each in search)
+    macs += finals * (p.final_epochs or p.epochs) * epoch_macs(n_final, n_eval, *passes(graph))
     runs = len(searched) + len(p.top_k) + finals
     seconds = macs / graph.macs() * measured_speed(plan.backbone)
     return Cost(plan.name, runs, macs, seconds / 3600)
@@ -66,8 +66,8 @@ def passes(graph: Graph, layers: tuple[str, ...] | None = None) -> tuple[int, in
     return graph.macs(first), graph.macs(first + 1) + tuned
 
 
-def _epoch(train: int, evaluated: int, forward: int, back: int) -> int:
-    """Multiply-adds of an epoch; of `passes`."""
+def epoch_macs(train: int, evaluated: int, forward: int, back: int) -> int:
+    """Multiply-adds of an epoch of so many images; forward and back: as `passes` gives them."""
     return (train + evaluated) * forward + train * back
 
 

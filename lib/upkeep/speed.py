@@ -14,16 +14,12 @@ from ..report.tables import markdown
 FILE = ROOT / "results" / "bench.csv"
 PEAKS = ROOT / "results" / "memory.csv"
 REAL = r"\w+/layer_wise 224 px"  # cases of networks that are no thin twins
-NARROW = {"MobileNet/layer_wise 224 px": 0.25}  # alpha of early rows, which do not tell it
 PLAIN, FUSED = colour("baseline_2"), colour("block_wise")
 
 
 def read_bench(path: str | Path = FILE) -> pd.DataFrame:
-    """The rows of `make bench`, see `lib.upkeep.bench.Result`; or another table of its kind."""
-    rows = pd.read_csv(path)
-    if "case" in rows and "alpha" not in rows:
-        rows.insert(1, "alpha", rows["case"].map(NARROW).fillna(1.0))
-    return rows
+    """The rows of `make bench`, see `lib.upkeep.bench.Result`."""
+    return pd.read_csv(path)
 
 
 def scaling_file(what: str, root: Path = ROOT) -> Path:
