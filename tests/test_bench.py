@@ -100,6 +100,18 @@ def test_a_case_is_measured_both_ways_on_the_same_runs(params):
     assert not list(params.results_dir.glob("*.csv"))  # measuring writes no rows
 
 
+def test_one_run_alone_is_trained_plainly_before_and_after_the_engine(params, monkeypatch):
+    trained = []
+    plain, fused = bench._plain, bench.Trainer.histories
+    monkeypatch.setattr(bench, "_plain", lambda *given: trained.append("plain") or plain(*given))
+    monkeypatch.setattr(
+        bench.Trainer, "histories", lambda *given: trained.append("fused") or fused(*given)
+    )
+    case = bench.Case("one", params, "layer_wise", 1)
+    assert bench.measure(case).plain_runs == 1
+    assert trained == ["plain", "fused", "plain"]
+
+
 def test_the_arithmetic_of_a_run_against_hand_computed_numbers(params):
     plan = next(plans(params))
     task = Trainer(plan).task(params.search_split, params.epochs)
