@@ -131,7 +131,7 @@ def test_a_result_takes_the_place_of_an_earlier_one_of_its_case(tmp_path):
         result = bench.Result(**fields | {"case": case, "plain_seconds": seconds})
         bench._keep(result, path)
     rows = read_bench(path)
-    assert list(zip(rows["case"], rows["plain_seconds"], strict=True)) == [("b", 2.0), ("a", 3.0)]
+    assert list(zip(rows["case"], rows["plain_seconds"], strict=True)) == [("a", 3.0), ("b", 2.0)]
 
 
 def test_table_and_figure_say_what_the_rows_say():

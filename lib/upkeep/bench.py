@@ -353,5 +353,6 @@ def _keep(result: Result | Peak, path: Path = FILE, same: Sequence[str] = ("case
     """Write a result in the place of an earlier one with the same values in columns `same`."""
     new = pd.DataFrame([asdict(result)])
     old = read_bench(path) if path.exists() else new[:0]
-    rows = pd.concat([old, new], ignore_index=True).drop_duplicates(list(same), keep="last")
+    rows = pd.concat([old, new], ignore_index=True)
+    rows = rows.groupby(list(same), sort=False, as_index=False).last()[[*rows.columns]]
     write_whole(path, rows.to_csv(index=False, lineterminator="\n"))
