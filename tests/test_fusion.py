@@ -25,6 +25,7 @@ from keras import ops
 from lib import train
 from lib.backbones.build import load_backbone, scale_inputs, weights_digest
 from lib.backbones.records import BACKBONE_NAMES
+from lib.lanes import layers as layers_module
 from lib.lanes import model as fusion
 from lib.lanes import steps as steps_module
 from lib.lanes.trunk import read_graph
@@ -349,6 +350,27 @@ def test_a_large_batch_trains_as_a_small_one_does(monkeypatch):
     for one, other in zip(inside, beside, strict=True):
         assert one.val_accuracy == other.val_accuracy
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+@pytest.mark.skipif(JAX, reason="XLA joins operations by itself")
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV3Small"])
+def test_an_evaluation_of_much_work_gives_the_same_by_the_graph_optimisers(name, monkeypatch):
+    backbone = load_backbone(name, image_size=SIZE, weights="embedded", thin=True)
+    blocks, joined = [*six_blocks(backbone), *baseline_1(backbone)], []
+    bias_add = layers_module._bias_add
+    monkeypatch.setattr(layers_module, "_bias_add", lambda *a: joined.append(a) or bias_add(*a))
+    graph = read_graph(backbone)
+    work = EVAL * sum(graph.macs(graph.span(block.layers)[0]) for block in blocks)
+    found = []
+    for least, optimised in ((work + 1, False), (work, True)):
+        monkeypatch.setattr(steps_module, "OPTIMISED", least)
+        steps = fused(backbone, blocks, [*range(len(blocks))], make_task())
+        assert steps.optimised == optimised
+        found.append(steps.evaluate())
+        assert bool(joined) == optimised
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert np.ptp(one, axis=0).max() > 1e-3  # lanes differ
 
 
 def test_a_lane_that_diverges_leaves_the_others_as_they_were(monkeypatch):

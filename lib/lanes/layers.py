@@ -182,22 +182,34 @@ def _kernel_gradient(x: Any, shape: tuple[int, ...], back: Any, stride: int) -> 
 
 
 def normalised_convolution(
-    conv: Any, norm: keras.layers.BatchNormalization, padding: str, x: Any
+    conv: Any, norm: keras.layers.BatchNormalization, padding: str, x: Any, forward: bool = False
 ) -> Any:
     """``norm(conv(x))`` of frozen layers as one convolution with a bias.
 
     A frozen BatchNorm multiplies each channel by a constant and adds another. Both fit into the
     convolution's weights, which saves the two passes over memory that they would take.
+
+    Args:
+        forward: no gradient is taken, and TensorFlow's graph optimisers are on: written so, they
+            make convolution, bias and ReLU one operation (MobileNetV2 and MobileNetV3Small at 224
+            pixels: 1.4 to 2 times faster).
     """
     depthwise = isinstance(conv, keras.layers.DepthwiseConv2D)
     kernel, bias = _folded_weights(conv, norm, depthwise)
-    if _is_pointwise(conv):
+    if _is_pointwise(conv) and not forward:
         return ops.add(_pointwise(x, kernel), bias)
     if has_taps(conv):
         return ops.add(add_taps(x, kernel[..., 0], conv.strides, padding), bias)
     convolve = ops.depthwise_conv if depthwise else ops.conv
     y = convolve(x, kernel, conv.strides, padding, conv.data_format, conv.dilation_rate)
-    return ops.add(y, bias)
+    return _bias_add(y, bias) if forward else ops.add(y, bias)
+
+
+def _bias_add(y: Any, bias: Any) -> Any:
+    """The one kind of addition that TensorFlow joins to a convolution."""
+    import tensorflow as tf
+
+    return tf.nn.bias_add(y, bias)
 
 
 def _folded_weights(

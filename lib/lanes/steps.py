@@ -21,18 +21,22 @@ matrices, is made inside these loops, weight by weight, and never held.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from ..provenance import device
 from .model import FusedModel
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # the defaults of keras.optimizers.Adam
 
 WIDE = 1  # place of the classifiers' first kernel among `FusedModel.initial_weights`
+# Multiply-adds of an evaluation from which TensorFlow's graph optimisers are worth their seconds
+# (16 lanes of MobileNetV3Small at 224 px: 8 s once, and 19 of 49 s an epoch less, on one core).
+OPTIMISED = 3e10
 NARROW = 16  # images of a batch at most whose gradient of that kernel is made inside Adam's pass
 
 
@@ -70,6 +74,7 @@ class _Steps:
         self.model, self.batch_size, self.eval_batch_size = model, batch_size, eval_batch_size
         self.images = _on_device(*train)
         self.eval_images, self.eval_count = evaluation, len(evaluation[1])
+        self.optimised = False  # the graph that evaluates: by TensorFlow's graph optimisers
 
     def train_epoch(self, order: np.ndarray, rates: np.ndarray) -> np.ndarray:
         """One pass over the training images.
@@ -106,7 +111,7 @@ class _Steps:
 
     def _scores(self, weights, statistics, batch, truth):
         """Probabilities and the loss side by side, ``(lanes, batch, classes + 1)``: one array."""
-        logits, _, _ = self.model(weights, statistics, batch, None)
+        logits, _, _ = self.model(weights, statistics, batch, None, forward=self.optimised)
         return ops.concatenate([ops.softmax(logits), crossentropy(truth, logits)[..., None]], -1)
 
     def _loss(self, weights, statistics, batch, truth, step, added):
@@ -142,6 +147,7 @@ class TensorFlowSteps(_Steps):
         self._adam = tf.function(self._update, autograph=False, jit_compile=True)
         self._evaluation_graph = tf.function(self._current_scores, autograph=False)
         self._traced: dict = {}
+        self.optimised = device() == "CPU" and _evaluation_macs(self) >= OPTIMISED
 
     def weights(self) -> list[np.ndarray]:
         return [w.numpy() for w in self.variables]
@@ -177,9 +183,9 @@ class TensorFlowSteps(_Steps):
     def _evaluate(self, rows: np.ndarray) -> np.ndarray:
         features, targets = self.eval_images  # a batch at a time: they may fill the memory
         batch = {t: f[rows] for t, f in features.items()}
-        return self._call(self._evaluation_graph, batch, targets[rows])
+        return self._call(self._evaluation_graph, batch, targets[rows], optimised=self.optimised)
 
-    def _call(self, function: Any, *arrays: Any) -> np.ndarray:
+    def _call(self, function: Any, *arrays: Any, optimised: bool = False) -> np.ndarray:
         """Call a graph, traced once for these shapes."""
         tensors = self.tf.nest.map_structure(self.tf.constant, arrays)
         key = function, *(tuple(x.shape) for x in self.tf.nest.flatten(tensors))
@@ -187,7 +193,7 @@ class TensorFlowSteps(_Steps):
             # Asked for by name: called directly, each new model would raise a false alarm of
             # "frequent retracing".
             self._traced[key] = function.get_concrete_function(*tensors)
-        with _graph_optimisers_off():
+        with nullcontext() if optimised else _graph_optimisers_off():
             return self._traced[key](*tensors).numpy()
 
     def _epoch(self, batches, rates):
@@ -235,9 +241,15 @@ class TensorFlowSteps(_Steps):
         return self._scores(weights, self.statistics.value(), batch, truth)
 
 
+def _evaluation_macs(steps: _Steps) -> int:
+    """Multiply-adds of one evaluation, all lanes from their first tuned layer on."""
+    graph, spans = steps.model.graph, steps.model.spans
+    return steps.eval_count * sum(graph.macs(first) for first, _ in spans)
+
+
 @contextmanager
 def _graph_optimisers_off():
-    """Run graphs as they were traced.
+    """Run graphs as they were traced: but for an evaluation of much work, see `OPTIMISED`.
 
     TensorFlow's graph rewriting takes seconds on a graph of many lanes, and its steps are then
     no faster (thin MobileNetV2, 104 lanes: 28 s against 14 s to the first epoch and prediction).

@@ -48,12 +48,15 @@ class Call:
     def names(self) -> tuple[str, ...]:
         return tuple(operation.name for operation in self.operations)
 
-    def frozen(self, tensors: Mapping[int, Any]) -> list:
-        """The outputs with the backbone's own weights, from the inputs by number."""
+    def frozen(self, tensors: Mapping[int, Any], forward: bool = False) -> list:
+        """The outputs with the backbone's own weights, from the inputs by number.
+
+        forward: as `normalised_convolution` takes it.
+        """
         args, kwargs = self.arguments(tensors)
         if self.norm is not None:
             padding = "same" if self.pad else self.operation.padding
-            return [normalised_convolution(self.operation, self.norm, padding, *args)]
+            return [normalised_convolution(self.operation, self.norm, padding, *args, forward)]
         return keras.tree.flatten(infer(self.operation, args, kwargs))
 
 
