@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -201,13 +202,21 @@ def test_ties_and_layers_of_windows_in_sentences_are_those_of_the_rows():
 def test_what_is_said_of_strategies_follows_from_the_rows_of_the_study():
     cells = regret.read_measured(PROJECT / "results")
     text = sentences("docs/photos.md")
-    assert {cell.data for cell in cells} == {"flowers"} and len(cells) == 3
-    assert "on flowers with three networks" in text
-    assert regret.better_than_random(cells) == ["search", "halving", "shortlist"]
-    assert "`shortlist`, the default, and `halving` are better than a random block" in text
-    for name in ("halving", "shortlist"):
-        assert regret.average(cells, regret.regret(name)).interval().low < 0
-    assert 0.18 < regret.share(cells, "shortlist") < 0.22 and "takes a fifth of its time" in text
+    assert Counter(c.data for c in cells) == {"flowers": 3, "digits": 2, "textures": 1}
+    assert "six of nine cells: flowers with three networks, digits with two, textures with" in text
+    cheap = ["halving", "shortlist", "gradient", "graft"]
+    assert regret.better_than_random(cells) == ["search", *cheap]
+    assert "each is better than a random block" in text
+
+    def lost(name):
+        return regret.average(cells, regret.regret(name))
+
+    points, ceiling = (100 * lost(name).value for name in ("shortlist", regret.CEILING))
+    assert lost("shortlist").interval().low > 0 > lost("halving").interval().low
+    assert f"`shortlist`, the default, loses {points:.1f} points" in text
+    assert "`halving` is not shown to lose any" in text
+    assert f"another seed's search loses {ceiling:.1f}" in text
+    assert 0.18 < regret.share(cells, "shortlist") < 0.22 and "a fifth of its time" in text
 
 
 def test_falls_of_the_learning_rate_in_sentences_are_those_of_the_curves(own_size):
