@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import numpy as np
 import pandas as pd
 import pytest
 from committed import PROJECT
@@ -128,9 +129,11 @@ def test_a_result_takes_the_place_of_an_earlier_one_of_its_case(tmp_path):
     path = tmp_path / "bench.csv"
     fields = dict.fromkeys(bench.Result.__dataclass_fields__, 1) | {"machine": "m", "versions": "v"}
     for case, seconds in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
-        result = bench.Result(**fields | {"case": case, "plain_seconds": seconds})
-        bench._keep(result, path)
+        lost = np.nan if seconds == 3.0 else 0.5  # of a run that has diverged
+        more = {"case": case, "plain_seconds": seconds, "max_difference": lost}
+        bench._keep(bench.Result(**fields | more), path)
     rows = read_bench(path)
+    assert np.isnan(rows["max_difference"][0])  # not the earlier row's
     assert list(zip(rows["case"], rows["plain_seconds"], strict=True)) == [("a", 3.0), ("b", 2.0)]
 
 

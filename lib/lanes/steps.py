@@ -70,11 +70,12 @@ def use_deterministic_operations() -> None:
 class _Steps:
     """What both backends share."""
 
+    optimised = False  # whether TensorFlow's graph optimisers rewrite the graph that evaluates
+
     def __init__(self, model: FusedModel, train, evaluation, batch_size, eval_batch_size):
         self.model, self.batch_size, self.eval_batch_size = model, batch_size, eval_batch_size
         self.images = _on_device(*train)
         self.eval_images, self.eval_count = evaluation, len(evaluation[1])
-        self.optimised = False  # the graph that evaluates: by TensorFlow's graph optimisers
 
     def train_epoch(self, order: np.ndarray, rates: np.ndarray) -> np.ndarray:
         """One pass over the training images.

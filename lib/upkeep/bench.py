@@ -354,5 +354,6 @@ def _keep(result: Result | Peak, path: Path = FILE, same: Sequence[str] = ("case
     new = pd.DataFrame([asdict(result)])
     old = read_bench(path) if path.exists() else new[:0]
     rows = pd.concat([old, new], ignore_index=True)
-    rows = rows.groupby(list(same), sort=False, as_index=False).last()[[*rows.columns]]
+    latest = rows.groupby(list(same), sort=False, as_index=False).last(skipna=False)
+    rows = latest[[*rows.columns]]
     write_whole(path, rows.to_csv(index=False, lineterminator="\n"))
