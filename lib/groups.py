@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from .checkpoint import Checkpoint, begun
-from .lanes.memory import MOST_LANES, MemoryEstimate, budget
+from .lanes.memory import MOST_LANES, MemoryEstimate, budget, free_bytes
 from .plan import Plan, Run
 from .provenance import device
 from .train import classifier_weights, eval_batch
@@ -80,14 +80,16 @@ class Grouping:
         return begun(self.params.deterministic, self.where) if fused else []
 
     def _may_be(self, group: Group) -> bool:
-        """Whether a group is within the lanes and the memory that the profile names."""
+        """Whether a group is within the lanes and the memory that the profile names, or is free."""
         p = self.params
         if p.lanes != "auto" and len(group) > p.lanes:
             return False
-        if p.memory_gib is None or len(group) == 1:
+        if len(group) == 1:
             return True
         memory = self.memory(group[0].split)
-        return memory.needed([run.block.layers for run in group]) <= memory.budget
+        # A budget that follows what is free changes from start to start: all that is free counts.
+        most = free_bytes() if p.memory_gib is None else memory.budget
+        return memory.needed([run.block.layers for run in group]) <= most
 
     def _place(self, group: Group) -> tuple:
         """By which groups are ordered: by their trunks, and those of the same lanes together."""
@@ -174,4 +176,5 @@ class Grouping:
             partial(eval_batch, self.graph),
             budget(self.params.memory_gib, self.params.deterministic),
             self.where,
+            len(self.plan.dataset),
         )

@@ -61,7 +61,7 @@ class Results:
 
         Their rows are in the folder beside the profile's whose name ends in _native.
         """
-        return cls.of(read_results(f"{params.results_dir}_native"), params)
+        return cls.of(planned(read_results(f"{params.results_dir}_native"), params), params)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -112,7 +112,8 @@ class Trainer:
     def task(self, split: str, epochs: int) -> Task:
         """The images and targets of runs on one training slice."""
         if self._task is None or self._split != split:
-            self._task = self._trunks = self._last = None  # freed before others take their place
+            self._task = self._trunks = None  # freed before others take their place
+            self._forget()
             self._task, self._split = self._read(split), split
         return replace(self._task, epochs=epochs)
 
@@ -145,7 +146,7 @@ class Trainer:
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                self._last = None
+                self._forget()
                 self.grouping.checkpoint(group).clear()
                 left.extendleft(reversed(self._halves(group, error)))
                 counted.take_back()
@@ -185,12 +186,17 @@ class Trainer:
         last = self._last
         if last and last.fits(lanes, train, floats) and last.steps.restart(seeds):
             return last.steps
-        self._last = last = None
-        gc.collect()
+        last = None
+        self._forget()
         model = fuse(train, [run.block for run in group], seeds, task)
         steps = fused_steps(model, train, evaluation, task, floats)
         self._last = _Fused(lanes, train, floats, steps)
         return steps
+
+    def _forget(self) -> None:
+        """Free the last fused model: its graphs and its steps hold each other."""
+        self._last = None
+        gc.collect()
 
     def _train_steps(
         self, group: Group, steps: Any, task: Task, progress: Progress
@@ -221,7 +227,7 @@ class Trainer:
         """
         trunks = self._trunks or self.photos(task)
         while cut != trunks[0].cut:
-            self._last = None  # its steps read the trunk before
+            self._forget()  # its steps read the trunk before
             trunks = trunks if trunks[0].cut < cut else self.photos(task)
             # The same batches whichever trunk came before, where bits must repeat.
             start = 0 if self.params.deterministic else trunks[0].cut

@@ -143,7 +143,7 @@ def test_table_and_figure_say_what_the_rows_say():
     names = ("x/y", "x/4 runs", "x/16 runs", "x/64 px", "x/128 px")
     df = pd.DataFrame([values | {"case": name, "runs": 10} for name in names])
     table = speed_table(df)
-    assert "4.0 times" in table and "two cores" in table
+    assert "together: 4.0." in table and "two cores" in table
     assert "| x/y | 1 px | 10 | 6.0 | 1.50 |" in table
     bars, above, below = bench_figure(df).axes
     assert [bar.get_width() for bar in bars.patches] == [4.0]
@@ -151,13 +151,18 @@ def test_table_and_figure_say_what_the_rows_say():
     assert list(below.lines[1].get_ydata()) == [1.5, 1.5]
 
 
-def test_the_note_names_networks_of_a_part_of_their_channels():
+def test_the_note_names_networks_of_real_size_first():
     names = ("MobileNet/layer_wise 224 px", "MobileNetV2/layer_wise 224 px", "MobileNet/layer_wise")
     rows = pd.DataFrame({"case": names, "speedup": [4.0, 5.0, 9.0]})
     for column in ("plain_seconds", "fused_seconds", "runs"):
         rows[column] = 1
-    rows = rows.assign(machine="two cores", versions="keras 3", alpha=[0.5, 1.0, 1.0])
-    assert "real size at 224 px: 4.0 and 5.0 (MobileNet: alpha 0.5)." in _note(rows)
+    rows = rows.assign(machine="two cores", versions="keras 3", alpha=[0.5, 1.0, 1.0], epochs=3,
+                       epoch_speedup=[2.0, 3.0, 9.0])  # fmt: skip
+    note = _note(rows)
+    assert note.startswith("Times faster at 224 px in whole runs of 3 epochs, and an epoch, ")
+    assert "MobileNet of alpha 0.5 4.0 and 2.0, MobileNetV2 5.0 and 3.0." in note
+    assert "The 1 cases of thin networks together: 1.0. Measured on two cores" in note
+    assert _note(rows[:2]).endswith("5.0 and 3.0. Measured on two cores, keras 3.")
 
 
 def test_there_is_room_for_what_fits(params):

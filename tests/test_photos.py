@@ -453,3 +453,8 @@ def test_many_classes_are_counted_and_not_listed():
     names = tuple(f"c{i}" for i in range(50))
     (line,) = describe_classes(Dataset(images, labels, names, "made up"))
     assert line == "  50 classes: from 1 (c0) to 3 (c7)"
+
+
+def test_files_of_a_sensor_beside_whole_ones_are_told(tmp_path):
+    save(tmp_path, a_0=png(flat(4095)), b_0=png(flat(65535)))
+    assert "though one ends at 4,095, as those of a sensor of 12 bits" in load(tmp_path).source

@@ -210,6 +210,16 @@ def test_a_graft_of_everything_scores_as_everything_with_the_other_classifier(jo
     picked = strategies.graft(of)
     rows = of.study.at(2, tmp_path / "epochs_002").rows()
     assert len(rows) == 3 and ";".join(picked.layers) in set(rows["layers"])
+    again, made = searching(job, tmp_path, strategy="graft"), of._graft(of.everything)
+    again.trained = None  # what is kept is not made again
+    kept = again.grafts(again.everything)
+    assert set(kept) == set(made) == {c.layers for c in of.everything}
+    for layers, (right, losses) in made.items():
+        assert right.shape == kept[layers][0].shape and right.dtype == kept[layers][0].dtype
+        np.testing.assert_allclose(losses, kept[layers][1], rtol=1e-3)
+    (tmp_path / "grafts.npz").write_bytes(b"PK damaged")
+    with pytest.raises(TypeError):  # it would be made again
+        again.grafts(again.everything)
 
 
 # --------------------------------------------------------------------------------------- the answer
@@ -232,6 +242,21 @@ def test_the_gain_is_paired_and_over_all_folds():
     assert (gain.high - gain.low) / 2 == pytest.approx(2.02 * error, rel=0.01)
     same = confirmed([few, few], [few, few]).gain()
     assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("large", "small"), [(90, 60), (60, 60), (40, 10)])
+def test_a_unit_that_holds_most_photos_proves_nothing(large, small):
+    """A burst of near-copies is one unit: what it says of a gain, one photo would say."""
+    rng, missed = np.random.default_rng(6), 0
+    units = np.concatenate([np.zeros(large, int), np.arange(1, small + 1)])
+    wrong, right = np.zeros(len(units), bool), units == 0  # the burst turns right, nothing else
+    gain = confirmed([wrong] * 2, [right] * 2, units).gain()
+    assert gain.low < 0 < gain.value
+    for _ in range(400):
+        by_unit = rng.normal(0, 1, (2, 1, small + 1)).repeat(2, axis=1)[..., units]
+        gain = confirmed(*(by_unit + rng.normal(0, 0.4, (2, 2, len(units))) > 0), units).gain()
+        missed += not gain.low <= 0 <= gain.high
+    assert missed / 400 < 0.07
 
 
 def test_runs_that_differ_widen_the_interval():
@@ -444,10 +469,14 @@ def test_a_stop_leaves_nothing_that_was_said_of_another_network(found, job, monk
 
 
 def test_what_is_not_ours_is_not_written_over(found, job, photos, tmp_path):
-    (tmp_path / "report.html").write_text("of somebody")
     settings = replace(job.settings, out=str(tmp_path))
-    with pytest.raises(InputError, match="holds report.html, which make photos did not write"):
-        _forecast(settings, list_folder(photos))
+    for name, text in (("plan.json", '["of", "somebody"]'), ("plan.json", '{"plans": 1}'),
+                       ("report.html", "of somebody")):  # fmt: skip
+        (tmp_path / "plan.json").unlink(missing_ok=True)
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=f"holds {name}, which make photos did not write"):
+            _forecast(settings, list_folder(photos))
+        assert (tmp_path / name).read_text() == text
     model, photo = job.settings.out_dir / MODEL, tmp_path / "x.png"
     shutil.copy(photos / job.photos.paths[0], photo)
     for target in (model, photo):

@@ -1,6 +1,6 @@
 """Doubts about the paper's method, measured on our rows: what luck, seeds, epochs and size add."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -12,8 +12,8 @@ from ..methods import PAPER, SEARCHES, TABLE1
 from ..report.layers import layer_kinds
 from ..results import Results
 from .claims import findings, status
-from .intervals import Interval, Score, difference, estimate, hits, pooled, scatter
-from .scores import all_searches, scores
+from .intervals import Interval, Score, difference, estimate, hits
+from .scores import all_searches, outlying, scores
 
 # -------------------------------------------------------------------------------- gains and luck
 
@@ -99,24 +99,33 @@ def _depths(rows: pd.DataFrame) -> dict[tuple[str, str], float]:
 def setting_gains(first: Results, second: Results) -> pd.DataFrame:
     """Final accuracy by method and backbone under two settings, and what the second one adds.
 
-    Runs are paired by repeat, which has the same seed under both.
+    Runs are paired by repeat, which has the same seed under both. Two methods with the same runs,
+    under both, count once for the noise; one that scatters far more has its own, see `outlying`.
 
     Columns: backbone, method, first, second, gain (second minus first), low, high.
     """
-    columns = ["backbone", "method", "repeat", "hits", "eval_images"]
+    columns = ["backbone", "method", "repeat", "hits", "eval_images", "key"]
     pairs = first.final[columns].merge(second.final[columns], on=columns[:3])
     records = []
     for name, runs in pairs[pairs["method"].isin(TABLE1)].groupby("backbone"):
         tables = {method: _paired(pair) for method, pair in runs.groupby("method")}
-        noise = pooled(scatter(table[None, 1] - table[None, 0]) for table in tables.values())
+        noise, apart = outlying(*_distinct(runs, tables), shared=False)
         for method, table in tables.items():
             gain = (table[1] - table[0]).mean(axis=0)
             weights = dict.fromkeys(range(table.shape[1]), 1 / table.shape[1])
-            number = estimate((1.0, Score(gain, weights, noise)))
+            number = estimate((1.0, Score(gain, weights, apart.get(method, noise))))
             means = table.mean(axis=(1, 2))
             records.append((name, method, *means, number.value, *_ends(number.interval())))
     columns = ["backbone", "method", "first", "second", "gain", "low", "high"]
     return pd.DataFrame(records, columns=columns)
+
+
+def _distinct(runs: pd.DataFrame, tables: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """Methods with runs of their own and the most repeats; gains ``(methods, repeats, photos)``."""
+    keys = runs.groupby("method")[["key_x", "key_y"]].agg(tuple)
+    most = max(table.shape[1] for table in tables.values())
+    names = [m for m in keys[~keys.duplicated()].index if tables[m].shape[1] == most]
+    return names, np.array([tables[m][1] - tables[m][0] for m in names])
 
 
 def _paired(runs: pd.DataFrame) -> np.ndarray:

@@ -64,12 +64,14 @@ def clustered(values: np.ndarray, units: np.ndarray) -> Estimate:
         values: ``(photos,)``.
         units: int ``(photos,)``, the unit of each: a plant, a patient, or the photo itself.
 
-    The error is made of the units' sums (cluster-robust); where each photo is a unit of its own it
-    is the usual one.
+    The error is made of the units' sums (cluster-robust), and its degrees of freedom are
+    Satterthwaite's, both as if the photos of a unit were all alike: a unit that holds most of the
+    photos hides how far it lies from the mean of all. Where each photo is a unit of its own it is
+    the usual error.
     """
-    count = len(np.unique(units))
-    error = float(np.sqrt(_variances(values, units))) if count > 1 else np.inf
-    return Estimate(float(values.mean()), error, max(1, count - 1))
+    sizes = np.unique(units, return_counts=True)[1]
+    error = float(np.sqrt(_variances(values, units))) if len(sizes) > 1 else np.inf
+    return Estimate(float(values.mean()), error, _freedom(sizes))
 
 
 def _variances(values: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -78,10 +80,44 @@ def _variances(values: np.ndarray, units: np.ndarray) -> np.ndarray:
     units: as `clustered` takes them, two different ones at least.
     """
     order = np.argsort(units, kind="stable")
-    starts = np.unique(units[order], return_index=True)[1]
+    _, starts, sizes = np.unique(units[order], return_index=True, return_counts=True)
     rest = (values - values.mean(axis=-1, keepdims=True))[..., order]
-    squares = (np.add.reduceat(rest, starts, axis=-1) ** 2).sum(axis=-1)
-    return len(starts) / (len(starts) - 1) * squares / len(units) ** 2
+    squares = np.add.reduceat(rest, starts, axis=-1) ** 2
+    if np.ptp(sizes):
+        squares = squares * ((1 - 1 / len(sizes)) / _own(sizes))
+    return len(starts) / (len(starts) - 1) * squares.sum(axis=-1) / len(units) ** 2
+
+
+def _own(sizes: np.ndarray) -> np.ndarray:
+    """What is left of the variance of each unit's value less the mean over photos.
+
+    sizes: photos of each unit, all alike in a unit. Of n equal units 1 - 1/n is left of each.
+    """
+    share = sizes / sizes.sum()
+    return 1 - 2 * share + (share**2).sum()
+
+
+def _freedom(sizes: np.ndarray) -> float:
+    """Degrees of freedom of `_variances`, 1 at least; of n equal units they are n - 1.
+
+    Satterthwaite's: twice the squared mean over the variance of a sum of squares, here of the
+    units' values less their mean, weighted as there. Their covariances are 1 - 2p + s of one unit
+    and s - p - q of two, for shares p and q of the photos and s the sum of all squared shares.
+    """
+    if not np.ptp(sizes):
+        return float(max(1, len(sizes) - 1))
+    share = sizes / sizes.sum()
+    own, all_squared = _own(sizes), (share**2).sum()
+    weight = share**2 / own
+    sums = [(weight * share**power).sum() for power in range(3)]
+    crossed = (
+        all_squared**2 * sums[0] ** 2
+        + 2 * sums[2] * sums[0]
+        - 4 * all_squared * sums[1] * sums[0]
+        + 2 * sums[1] ** 2
+    )  # of all pairs of units, each with itself among them
+    crossed += (weight**2 * (own**2 - (all_squared - 2 * share) ** 2)).sum()
+    return float(max(1.0, all_squared**2 / crossed))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -75,27 +75,36 @@ def noises(results: Results) -> dict[tuple[str, str, str], Noise]:
     From repeated runs on the same slice with the same backbone. A search with one seed takes that
     of the other backbones' repeated searches and of its own final runs, pooled, and final runs
     without repeats that of the searches. A method whose final runs scatter far more than the
-    others', see `outlying`, has a noise of its own, in a search with one seed, too.
+    others', see `outlying`, has a noise of its own, in a search too where that has one seed. Where
+    methods have other repeats than others, what a repeat adds to all is noise: it is not in all.
     """
-    rows = results.valid
-    names = list(dict.fromkeys(rows["backbone"]))
-    searched = {name: _of_search(_only(results.searched, name)) for name in names}
+    names = list(dict.fromkeys(results.valid["backbone"]))
+    searched = {name: _of_search(results.only(name).searched) for name in names}
     found = {}
     for name in names:
-        final = _only(results.final, name)
-        common, outlier = outlying(*layout(final[~final["method"].isin(EXTRA)], "method"))
+        final, search = results.only(name).final, results.only(name).searched
+        methods = final[~final["method"].isin(EXTRA)]
+        even = methods.groupby("method")["repeat"].agg(frozenset).nunique() < 2
+        common, outlier = outlying(*layout(methods, "method"), shared=even)
         elsewhere = pooled([*searched.values(), common])
         # The best window may be the best block: then both methods have the same runs.
         same = final[final["key"].isin(final["key"][final["method"].isin(outlier)])]
         own = {tuned: noise for noise in outlier.values() for tuned in same["method"]}
-        for tuned in _only(rows, name)["method"].unique():
-            trained = own.get(tuned, common)
-            for stage, noise in (("search", searched[name]), ("final", trained)):
-                found[stage, name, tuned] = noise if noise.freedom else own.get(tuned, elsewhere)
+        again = set(search["method"][search["repeat"] > 0])
+        for tuned in results.only(name).valid["method"].unique():
+            apart = own.get(tuned)
+            noise = {
+                "search": apart if apart and tuned not in again else searched[name],
+                "final": apart or common,
+            }
+            for stage, one in noise.items():
+                found[stage, name, tuned] = one if one.freedom else elsewhere
     return found
 
 
-def outlying(names: Sequence[str], table: np.ndarray) -> tuple[Noise, dict[str, Noise]]:
+def outlying(
+    names: Sequence[str], table: np.ndarray, shared: bool = True
+) -> tuple[Noise, dict[str, Noise]]:
     """The noise that methods' repeated runs have in common, and that of an outlying one, if any.
 
     It is outlying if it scatters more than the others, by an F test of its runs' distances from the
@@ -104,11 +113,13 @@ def outlying(names: Sequence[str], table: np.ndarray) -> tuple[Noise, dict[str, 
 
     Args:
         table: ``(methods, repeats, photos)``.
+        shared: as `scatter` takes it.
     """
     outlier = _outlying(table)
     if outlier is None:
-        return scatter(table), {}
-    return scatter(np.delete(table, outlier, axis=0)), {names[outlier]: scatter(table[[outlier]])}
+        return scatter(table, shared), {}
+    others = np.delete(table, outlier, axis=0)
+    return scatter(others, shared), {names[outlier]: scatter(table[[outlier]])}
 
 
 ZERO = 1e-15  # a variance that is nothing but rounding: one photo of 1e7 is more
@@ -128,10 +139,6 @@ def _outlying(table: np.ndarray) -> int | None:
         p.append(fisher.sf(far / expected, *freedom) if expected > ZERO else float(far < ZERO))
     place = int(np.argmin(p))
     return place if p[place] * methods <= LEVEL else None
-
-
-def _only(rows: pd.DataFrame, backbone: str) -> pd.DataFrame:
-    return rows[rows["backbone"] == backbone]
 
 
 def _of_search(rows: pd.DataFrame) -> Noise:
@@ -263,7 +270,8 @@ def _unlucky(
     """Scores of blocks that a search chose, without its luck; others as they are.
 
     Runs that two searches chose, as where the best window is the best block, have one score: that
-    without the luck of the first.
+    without the luck of the first. Where Baseline I was not run, the luck is not known, and so
+    there is no score.
     """
     table, done = dict(found), {}
     for (tuned, name), scored in found.items():
@@ -273,7 +281,9 @@ def _unlucky(
         ranked = method(tuned).ranked
         source = searches.get(("layer_wise" if ranked else tuned, name))
         base = found.get(("baseline_1", name))
-        if source and base:
+        if source and not base:
+            del table[tuned, name]
+        elif source:
             luck = source.carried(scored.photos - base.photos, ranked)
             done[runs] = Score(scored.photos - luck, scored.runs, scored.noise)
             table[tuned, name] = done[runs]

@@ -126,13 +126,12 @@ def _about_winners(results: Results, native: Results) -> Iterator[str]:
         if len(found) and len(luck):
             again = (found["by"] == "another seed").sum()
             yield (
-                f"- **Winners, {source.inputs} inputs.** Scored as the paper does, the"
-                f" {len(found)} winners of the search seem better by {found['optimism'].min():.3f}"
-                f" to {found['optimism'].max():.3f} than by what did not choose them ({again} of"
-                f" them by another seed): {(found['optimism'] > found['gain']).sum()} owe more to"
-                f" that than to tuning; of {(found['low'] > 0).sum()} the whole interval lies above"
-                " Baseline I. The final runs of what they chose seem better by"
-                f" {luck.min():+.4f} to {luck.max():+.4f}."
+                f"- **Winners, {source.inputs} inputs.** The paper's way of scoring flatters the"
+                f" {len(found)} winners of the search by {found['optimism'].min():.3f}"
+                f" to {found['optimism'].max():.3f} ({again} of them were scored by another seed):"
+                f" {(found['optimism'] > found['gain']).sum()} by more than tuning gives them; of"
+                f" {(found['low'] > 0).sum()} the whole interval lies above Baseline I. It flatters"
+                f" their final runs by {luck.min():+.4f} to {luck.max():+.4f}."
             )
 
 

@@ -113,7 +113,8 @@ def scale_inputs(images_uint8, name, scaling):
     _check_name(name)
     pixels = np.array(images_uint8, dtype="float32")
     if scaling == "unit":
-        return pixels / np.float32(255)
+        pixels /= np.float32(255)  # in place: the photos may be most of what there is room for
+        return pixels
     if scaling == "native":
         network = _keras_network(_saved(resolve_path(name)).name) if is_model_file(name) else name
         return np.asarray(_preprocess(network)(pixels), dtype="float32") if network else pixels

@@ -115,6 +115,7 @@ class MemoryEstimate:
             of the largest tensor.
         budget: what the process may take in all.
         where: the device that trains them; empty: this process'.
+        images: all that there are, of which those above are slices.
 
     Blocks are tuples of the names of tuned layers, one a lane.
     """
@@ -127,12 +128,14 @@ class MemoryEstimate:
     eval_batch: Callable[[int, int, float], int]
     budget: float
     where: str = ""
+    images: int = 0
 
     @cached_property
     def held(self) -> float:
         """What is there before any trunk: the process, the photos and the backbone's weights."""
         pixels = self.graph.sizes[self.graph.input]
-        photos = (4 + 1) * (self.train_images + self.eval_images) * pixels  # float32 and uint8
+        used = self.train_images + self.eval_images
+        photos = (4 * used + max(used, self.images)) * pixels  # float32, and all as uint8
         return PROCESS + photos + 2 * 4 * sum(self._weights.values())
 
     @cached_property
@@ -148,10 +151,11 @@ class MemoryEstimate:
     def trunk(self, cut: int) -> float:
         """The tensors that cross a cut, of all images; the training images' twice.
 
-        As arrays, and as the tensors that the steps read. Below the first call they are the
-        photos, which are held in any case.
+        As arrays, and as the tensors that the steps read; JAX's steps have the evaluation images
+        as such, too. Below the first call they are the photos, which are held in any case.
         """
         copies = self.train_images + (self.train_images + self.eval_images) * (cut > 0)
+        copies += self.eval_images * (keras.backend.backend() == "jax")
         return 4 * sum(self.graph.sizes[t] for t in self._frontiers[cut]) * copies
 
     @property

@@ -298,7 +298,7 @@ class FusedModel:
         features: Mapping,
         step: Any,
         added: Any = 0.0,
-        forward: bool = False,
+        optimised: bool = False,
     ) -> tuple[Any, Any, Any]:
         """Logits of every lane.
 
@@ -310,14 +310,14 @@ class FusedModel:
             step: number of training steps done, or None outside training (no dropout, tuned
                 BatchNorms on their moving statistics).
             added: to what the classifiers' first Dense makes, ``(lanes, batch, units)``.
-            forward: see `normalised_convolution`.
+            optimised: see `normalised_convolution`.
 
         Returns:
             Logits ``(lanes, batch, classes)``, the new statistics, and what the first Dense
             reads, ``(lanes, batch, inputs)``.
         """
         tuned, statistics = self.tuned.split(weights[0]), self.statistics.split(statistics)
-        walk = _Walk(self, tuned, statistics, step, forward)
+        walk = _Walk(self, tuned, statistics, step, optimised)
         values = {t: Value(x) for t, x in features.items()}
         for i, call in enumerate(self.graph.calls[self.cut :], self.cut):
             values.update(walk.call(i, call, values))
@@ -341,7 +341,7 @@ class _Walk:
     tuned: list
     statistics: list
     step: Any
-    forward: bool
+    optimised: bool
 
     def call(self, i: int, call: Call, values: Mapping[int, Value]) -> dict[int, Value]:
         """Execute call `i` of the graph for all lanes."""
@@ -359,7 +359,7 @@ class _Walk:
         }
 
     def _frozen(self, call: Call, values: Mapping[int, Value], view: Callable) -> list:
-        return call.frozen({t: view(values[t]) for t in call.inputs}, self.forward)
+        return call.frozen({t: view(values[t]) for t in call.inputs}, self.optimised)
 
     def _one(self, call: Call, values: Mapping[int, Value], lane: int, tunes: bool) -> list:
         """What `call` makes of one lane's inputs; the layers that it tunes are its own."""

@@ -112,7 +112,7 @@ class _Steps:
 
     def _scores(self, weights, statistics, batch, truth):
         """Probabilities and the loss side by side, ``(lanes, batch, classes + 1)``: one array."""
-        logits, _, _ = self.model(weights, statistics, batch, None, forward=self.optimised)
+        logits, _, _ = self.model(weights, statistics, batch, None, optimised=self.optimised)
         return ops.concatenate([ops.softmax(logits), crossentropy(truth, logits)[..., None]], -1)
 
     def _loss(self, weights, statistics, batch, truth, step, added):
@@ -213,7 +213,7 @@ class TensorFlowSteps(_Steps):
             # The backbone's own weights are not watched, so no gradient of theirs is even traced.
             weights = [tf.convert_to_tensor(w) for w in self.variables]
             added = self._zeros(rows.shape[0], weights[WIDE].shape[-1])
-            watched = [*weights[:WIDE], *weights[WIDE + 1 :], added]
+            watched = [*_without_wide(weights), added]
             tape.watch(watched)
             loss, statistics, hits, inputs = self._loss(
                 weights,
@@ -232,7 +232,7 @@ class TensorFlowSteps(_Steps):
     def _update(self, gradients, wide, rates, step):
         """wide: the gradient of the kernel at WIDE, or what `narrow_gradient` makes it of."""
         kernel = narrow_gradient(*wide) if len(wide) == 2 else wide[0]
-        gradients = [*gradients[:WIDE], kernel, *gradients[WIDE:]]
+        gradients = _with_wide(gradients, kernel)
         for w, m, v, g, r in zip(self.variables, *self.moments, gradients, rates, strict=True):
             for variable, value in zip((w, m, v), adam(w, m, v, g, r, step), strict=True):
                 variable.assign(value)
@@ -343,16 +343,16 @@ class JaxSteps(_Steps):
         weights, m, v, statistics, done = carry
 
         def loss(learned, added):
-            everything = [*learned[:WIDE], weights[WIDE], *learned[WIDE:]]
-            total, *aside = self._loss(everything, statistics, batch, truth, done, added)
+            whole = _with_wide(learned, weights[WIDE])
+            total, *aside = self._loss(whole, statistics, batch, truth, done, added)
             return total, aside
 
-        learned = [*weights[:WIDE], *weights[WIDE + 1 :]]
+        learned = _without_wide(weights)
         added = self._zeros(len(truth), weights[WIDE].shape[-1])
         differentiate = self.jax.grad(loss, argnums=(0, 1), has_aux=True)
         (gradients, back), (statistics, hits, inputs) = differentiate(learned, added)
         kernel = (kernel_gradient if len(truth) > NARROW else narrow_gradient)(inputs, back)
-        gradients = [*gradients[:WIDE], kernel, *gradients[WIDE:]]
+        gradients = _with_wide(gradients, kernel)
         arrays = zip(weights, m, v, gradients, rates, strict=True)
         moved = [adam(*a, (done + 1).astype("float32")) for a in arrays]
         weights, m, v = (list(column) for column in zip(*moved, strict=True))
@@ -388,6 +388,16 @@ def crossentropy(truth, logits):
     if keras.backend.backend() == "tensorflow":
         return ops.categorical_crossentropy(truth, logits, from_logits=True)
     return ops.categorical_crossentropy(truth, ops.softmax(logits))
+
+
+def _without_wide(arrays: Sequence[Any]) -> list[Any]:
+    """All but the one at `WIDE`."""
+    return [*arrays[:WIDE], *arrays[WIDE + 1 :]]
+
+
+def _with_wide(others: Sequence[Any], wide: Any) -> list[Any]:
+    """Undo `_without_wide`."""
+    return [*others[:WIDE], wide, *others[WIDE:]]
 
 
 def kernel_gradient(inputs, back):

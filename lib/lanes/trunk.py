@@ -48,15 +48,15 @@ class Call:
     def names(self) -> tuple[str, ...]:
         return tuple(operation.name for operation in self.operations)
 
-    def frozen(self, tensors: Mapping[int, Any], forward: bool = False) -> list:
+    def frozen(self, tensors: Mapping[int, Any], optimised: bool = False) -> list:
         """The outputs with the backbone's own weights, from the inputs by number.
 
-        forward: as `normalised_convolution` takes it.
+        optimised: as `normalised_convolution` takes it.
         """
         args, kwargs = self.arguments(tensors)
         if self.norm is not None:
             padding = "same" if self.pad else self.operation.padding
-            return [normalised_convolution(self.operation, self.norm, padding, *args, forward)]
+            return [normalised_convolution(self.operation, self.norm, padding, *args, optimised)]
         return keras.tree.flatten(infer(self.operation, args, kwargs))
 
 

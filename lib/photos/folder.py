@@ -136,14 +136,21 @@ class Depth:
 
     Attributes:
         largest: the largest value of a colour in these files; 0 where there are none.
+        sensor: the largest of one file that just fills fewer bits, as a sensor's white; or 0.
     """
 
     colour: int = 16
     alpha: int = 16
     largest: int = 0
+    sensor: int = 0
 
     def __str__(self) -> str:
-        """Say where black to white is not 0 to 65,535; else nothing."""
+        """Say where black to white is not 0 to 65,535, or may not be for all; else nothing."""
+        if self.colour == 16 and self.sensor:
+            return (
+                f"16-bit files: white is 65,535 in all, though one ends at {self.sensor:,}, as "
+                f"those of a sensor of {self.sensor.bit_length()} bits"
+            )
         if self.colour == 16:
             return ""
         return f"16-bit files taken for {self.colour} bits, as no value is above {self.largest:,}"
@@ -248,7 +255,7 @@ def measure_depth(
 
     unread: takes the files that cannot be read; None: they raise InputError.
     """
-    largest, declared = {"colour": 0, "alpha": 0}, set()
+    largest, declared, ends = {"colour": 0, "alpha": 0}, set(), {0}
     for path in photos:
         try:
             values, mode, bits = _deep_values(path)
@@ -258,13 +265,17 @@ def measure_depth(
             unread[path] = error
             continue
         declared |= bits
+        own = {"colour": 0, "alpha": 0}
         for letter, channel in zip(mode, np.moveaxis(values, -1, 0), strict=True):
             kind = "alpha" if letter in "Aa" else "colour"
-            largest[kind] = max(largest[kind], int(channel.max()))
+            own[kind] = max(own[kind], int(channel.max()))
+        largest = {kind: max(largest[kind], value) for kind, value in own.items()}
+        ends.add(own["colour"])
     if not any(largest.values()):
         return Depth()
     bits = {kind: _bits(value, declared) for kind, value in largest.items() if value}
-    return Depth(**bits, largest=largest["colour"])
+    sensor = max(ends & {0, *(2**depth - 1 for depth in DEPTHS)})
+    return Depth(**bits, largest=largest["colour"], sensor=sensor)
 
 
 def _deep_values(path: Path) -> tuple[np.ndarray, str, set[int]]:

@@ -7,42 +7,18 @@ photos alone, once a seed: what ranks by them sees no evaluation photo before it
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..tune.candidates import Candidate, unlike
+from ..tune.grafts import Grafts
 from ..tune.search import Search
 from ..tune.strategies import STRATEGIES, best_together
 from .protocol import SEARCH
 from .record import Told
 
 Layers = tuple[str, ...]
-Grafts = Mapping[Layers, tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass
-class Kept(Search):
-    """A search that trains, and keeps what grafts made of each photo."""
-
-    def grafts(self, some: Sequence[Candidate]) -> Grafts:
-        found = super().grafts(some)
-        right, losses = (np.stack([pair[i] for pair in found.values()]) for i in (0, 1))
-        layers = np.array([";".join(names) for names in found])
-        np.savez_compressed(grafts_path(self.folder), layers=layers, right=right, losses=losses)
-        return found
-
-
-def grafts_path(folder: Path) -> Path:
-    return folder / "grafts.npz"
-
-
-def read_grafts(folder: Path) -> Grafts:
-    """What `Kept` kept."""
-    with np.load(grafts_path(folder)) as file:
-        names = [tuple(text.split(";")) if text else () for text in file["layers"].tolist()]
-        return dict(zip(names, zip(file["right"], file["losses"], strict=True), strict=True))
 
 
 @dataclass
@@ -52,7 +28,7 @@ class Replayed(Search):
     Attributes:
         told: of all runs that may be asked for.
         places: of the runs in it, by layers.
-        grafted: as `read_grafts` reads them.
+        grafted: as `lib.tune.grafts.read` reads them.
         shown: which evaluation photos the strategy sees, bool ``(photos,)``.
     """
 

@@ -155,8 +155,8 @@ def words(cells: Sequence[Measured]) -> Iterator[str]:
     yield from _rule(cells, whole=not lacking)
     alike = [same for c in cells for same in c.alike.values()]
     yield (
-        f"Run by themselves, strategies picked what the record says in {sum(alike)} of "
-        f"{len(alike)} cases; rounding decides between runs that are trained in other company."
+        f"Run by itself, a strategy picked the same in {sum(alike)} of {len(alike)} cases; the rest"
+        " differ by rounding, which depends on what else is trained in the same model."
     )
 
 

@@ -26,10 +26,12 @@ from ..partition import Block
 from ..photos.dataset import Dataset
 from ..plan import Run
 from ..provenance import RUNNING_COMMIT, versions
+from ..tune import grafts
 from ..tune.candidates import KINDS, Candidate, baselines
 from ..tune.confirm import slices
 from ..tune.lanes import PhotoPlan, PhotoStudy, pooled
 from ..tune.run import network
+from ..tune.search import Search
 from ..tune.settings import Settings
 from ..tune.strategies import STRATEGIES
 from ..tune.strategies import halvings as stages
@@ -39,7 +41,7 @@ from .data import load_photos
 from .picks import COLUMNS, pack_picks, picks_path, read_picks
 from .protocol import CHOICES, HALVINGS, RANKING, SEARCH, Cell, Protocol, halvings
 from .record import Clock, Record, RecordedStudy
-from .replay import Asking, Kept, Replayed, choose, read_grafts
+from .replay import Asking, Replayed, choose
 
 Say = Callable[[str], None]
 
@@ -152,7 +154,7 @@ class Part:
         if "gradient" in self.protocol.choices:
             found["gradients"] = pd.read_csv(self.work / "gradient" / "gradients.csv")
         if "graft" in self.protocol.choices:
-            found["grafted"] = read_grafts(self.work / "graft")
+            found["grafted"] = grafts.read(self.work / "graft" / grafts.FILE)
         return found
 
     def search(self) -> None:
@@ -202,7 +204,7 @@ class Part:
             folder.mkdir(parents=True)
             settings = replace(self.settings, strategy=strategy)
             study, clock = PhotoStudy(self.study.plan), Clock()
-            picked = STRATEGIES[strategy].choose(Kept(study, settings, folder))
+            picked = STRATEGIES[strategy].choose(Search(study, settings, folder))
             seconds, cpu = clock.lap()
             timed = {"seconds": seconds, "cpu_seconds": cpu, "layers": picked.layers}
             write_whole(path, json.dumps(timed))

@@ -55,9 +55,12 @@ def _points(ax: Axes, kind: str, rows: pd.DataFrame, most: int) -> None:
 @styled
 def curves(answer: Answer) -> Drawing:
     """Accuracy after each epoch: on held-out photos, and of the final training on its own."""
+    held_out = "mean over the folds, on photos that were held out"
+    if answer.gain is None:  # nothing to confirm: one run
+        held_out = "the run of the choice, on the selection photos"
     text = (
-        "Left: mean over the folds, on photos that were held out; the dots are the epochs that the"
-        " final training takes. Right: the final training on its own photos, dropout on."
+        f"Left: {held_out}; the dots are the epochs that the final training takes."
+        " Right: the final training on its own photos, dropout on."
     )
     fig = new_figure("Learning curves", text, 9.0, 3.4)
     held, final = fig.subplots(1, 2, sharey=True)

@@ -1,8 +1,9 @@
-"""Does the winner beat the classifier alone? Cross-validation on photos that did not choose it.
+"""Does the winner beat the classifier alone? Cross-validation on photos that did not score it.
 
 The winner is the best of many on the selection photos, so these flatter it. The training photos
-have scored nothing: each fold of them is scored by runs that were trained on the other folds and on
-the selection photos. Both candidates are scored on the same photos, so their difference is paired.
+have scored nothing; two strategies have ranked candidates by the gradients on them. Each fold of
+them is scored by runs that were trained on the other folds and on the selection photos. Both
+candidates are scored on the same photos, so their difference is paired.
 """
 
 from collections.abc import Sequence

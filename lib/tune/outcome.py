@@ -51,7 +51,7 @@ class Answer:
     Attributes:
         winner: what the strategy chose; kept: what is worth keeping of it.
         gain: what the winner adds to the classifier alone, cross-validated on training photos that
-            did not choose it; None where the classifier alone won.
+            did not score it; None where the classifier alone won.
         tried: as `tried` returns it.
         curves: accuracy on held-out photos after each epoch, by candidate's name.
         tested: of the kept network; alone: of the classifier alone, the same where it is kept.
@@ -164,15 +164,16 @@ def proportion(right: np.ndarray, units: np.ndarray) -> Interval:
     Photos of few units say as much as fewer photos of their own would; so many are reckoned with,
     and Student's distribution, as so few units do not show well how much they differ.
     """
-    share, n, count = float(right.mean()), len(right), len(np.unique(units))
-    if count < 2:
+    share, n = float(right.mean()), len(right)
+    sizes = np.unique(units, return_counts=True)[1]
+    if len(sizes) < 2:
         return Interval(share, 0.0, 1.0)
-    alone = clustered(right, np.arange(n)).error
-    if alone == 0:  # all right, or all wrong
-        n = count
+    alone, together = clustered(right, np.arange(n)), clustered(right, units)
+    if alone.error == 0:  # all right, or all wrong
+        n = n**2 / (sizes**2).sum()
     else:
-        n /= max(1.0, (clustered(right, units).error / alone) ** 2)
-    law = norm if count == len(right) else student(count - 1)
+        n /= max(1.0, (together.error / alone.error) ** 2)
+    law = norm if len(sizes) == len(right) else student(together.freedom)
     z2 = law.ppf(0.975) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
@@ -190,7 +191,12 @@ def shares(interval: Interval) -> str:
 
 
 def signed(interval: Interval) -> str:
-    """An interval of differences of shares as text; none where it holds all that there can be."""
+    """An interval of differences of shares as text; none where it holds all that there can be.
+
+    Where no photo differs there is none either: that others would not is not shown.
+    """
+    if interval.low == interval.high == 0:
+        return "+0.000 (no photo differs)"
     if interval.low <= -1 and interval.high >= 1:
         return f"{interval.value:+.3f} (no interval)"
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
@@ -212,7 +218,7 @@ def tried(folder: Path, layers: Sequence[str], units: np.ndarray) -> pd.DataFram
     """
     place = {name: i for i, name in enumerate(layers, start=1)}
     found: dict[str, tuple] = {}
-    for stage in sorted(folder.glob("epochs_*")):
+    for stage in sorted(folder.glob("epochs_*"), key=lambda path: int(path.name[7:])):
         rows = read_results(stage).drop_duplicates("layers")
         if not len(rows) or not (rows["layers"] == "").any():
             continue

@@ -32,6 +32,7 @@ def report(a: Answer) -> str:
         settings=a.settings,
         folder=readable(a.photos.folder.name),
         strategy=STRATEGIES[a.settings.strategy].says,
+        ranks=STRATEGIES[a.settings.strategy].ranks,
         kept=named(a.kept),
         accuracy=shares(a.accuracy),
         test_gain=signed(a.test_gain),

@@ -41,6 +41,7 @@ from .strategies import STRATEGIES
 MODEL, CARD = "model.keras", "model_card.md"
 SECONDS = "seconds.json"  # that all starts took
 WRITTEN = (MODEL, CARD, FILE, CLASSES, *(form.path for form in FORMATS.values()))
+SHOWN = 4  # photos of one group that are named there
 LISTED = 10  # files that are named one by one on the screen; the report names all
 # What changes where things go and how fast, and no result.
 FREE = ("dir", "out", "minutes", "exports", "lanes", "memory_gib")
@@ -83,13 +84,14 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
-        """Folder of the rows: another one for other photos, weights or settings."""
+        """Folder of the rows: another one for other pixels, weights, settings or backend."""
         s = self.settings
         values = {k: v for k, v in asdict(s).items() if k not in FREE}
         parts = {n: [self.photos.digests[i] for i in x] for n, x in self.split.parts().items()}
         labels = self.photos.labels.tolist()
         text = json.dumps([values, self.forecast.image_size, parts, labels, self.photos.names,
-                           weights_digest(self.backbone)])  # fmt: skip
+                           weights_digest(self.backbone), self.dataset.digest,
+                           keras.backend.backend()])  # fmt: skip
         return s.out_dir / "rows" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
@@ -157,7 +159,7 @@ def _forecast(settings: Settings, listing: Listing) -> Forecast:
     text = json.dumps([values, listing.digests, listing.labels])
     key = hashlib.sha256(text.encode()).hexdigest()
     _check_out(settings, path)
-    plans = (read_kept(path) or {}).get("plans", {})
+    plans = (read_kept(path) or {"plans": {}})["plans"]
     if key not in plans:
         auto = settings.image_size == "auto"
         size = sizes(settings.backbone)[0] if auto else settings.image_size
@@ -174,15 +176,19 @@ def _check_out(settings: Settings, path: Path) -> None:
 
     path: of the forecasts.
     """
-    out = settings.out_dir
-    taken = [name for name in WRITTEN if (out / name).exists()]
-    if taken and not path.exists():
+    out, kept = settings.out_dir, read_kept(path)
+    ours = isinstance(kept, dict) and {"dir", "plans"} <= set(kept)
+    if kept is not None and not ours:
+        taken = [path.name]
+    else:  # a damaged one is made again
+        taken = [name for name in WRITTEN if (out / name).exists() and not path.exists()]
+    if taken:
         raise InputError(
             f"out: {out} holds {taken[0]}, which make photos did not write; allowed: OUT=<a folder "
             "that is new or empty>"
         )
-    before = (read_kept(path) or {}).get("dir")
-    if settings.out is None and before not in (None, _real(settings.folder)):
+    before = kept["dir"] if ours else _real(settings.folder)
+    if settings.out is None and before != _real(settings.folder):
         raise InputError(
             f"out: {out} holds what was made of {before}, a folder of the same name; allowed: "
             "OUT=<another folder>"
@@ -216,15 +222,36 @@ def _found(job: Job) -> Iterator[str]:
         yield from ["    ..."] * (len(photos.left_out) > LISTED)
     if job.twins:
         yield f"  the same or nearly the same photo, kept on one side: {len(job.twins)} times"
-        yield from (f"    {', '.join(photos.paths[i] for i in t[:4])}"
-                    for t in job.twins[:LISTED])  # fmt: skip
+        yield from (f"    {_some(t, photos)}" for t in job.twins[:LISTED])
         yield from ["    ..."] * (len(job.twins) > LISTED)
     counts = ", ".join(f"{len(x)} {name}" for name, x in job.split.parts().items())
     yield f"  split: {counts}"
+    bent = list(_bent(job))
+    yield from [*bent[:LISTED], *["    ..."] * (len(bent) > LISTED)]
     yield (
         f"{s.backbone}, {told.image_size} px, strategy {s.strategy}: "
         f"{STRATEGIES[s.strategy].says}; about {max(1, round(told.minutes))} min on this machine"
     )
+
+
+def _some(places: Sequence[int], photos: Photos) -> str:
+    """The first few of some photos by name, and how many more there are."""
+    more = f" and {len(places) - SHOWN} more" * (len(places) > SHOWN)
+    return ", ".join(photos.paths[i] for i in places[:SHOWN]) + more
+
+
+def _bent(job: Job) -> Iterator[str]:
+    """Where photos that stay together are most of a part's photos of a class."""
+    labels, units = job.photos.labels, job.split.units
+    for part, places in job.split.parts().items():
+        for c, name in enumerate(job.photos.names):
+            mine = places[labels[places] == c]
+            most = np.unique(units[mine], return_counts=True)[1].max()
+            if most > max(1, len(mine) / 2):
+                yield (
+                    f"    {part}: {most} of the {len(mine)} photos of {name} stay together, and "
+                    "show no more than few"
+                )
 
 
 # --------------------------------------------------------------------------------------- the answer

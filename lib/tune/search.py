@@ -12,8 +12,9 @@ import pandas as pd
 
 from ..lanes.trunk import Trunk
 from ..train import LanePlateau, fuse, fused_steps
-from . import gradients
+from . import gradients, grafts
 from .candidates import Candidate, candidates, fixed, ranked
+from .grafts import Grafts
 from .lanes import LaneState, PhotoStudy, put_states
 from .measures import scores
 from .settings import Settings
@@ -63,9 +64,10 @@ class Search:
     ) -> dict[tuple[str, ...], tuple[float, float]]:
         """Accuracy and loss on the selection photos after so many epochs, by layers."""
         study = self.study.at(epochs, self.folder / f"epochs_{epochs:03}")
-        study.train([study.run(c.method, c.block) for c in some])
-        rows = study.rows().drop_duplicates("layers").set_index("layers")
-        found = rows.loc[[";".join(c.layers) for c in some], ["val_accuracy", "val_loss"]]
+        runs = [study.run(c.method, c.block) for c in some]
+        study.train(runs)
+        rows = study.rows().drop_duplicates("key").set_index("key")
+        found = rows.loc[[run.key for run in runs], ["val_accuracy", "val_loss"]]
         return dict(zip((c.layers for c in some), found.itertuples(index=False), strict=True))
 
     def top(self, scores: dict[str, float], counts: Sequence[int]) -> list[Candidate]:
@@ -126,19 +128,21 @@ class Search:
                  for layers, (right, losses) in self.grafts(some).items()}  # fmt: skip
         return sorted(some, key=lambda c: found[c.layers])
 
-    def grafts(
-        self, some: Sequence[Candidate]
-    ) -> dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]]:
+    def grafts(self, some: Sequence[Candidate]) -> Grafts:
         """Which selection photos each candidate's graft gets right, and its losses, by layers.
+
+        Made once a folder.
+
+        Args:
+            some: all candidates; the first two are the baselines.
+        """
+        return grafts.kept(self.folder / grafts.FILE, lambda: self._graft(some))
+
+    def _graft(self, some: Sequence[Candidate]) -> Grafts:
+        """Make them.
 
         Everything is tuned once. A candidate's graft is the frozen network with the tuned weights
         of the candidate's layers, under the classifier that was trained on the frozen network.
-
-        Args:
-            some: the first two are the baselines.
-
-        Returns:
-            bool and float32 ``(photos,)`` each.
         """
         study, epochs = self.study, self.settings.epochs
         alone, whole = self.trained(some[:2], epochs)

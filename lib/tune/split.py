@@ -8,7 +8,7 @@ first that fill half of a part of a class; each to the part that lacks most phot
 import csv
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +70,7 @@ def split_photos(
     ordered = sorted(units, key=place)
     shares = {"training": 1 - selection - test, "selection": selection, "test": test}
     parts = _deal(photos, ordered, list(shares.values()))
-    _check_dealt(photos, parts)
+    _check_dealt(photos, parts, shares, bool(groups))
     dealt = {name: _in_order(photos, part, seed) for name, part in zip(PARTS, parts, strict=True)}
     unit_of = np.empty(len(photos), int)
     for number, unit in enumerate(units):
@@ -175,16 +175,29 @@ def check_counts(names: Sequence[str], found: Sequence[int], notes: Sequence[str
         )
 
 
-def _check_dealt(photos: Photos, parts: Sequence[Sequence[Sequence[int]]]) -> None:
-    """Refuse a split in which a part lacks a class, as large groups may force."""
+def _check_dealt(
+    photos: Photos,
+    parts: Sequence[Sequence[Sequence[int]]],
+    shares: Mapping[str, float],
+    grouped: bool,
+) -> None:
+    """Refuse a split in which a part lacks a class, as large groups or small shares may force."""
     for name, units in zip(PARTS, parts, strict=True):
         there = {int(photos.labels[i]) for unit in units for i in unit}
         missing = [n for c, n in enumerate(photos.names) if c not in there]
-        if missing:
+        if not missing:
+            continue
+        if grouped:
             raise InputError(
                 f"groups: no photo of {missing[0]} is left for the {name} part, as its photos are "
                 "of too few groups; allowed: more groups of each class, or other shares"
             )
+        own = int((photos.labels == photos.names.index(missing[0])).sum())
+        raise InputError(
+            f"dir: no photo of {missing[0]} is left for the {name} part, a share of "
+            f"{shares[name]:g} of {own} photos, of which near-copies count once; allowed: more "
+            "photos, or other shares (selection, test)"
+        )
 
 
 # --------------------------------------------------------------------------------------- the groups

@@ -26,11 +26,13 @@ class Strategy:
     Attributes:
         says: what it does, in a few words.
         choose: from a search to the candidate that it picks.
+        ranks: whether it ranks candidates by gradients on the training photos.
     """
 
     name: str
     says: str
     choose: Callable[["Search"], Candidate]
+    ranks: bool = False
 
 
 def exhaustive(search: "Search") -> Candidate:
@@ -99,9 +101,9 @@ STRATEGIES = {
         Strategy("search", "train every candidate, as in the paper", exhaustive),
         Strategy("halving", "start every candidate, drop most after a few epochs", halving),
         Strategy("shortlist", "start the top tenth of each kind by gradient, drop most after a few "
-                 "epochs", shortlist),
+                 "epochs", shortlist, ranks=True),
         Strategy("gradient", "take the largest gradient, train it and the classifier alone",
-                 gradient),
+                 gradient, ranks=True),
         Strategy("graft", "tune everything once, try the tuned weights of each candidate alone",
                  graft),
         Strategy("fixed", "take the layers that are given", fix),

@@ -57,24 +57,34 @@ def speed_table(df: pd.DataFrame) -> str:
 
 
 def _note(df: pd.DataFrame) -> str:
-    plain, fused = ((df[side] * df["runs"]).sum() for side in ("plain_seconds", "fused_seconds"))
+    large = df["case"].str.fullmatch(REAL)
+    real, thin = df[large], df[~large]
+    plain, fused = ((thin[s] * thin["runs"]).sum() for s in ("plain_seconds", "fused_seconds"))
     machines = " and ".join(dict.fromkeys(df["machine"] + ", " + df["versions"]))
-    real = df[df["case"].str.fullmatch(REAL)]
-    large = ""
+    parts = [f"Measured on {machines}."]
+    if len(thin):
+        parts.insert(0, f"The {len(thin)} cases of thin networks together: {plain / fused:.1f}.")
     if len(real):
-        times = _listed(real["speedup"], ".1f")
-        large = f"; networks of real size at 224 px: {times}{_narrow(real)}"
+        parts.insert(0, _of_real_size(real))
+    return " ".join(parts)
+
+
+def _of_real_size(df: pd.DataFrame) -> str:
+    """How many times faster networks are that are no thin twins."""
+    texts = [
+        f"{_network(row)} {row['speedup']:.1f} and {row['epoch_speedup']:.1f}"
+        for _, row in df.iterrows()
+    ]
     return (
-        f"All {len(df)} cases together: {plain / fused:.1f} times{large}. All other cases are of"
-        f" thin networks. Measured on {machines}."
+        f"Times faster at 224 px in whole runs of {_listed(df['epochs'].drop_duplicates())} epochs,"
+        f" and an epoch, which long runs tend to: {', '.join(texts)}."
     )
 
 
-def _narrow(df: pd.DataFrame) -> str:
-    """Which networks have a part of their channels only, in brackets."""
-    pairs = zip(df["case"], df["alpha"], strict=True)
-    texts = [f"{case.split('/')[0]}: alpha {alpha:g}" for case, alpha in pairs if alpha != 1]
-    return f" ({', '.join(texts)})" if texts else ""
+def _network(row: pd.Series) -> str:
+    """The network of a case, with its alpha where that is not 1."""
+    alpha = "" if row["alpha"] == 1 else f" of alpha {row['alpha']:g}"
+    return f"{row['case'].split('/')[0]}{alpha}"
 
 
 def speed_words(df: pd.DataFrame) -> str:
@@ -184,13 +194,20 @@ def scaling_words(measured: pd.DataFrame, simulated: pd.DataFrame) -> str:
          f"{1 - rows['shared_hours'].sum() / rows['hours'].sum():.0%}"]
         for count, rows in simulated.groupby("workers")
     ]  # fmt: skip
-    header = ["workers", "groups", "hours", "hours without a rest", "longest groups, hours", "idle"]
+    header = [
+        "workers",
+        "groups",
+        "hours",
+        "hours, shared out perfectly",
+        "longest groups, hours",
+        "idle",
+    ]
     return first + markdown(header, lines, "").lstrip()
 
 
 @styled
 def scaling_figure(simulated: pd.DataFrame) -> Drawing:
-    """Hours against workers: simulated, without a rest, and the longest groups that bound it."""
+    """Hours against workers: simulated, shared out perfectly, and the longest groups."""
     total = simulated.groupby("workers")[["hours", "shared_hours", "longest_hours"]].sum()
     caption = (
         "Simulated from groups measured at 224 px by one thread: search, ranked and final runs of "
@@ -199,7 +216,7 @@ def scaling_figure(simulated: pd.DataFrame) -> Drawing:
     fig = new_figure("The whole paper by 1 to 1,000 workers", caption, 6, 3.6)
     ax = fig.subplots()
     ax.plot(total["hours"], "o-", color=FUSED, label="simulated")
-    ax.plot(total["shared_hours"], "--", color=GREY, label="without a rest")
+    ax.plot(total["shared_hours"], "--", color=GREY, label="shared out perfectly")
     ax.plot(total["longest_hours"], ":", color=PLAIN, label="the longest groups")
     ax.set(xscale="log", yscale="log", xlabel="workers of one thread", ylabel="hours")
     ax.set_xticks(list(total.index), [f"{n:,}" for n in total.index])
