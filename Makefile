@@ -96,6 +96,9 @@ env: $(if $(filter command line,$(origin PY)),,.venv/.ready) ## make .venv from 
 .venv/.ready: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11, 5) <= v < (3, 14) else f"error: \
 	Python {v[0]}.{v[1]}.{v[2]} is not supported; allowed: 3.11.5 to 3.13: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys, platform as p; here = sys.platform, p.machine(); sys.exit(0 if here[0] == "linux" or \
+	here == ("darwin", "arm64") else f"error: {here[0]} {here[1]} is not supported, as TensorFlow has no package \
+	for it; allowed: Linux, or macOS on Apple silicon; elsewhere Docker, see Dockerfile")'
 	@echo "making .venv: a few minutes and 3.3 GB, once ..."
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
@@ -185,7 +188,7 @@ test: lint unit notebooks ## lint, unit and fault tests, every notebook: ten to 
 
 test-all: test test-long ## these and what takes longer: JAX, more kills, a bundle, a browser, a whole run
 
-test-long: unit-long unit-jax smoke
+test-long: unit-long unit-jax smoke ## only what takes longer
 
 lint: env
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

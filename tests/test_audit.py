@@ -257,28 +257,56 @@ def test_a_search_with_one_seed_takes_its_noise_from_the_others():
     assert noises(Results(once))["search", "MobileNet", "block_wise"].freedom == 0
 
 
+def _finals(rng, method, *shares, source=None):
+    """Final runs of one method, a repeat a share."""
+    return [
+        row(method=method, split=Params.final_split, repeat=r, key=f"{source or method} {r}",
+            eval_images=1000, hits=(hits := _hits(rng, p, 1000)),
+            val_accuracy=unpack_hits(hits, 1000).mean())
+        for r, p in enumerate(shares)
+    ]  # fmt: skip
+
+
 def test_an_outlying_method_has_its_noise_in_both_stages_and_under_both_names():
     """The best window may be the best block: the same runs, and the same noise."""
     rng = np.random.default_rng(0)
-
-    def runs(method, source, *shares):
-        return [
-            row(method=method, split=Params.final_split, repeat=r, key=f"{source} {r}",
-                eval_images=1000, hits=(hits := _hits(rng, p, 1000)),
-                val_accuracy=unpack_hits(hits, 1000).mean())
-            for r, p in enumerate(shares)
-        ]  # fmt: skip
-
-    block = runs("block_wise", "block", 0.6, 0.2, 0.7, 0.6)
+    block = _finals(rng, "block_wise", 0.6, 0.2, 0.7, 0.6)
     rows = [*block, *({**one, "method": "sliding_window"} for one in block)]
     for method in ("baseline_1", "baseline_2", "top_3"):
-        rows += runs(method, method, 0.6, 0.6, 0.6, 0.6)
+        rows += _finals(rng, method, 0.6, 0.6, 0.6, 0.6)
     found = noises(Results(pd.DataFrame(rows)))
     own, common = (found["final", "VGG16", method] for method in ("block_wise", "top_3"))
     assert own.sd > 0.1 > common.sd and own.freedom == 3 and common.freedom == 6
     for method in ("block_wise", "sliding_window"):
         assert found["final", "VGG16", method] is own is found["search", "VGG16", method]
     assert found["final", "VGG16", "baseline_2"] is common
+    more = _blocks(rng, 10, 0.6).assign(method="layer_wise")  # another search is repeated
+    searched = more.assign(method=["block_wise", *["layer_wise"] * 30])
+    again = noises(Results(pd.concat([pd.DataFrame(rows), searched])))
+    assert again["search", "VGG16", "block_wise"] == own
+    assert again["search", "VGG16", "layer_wise"].freedom == 9 * 2
+
+
+def test_what_a_repeat_adds_to_all_is_noise_where_methods_lack_repeats():
+    rng, levels = np.random.default_rng(1), (0.5, 0.6, 0.7, 0.6)
+    rows = [
+        r for m in ("block_wise", "top_3", "top_5", "baseline_1") for r in _finals(rng, m, *levels)
+    ]
+    whole, less = (noises(Results(pd.DataFrame(some))) for some in (rows, rows[:-1]))
+    assert whole["final", "VGG16", "top_3"].sd < 0.02
+    assert less["final", "VGG16", "top_3"].sd == pytest.approx(np.std(levels, ddof=1), rel=0.2)
+
+
+def test_what_a_search_chose_is_not_scored_where_its_luck_is_not_known():
+    rng = np.random.default_rng(2)
+    final = [
+        r for m in ("baseline_1", "baseline_2", "block_wise") for r in _finals(rng, m, 0.6, 0.6)
+    ]
+    whole = pd.concat([_blocks(rng, 5, 0.6), pd.DataFrame(final)])
+    assert len(scores(Results(whole)).final) == 3
+    less = Results(whole[(whole["method"] != "baseline_1") | (whole["repeat"] < 0)])
+    assert set(scores(less).final) == {("baseline_2", "VGG16")}
+    assert len(scores(less, honest=False).final) == 2
 
 
 def test_the_papers_way_of_scoring_is_given_beside_ours(df, results):
@@ -300,6 +328,20 @@ def test_two_settings_are_compared_cell_by_cell(df, results):
     assert np.allclose(table["second"] - table["first"], table["gain"])
     assert len(table) == 3 * 7
     assert doubts.setting_gains(results, NOTHING).empty
+
+
+def test_a_method_that_fails_in_one_setting_does_not_widen_what_the_others_gain():
+    rng = np.random.default_rng(3)
+    first, second = [], []
+    for method in ("baseline_1", "block_wise", "top_3", "top_5"):
+        first += _finals(rng, method, 0.6, 0.6, 0.6, 0.6)
+        second += _finals(rng, method, 0.7, 0.7, 0.7, 0.7)
+    first += _finals(rng, "baseline_2", 0.7, 0.2, 0.7, 0.7)
+    second += _finals(rng, "baseline_2", 0.7, 0.7, 0.7, 0.7)
+    pair = (Results(pd.DataFrame(rows)) for rows in (first, second))
+    table = doubts.setting_gains(*pair).set_index("method")
+    half = (table["high"] - table["low"]) / 2
+    assert half["baseline_2"] > 0.2 > 0.06 > half.drop("baseline_2").max()
 
 
 def test_two_settings_may_decide_claims_alike(df, results):

@@ -186,7 +186,7 @@ def test_drafts_and_what_nobody_went_on_with_do_not_stay(every_epoch, monkeypatc
     assert [*every_epoch.iterdir()] == [Checkpoint(["c"]).path]
 
 
-def test_groups_that_were_begun_stay_as_they_were(tmp_path):
+def test_groups_that_were_begun_stay_as_they_were(tmp_path, monkeypatch):
     """However the rest is cut: the number of workers and the free memory change."""
     grouping = Grouping(next(plans(study(tmp_path))))
     runs = grouping.plan.search_runs("block_wise")
@@ -202,6 +202,10 @@ def test_groups_that_were_begun_stay_as_they_were(tmp_path):
     for values in ({"lanes": len(first) - 1}, {"memory_gib": 0.1}):
         fewer = Grouping(copy.copy(grouping.plan))
         fewer.params = replace(fewer.params, **values)
+        assert first not in fewer.resume(runs)
+    with monkeypatch.context() as patch:  # less is free than when it was begun
+        patch.setattr("lib.groups.free_bytes", lambda: 0.1 * 2**30)
+        fewer.params = replace(fewer.params, memory_gib=None)
         assert first not in fewer.resume(runs)
     keys = [run.key for run in first]
     for cleared in ((done, keys), (keys, ["of another folder's rows"])):

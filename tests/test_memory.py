@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -183,6 +184,18 @@ def test_a_trunk_is_as_deep_as_its_room(mobile):
     between = estimate(graph, rich.held + rich.trunk(last) / memory.TRUNK - 1)
     assert 0 <= between.cut(blocks[-1:]) < last
     assert between.trunk(between.cut(blocks[-1:])) <= memory.TRUNK * between.room
+
+
+def test_all_photos_count_and_jax_holds_those_that_score_twice(mobile, monkeypatch):
+    graph, _ = mobile
+    e, pixels = estimate(graph, 64 * GIB), 224 * 224 * 3
+    assert replace(e, images=1000).held - e.held == (1000 - 36 - 110) * pixels
+    assert replace(e, images=10).held == e.held
+    own = {cut: e.trunk(cut) for cut in (0, 20)}
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    for cut, bytes_ in own.items():
+        crossing = 4 * sum(graph.sizes[t] for t in graph.frontier(cut))
+        assert e.trunk(cut) - bytes_ == 110 * crossing
 
 
 def test_lanes_that_part_late_take_less(mobile):

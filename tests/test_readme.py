@@ -3,18 +3,21 @@
 import csv
 import re
 import shutil
+import tomllib
 from collections import Counter
 
 import pandas as pd
 import pytest
+import yaml
 from committed import PROJECT, RESULTS
 from rows import row
 
 from lib.audit import doubts
-from lib.audit.claims import findings
+from lib.audit.claims import findings, verdicts
 from lib.audit.figures import against_paper
 from lib.ledger import append_row, read_results, unpack_curve
-from lib.params import ROOT, Params
+from lib.methods import TABLE1
+from lib.params import BACKBONE_NAMES, ROOT, Params
 from lib.results import Results
 from lib.study import regret
 from lib.upkeep import pages
@@ -152,7 +155,7 @@ def test_gains_in_sentences_are_those_of_the_rows(own_size):
     text = {n: _gain(g) for n, g in found.items()}
     readme, page = sentences("README.md"), sentences("docs/paper-size.md")
     assert f"{text['MobileNetV2']} on MobileNetV2" in readme
-    assert f"{text['MobileNet']} on MobileNet," in readme
+    assert f"{text['MobileNet']} on MobileNet (" in readme
     assert f"{found['MobileNetV3Small']['gain']:.3f} to the classifier alone on" in readme
     norm = gains.loc[("MobileNetV3Small", "layer_wise")]["gain"]
     assert f"(one BatchNorm adds {norm:.3f})" in readme
@@ -171,6 +174,30 @@ def test_gains_in_sentences_are_those_of_the_rows(own_size):
 
 def _gain(row):
     return f"{row['gain']:.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+
+
+def test_what_the_readme_says_of_epochs_and_of_the_best_five_layers_is_what_the_rows_say(own_size):
+    final = own_size.final[own_size.final["method"].isin(TABLE1)]
+    means = final.pivot_table(
+        index="backbone", columns="method", values=["val_accuracy", "best_val_accuracy"]
+    )
+    last, best = means["val_accuracy"], means["best_val_accuracy"]
+    assert (last.idxmax(axis=1) == "top_5").all() and len(last) == 3
+    assert "have the highest mean of all methods on each of them" in sentences("README.md")
+    ahead = (best["baseline_2"] - best["block_wise"]).loc[list(BACKBONE_NAMES[1:4])]
+    assert (ahead > 0).all()
+    one, two, three = (f"{gain:.3f}" for gain in ahead)
+    assert f"everything is ahead: by {one}, {two} and {three}." in sentences("README.md")
+
+
+def test_the_readme_counts_the_verdicts_of_both_sizes(own_size):
+    found = Counter(verdicts(own_size)["status"])
+    assert found == {"undecided": 11, "holds": 1, "not tested": 1}
+    text = sentences("README.md")
+    assert "one of 13 holds, one could not be tested, the others are undecided" in text
+    for folder in (RESULTS, RESULTS.with_name("cpu_native")):
+        assert Counter(verdicts(Results(read_results(folder)))["status"])["does not hold"] == 6
+    assert "[At 64 pixels](docs/results.md#the-claims) six do not hold" in text
 
 
 def test_the_readme_says_how_many_winners_of_searches_are_above_the_classifier_alone(own_size):
@@ -197,6 +224,26 @@ def test_ties_and_layers_of_windows_in_sentences_are_those_of_the_rows():
         best = layers["val_accuracy"].sort_values(ascending=False).to_numpy()
         cut += sum(best[k - 1] == best[k] for k in (3, 5))
     assert cut == 4 and "decided one layer of four committed sets" in page
+
+
+def test_scatter_and_the_worst_layer_in_sentences_are_those_of_the_rows():
+    found = []
+    for folder in (RESULTS, RESULTS.with_name("cpu_native")):
+        final = read_results(folder).query("split == @Params.final_split")
+        for _, runs in final.groupby("backbone"):
+            table = runs.pivot_table(index="method", columns="repeat", values="val_accuracy")
+            rest = table - table.mean()  # of what a repeat adds to all
+            found.append(rest.sub(rest.mean(axis=1), axis=0).pow(2).mean(axis=1))
+    scatter = pd.concat(found, axis=1).mean(axis=1)
+    ratio = {name: f"{value:.1f}" for name, value in (scatter / scatter.mean()).items()}
+    text = sentences("docs/verdicts.md")
+    assert f"layers' final runs is {ratio['random']} times the methods' mean" in text
+    assert f"Baseline II's {ratio['baseline_2']} times, Block-wise's {ratio['block_wise']}" in text
+    rows = read_results(RESULTS, ["MobileNet"])
+    layers = rows[(rows["method"] == "layer_wise") & (rows["split"] == Params.search_split)]
+    means = layers.groupby("block")["val_accuracy"].mean().sort_values()
+    assert list(means.index).index("conv_dw_7_bn") == 2 and len(means) == 54
+    assert "which in `cpu` is the third worst of its 54 layers" in sentences("docs/deviations.md")
 
 
 def test_what_is_said_of_strategies_follows_from_the_rows_of_the_study():
@@ -280,6 +327,16 @@ def test_runs_of_two_backends_stand_side_by_side():
         (searched + mine, "; a search and final runs by JAX"),
     ):
         assert words in pages.sizes([Results(pd.DataFrame(rows))])
+
+
+def test_the_citation_has_what_its_format_requires():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    found = yaml.safe_load(text)
+    assert {"cff-version", "title", "message", "authors"} <= set(found)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert found["version"] == project["version"] and found["license"] == project["license"]
+    (paper,) = found["preferred-citation"]["identifiers"]
+    assert paper["value"] in TEXTS["README.md"]
 
 
 def test_every_claim_names_a_command_and_a_file_that_are_there():

@@ -295,7 +295,7 @@ def measured(rng, level, name, data, easy, own):
         picks[seed, SEARCH] = best.astype(str)
         picks[seed, "gradient"] = np.full(60, "7")
     blocks = tuple(map(str, range(count)))
-    return Measured(data, name, photos, right, picks, blocks, "0", "0", "0", {}, {})
+    return Measured(data, name, photos, right, picks, blocks, "0", "0", "0", {}, {}, 64)
 
 
 def test_intervals_hold_the_regret_about_as_often_as_they_say():
@@ -316,7 +316,7 @@ def test_intervals_hold_the_regret_about_as_often_as_they_say():
 def test_intervals_of_shared_runs_hold_too(kind):
     """Where seeds are crossed, several picks are scored by one run."""
     rng, found, seeds = np.random.default_rng(1), [], 3
-    cells = [Measured("made", f"n{i}", 200, {}, {}, (), "", "", "", {}, {}) for i in range(3)]
+    cells = [Measured("made", f"n{i}", 200, {}, {}, (), "", "", "", {}, {}, 64) for i in range(3)]
     sd = {"same pick": (0, 1), "same runs": (1, 0), "both": (1, 1)}[kind]
     for _ in range(400):
         tables = {}

@@ -72,7 +72,10 @@ def audit_gains(results: Results, native: Results = NOTHING) -> Drawing:
 def against_paper(results: Results) -> Drawing:
     """Table I, the paper's and ours, run by run; networks side by side."""
     printed, names = accuracies(), backbones_of(results.final)
-    text = f"{caption(results.final, 'method')}. The paper has one run."
+    text = (
+        f"{caption(results.final, 'method')}. Accuracy is that after the last epoch; the paper has"
+        " one run, of 50 epochs. Each panel has its own axis."
+    )
     fig = new_figure("The paper's accuracy and ours, at the paper's own size", text, WIDTH, 3.8)
     axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
     places = np.arange(len(TABLE1))

@@ -128,7 +128,7 @@ def _about_winners(results: Results, native: Results) -> Iterator[str]:
             yield (
                 f"- **Winners, {source.inputs} inputs.** The paper's way of scoring flatters the"
                 f" {len(found)} winners of the search by {found['optimism'].min():.3f}"
-                f" to {found['optimism'].max():.3f} ({again} of them were scored by another seed):"
+                f" to {found['optimism'].max():.3f} ({again} of them scored by another seed):"
                 f" {(found['optimism'] > found['gain']).sum()} by more than tuning gives them; of"
                 f" {(found['low'] > 0).sum()} the whole interval lies above Baseline I. It flatters"
                 f" their final runs by {luck.min():+.4f} to {luck.max():+.4f}."

@@ -36,6 +36,7 @@ class Measured:
         last, most: layers of the last block of the network, and of the block with most weights.
         seconds: wall and processor seconds, by seed and choice; nan where it was not run by itself.
         alike: whether a strategy's own run picked what the record says, by seed and choice.
+        size: height and width of the photos, in pixels.
     """
 
     data: str
@@ -49,6 +50,7 @@ class Measured:
     everything: str
     seconds: Mapping[tuple[int, str], tuple[float, float]]
     alike: Mapping[tuple[int, str], bool]
+    size: int
 
     @property
     def name(self) -> str:
@@ -202,6 +204,7 @@ def _read(folder: Path, backbone: str) -> Measured:
         alike={
             (row.seed, row.choice): row.alike == "true" for row in table.itertuples() if row.alike
         },
+        size=int(rows["image_size"].iloc[0]),
     )
 
 

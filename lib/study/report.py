@@ -74,8 +74,10 @@ def _made(cells: Sequence[Measured]) -> str:
     """How many photos and seeds."""
     seeds = sorted({len(c.seeds) for c in cells})
     photos = sorted({c.photos for c in cells})
+    sizes = sorted({c.size for c in cells})
     return (
-        f"Seeds: {_listed(seeds)}; evaluation photos: {_listed(photos)}; halvings: "
+        f"Photos of {_listed(sizes)} px. Seeds: {_listed(seeds)}; evaluation photos:"
+        f" {_listed(photos)}; halvings: "
         f"{_listed(sorted({len(c.unseen) for c in cells}))}."
     )
 
@@ -191,7 +193,7 @@ def choice_figure(cells: Sequence[Measured]) -> Drawing:
     networks = list(dict.fromkeys(c.backbone for c in cells))
     text = (
         "Regret: accuracy of the search's pick minus that of the pick, on photos that neither has"
-        f" seen, with 95 % intervals. {_made(cells)}"
+        f" seen, with 95 % intervals. Cost: one mark a data set. {_made(cells)}"
     )
     names = [*_names(cells), *REFERENCES]
     names += [CEILING] * all(len(c.seeds) > 1 for c in cells)
@@ -200,6 +202,7 @@ def choice_figure(cells: Sequence[Measured]) -> Drawing:
     for ax, source in zip(axes, data, strict=False):
         _panel(ax, cells, [c for c in cells if c.data == source], names, networks)
         ax.set(title=source, xlabel="regret, points")
+        ax.sharex(axes[0])
     _costs(axes[-1], cells, names, networks)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
