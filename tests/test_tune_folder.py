@@ -1,17 +1,21 @@
 """lib.tune: folders as people keep them, what is left out, near-duplicates, and the split."""
 
 import csv
+import json
 import os
+from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lib.params import InputError
+from lib.params import ROOT, InputError
 from lib.photos.drawn import procedural_flowers
 from lib.tune.folder import LOST, find_twins, list_folder, read_photos
-from lib.tune.settings import load_settings
-from lib.tune.split import LEAST_UNITS, read_groups, split_photos
+from lib.tune.run import _bent, _some
+from lib.tune.settings import Settings, load_settings
+from lib.tune.split import LEAST_UNITS, Split, read_groups, split_photos
 
 IMAGES, _ = procedural_flowers(60, 64, 3)
 SHARES = {"selection": 0.2, "test": 0.2, "folds": 3}
@@ -288,6 +292,42 @@ def test_photos_that_all_look_alike_are_refused_by_name_and_may_be_told_apart(tm
 def test_shares_that_leave_too_few_photos_to_confirm_on_are_refused(tmp_path):
     photos = read(folder_of(tmp_path, {"a": 5, "b": 5}))
     refused(lambda: split(photos, selection=0.4, test=0.4), "folds: selection 0.4 and test 0.4")
+
+
+def test_a_share_that_leaves_a_part_without_a_class_is_refused_by_its_name(tmp_path):
+    photos = read(folder_of(tmp_path, {"a": 8, "b": 8}))
+    refused(lambda: split(photos, selection=0.05), "no photo of a is left for the selection part",
+            "a share of 0.05 of 8 photos", "allowed: more photos, or other shares")  # fmt: skip
+    groups = ["one"] * 6 + [str(i) for i in range(10)]
+    refused(lambda: split(photos, selection=0.05, groups=groups), "groups: no photo of ")
+
+
+def test_photos_that_stay_together_and_are_most_of_a_part_are_told(tmp_path):
+    photos = read(folder_of(tmp_path, {"a": 10, "b": 10}))
+    labels, units = photos.labels, np.arange(20)
+    parts = [np.concatenate([np.flatnonzero(labels == c)[a:b] for c in (0, 1)])
+             for a, b in ((0, 6), (6, 8), (8, 10))]  # fmt: skip
+    job = SimpleNamespace(photos=photos, split=Split(*parts, np.zeros(12, int), units))
+    assert list(_bent(job)) == []
+    units[parts[0][:4]] = units[parts[2][:2]] = 99
+    of = photos.names[labels[parts[0][0]]]
+    assert list(_bent(job)) == [
+        f"    {part}: {most} of the {count} photos of {of} stay together, and show no more than few"
+        for part, most, count in (("training", 4, 6), ("test", 2, 2))
+    ]
+    assert _some((0, 1), photos) == ", ".join(photos.paths[:2])
+    assert _some(range(7), photos).endswith(f"{photos.paths[3]} and 3 more")
+
+
+def test_the_notebook_starts_from_the_defaults():
+    cells = json.loads((ROOT / "notebooks" / "09_your_photos.ipynb").read_text("utf-8"))["cells"]
+    (given,) = (c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    values = {}
+    exec("".join(given["source"]), values)
+    defaults = {f.name: f.default for f in fields(Settings) if f.name not in ("dir", "out")}
+    assert values["strategy"] and not [
+        name for name in values.keys() & defaults.keys() if values[name] != defaults[name]
+    ]
 
 
 def test_groups_from_a_table(tmp_path):

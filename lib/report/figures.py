@@ -161,24 +161,25 @@ def _panels(
     method: str,
     title: str,
     xlabel: str,
-    draw: Callable[[Axes, pd.DataFrame, pd.Series, str], None],
+    draw: Callable[[Axes, pd.DataFrame, pd.Series, str, float], None],
 ) -> Drawing:
     """One panel for each backbone, one below the other.
 
-    Bars start at zero and share one axis; points have an axis of their own in each panel, so that
-    one backbone far below the others does not flatten theirs.
+    Each panel has an axis of its own, so that one backbone far below the others does not flatten
+    theirs. Bars start at Baseline I, or at zero where it was not run.
     """
     rows = _shown(results.search, [method, *LINES])
     backbones, select_on = results.backbones, results.select_on
     bars = draw is _draw_bars
     text = caption(_shown(rows, [method]), "bar" if bars else "point")
-    text += "" if bars else ". Each panel has its own accuracy axis."
+    text += ". Bars start at Baseline I." if bars else "."
+    text += " Each panel has its own accuracy axis."
     count = max(len(backbones), 1)
     fig = new_figure(title, text, WIDTH, 1.5 + 1.7 * count)
     axes = fig.subplots(count, 1, squeeze=False)[:, 0]
     for ax, backbone in zip(axes, backbones or [""], strict=True):
-        shown = rows if bars else rows[rows["backbone"] == backbone]
-        ax.set_ylim(*_limits(shown[select_on], bars))
+        shown = rows[rows["backbone"] == backbone]
+        ax.set_ylim(*_limits(shown[select_on], bars and _base(results, backbone) == 0))
         _draw_panel(ax, results, method, backbone, draw)
     axes[-1].set_xlabel(xlabel)
     fig.supylabel(ACCURACY[select_on], size=9)
@@ -191,7 +192,7 @@ def _draw_panel(
     results: Results,
     method: str,
     backbone: str,
-    draw: Callable[[Axes, pd.DataFrame, pd.Series, str], None],
+    draw: Callable[[Axes, pd.DataFrame, pd.Series, str, float], None],
 ) -> None:
     """A backbone's search: its runs in order, its baselines as lines, its best named above."""
     ax.set_title(backbone, loc="left", weight="bold")
@@ -200,7 +201,7 @@ def _draw_panel(
         _not_run(ax)
         return
     best = results.winner(method, backbone)
-    draw(ax, rows, best, select_on)
+    draw(ax, rows, best, select_on, _base(results, backbone))
     for baseline, look in LINES.items():
         for height in results.in_order(baseline, backbone)[select_on]:
             ax.axhline(height, zorder=1.5, **look)
@@ -210,6 +211,12 @@ def _draw_panel(
     ax.set_xlim(1 - room, last + room)
     ax.set_xticks(_ticks(last))
     ax.grid(False, axis="x")
+
+
+def _base(results: Results, backbone: str) -> float:
+    """Where bars start: Baseline I's accuracy in the search; 0 where it was not run."""
+    alone = results.in_order("baseline_1", backbone)[results.select_on]
+    return float(alone.iloc[0]) if len(alone) else 0.0
 
 
 def _winner(rows: pd.DataFrame, best: pd.Series, select_on: str) -> str:
@@ -227,7 +234,7 @@ def _ticks(last: int) -> list[int]:
     return sorted({1, *range(step, last + 1, step)})
 
 
-def _draw_points(ax: Axes, rows: pd.DataFrame, best: pd.Series, value: str) -> None:
+def _draw_points(ax: Axes, rows: pd.DataFrame, best: pd.Series, value: str, _: float) -> None:
     """Points joined by a thin line, the best one ringed."""
     ink = colour(best["method"])
     ax.plot(rows["position"], rows[value], "-", color=ink, lw=0.8, alpha=0.7)
@@ -235,11 +242,12 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, best: pd.Series, value: str) -> N
     ax.plot(best["position"], best[value], **RING)
 
 
-def _draw_bars(ax: Axes, rows: pd.DataFrame, best: pd.Series, value: str) -> None:
-    """Bars from zero, the best one hatched."""
+def _draw_bars(ax: Axes, rows: pd.DataFrame, best: pd.Series, value: str, base: float) -> None:
+    """Bars from `base` to the accuracy, the best one hatched."""
     others = rows.drop(index=best.name)
-    ax.bar(others["position"], others[value], 0.78, **_fill(best["method"], False))
-    ax.bar(best["position"], best[value], 0.78, **_fill(best["method"], True))
+    for some, first in ((others, False), (best, True)):
+        look = _fill(best["method"], first)
+        ax.bar(some["position"], some[value] - base, 0.78, bottom=base, **look)
 
 
 def _panel_legend(method: str, bars: bool) -> list:
