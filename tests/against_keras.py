@@ -175,9 +175,15 @@ def train_fused_epochs(steps, rates: np.ndarray, task: Task) -> Iterator[list[Ar
         yield lane_arrays(steps)
 
 
+def weights_of(steps) -> list[np.ndarray]:
+    """The current values of `FusedModel.initial_weights`."""
+    arrays = [*steps.state()]  # with two moments, the statistics and the number of steps
+    return arrays[: (len(arrays) - 2) // 3]
+
+
 def lane_arrays(steps) -> list[Arrays]:
     """What each lane of a fused model holds now, under the names that `train_alone` uses."""
-    model, weights = steps.model, steps.weights()
+    model, weights = steps.model, weights_of(steps)
     statistics = steps.carry[3] if JAX else steps.statistics.value()
     tuned = model.tuned.split(keras.ops.convert_to_tensor(weights[0]))
     moving = model.statistics.split(statistics)

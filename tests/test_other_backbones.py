@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from against_keras import weights_of
 from keras import layers, ops
 
 from lib.backbones.pure import prepare_backbone
@@ -46,12 +47,13 @@ def assert_both_engines_agree(backbone: keras.Model, blocks: list[Block]) -> Non
     train, evaluation = (Trunk.from_images(graph, x) for x in (task.train_images, task.eval_images))
     steps = fused_steps(fuse(train, blocks, [0] * len(blocks), task), train, evaluation, task)
     histories, before = train_fused(steps, task), backbone.get_weights()
+    tuned = steps.model.tuned.split(ops.convert_to_tensor(weights_of(steps)[0]))
     for lane, (block, history) in enumerate(zip(blocks, histories, strict=True)):
         initial = {v.path: ops.convert_to_numpy(v) for v in backbone.weights}
         _, alone = fit_plain(backbone, block, 0, task)
         np.testing.assert_allclose(history.probabilities, alone.probabilities, atol=1e-4)
         for name in block.layers:
-            ours = steps.model.tuned_weights(steps.weights(), lane, name)
+            ours = tuned[steps.model.slots[lane, name][0]]
             theirs = backbone.get_layer(name).trainable_weights
             assert len(ours) == len(theirs) > 0
             for array, v in zip(ours, theirs, strict=True):

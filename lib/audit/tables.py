@@ -40,7 +40,7 @@ def verdict_table(results: Results, native: Results = NOTHING) -> str:
         " this draw."
     )
     header = ["claim of the paper", "where", "Table I", *sources]
-    return markdown(header, lines, note).replace("---:", "---")
+    return markdown(header, lines, note, len(header))
 
 
 def _verdict(claim: pd.Series) -> str:

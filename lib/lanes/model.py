@@ -327,11 +327,6 @@ class FusedModel:
         logits, inputs = self.classifier(weights[1:], by_lane, step, added)
         return logits, self.statistics.join(walk.statistics), inputs
 
-    def tuned_weights(self, weights: Sequence[Any], lane: int, layer: str) -> list[np.ndarray]:
-        """The trainable arrays of one lane's own copy of `layer`, read from `weights`."""
-        arrays = self.tuned.split(ops.convert_to_tensor(weights[0]))
-        return [ops.convert_to_numpy(x) for x in arrays[self.slots[lane, layer][0]]]
-
 
 @dataclass
 class _Walk:

@@ -4,9 +4,9 @@ Both classes offer the same methods, so nothing above them knows the backend:
 
 - ``train_epoch(order, rates)``: one pass of Adam over the training images;
 - ``evaluate()``: class probabilities and losses of every lane for the evaluation images;
-- ``weights()``: the current values of `FusedModel.initial_weights`;
-- ``state()``: where training stands, as copies, one array after another: the weights, their first
-  and their second moments, the statistics, the number of steps done;
+- ``state()``: where training stands, as copies, one array after another: the weights, as of
+  `FusedModel.initial_weights`, their first and their second moments, the statistics, the number of
+  steps done;
 - ``restore(arrays)``: stand there again;
 - ``restart(seeds)``: the same lanes from the start with other seeds, without tracing again.
 
@@ -150,9 +150,6 @@ class TensorFlowSteps(_Steps):
         self._traced: dict = {}
         self.optimised = device() == "CPU" and _evaluation_macs(self) >= OPTIMISED
 
-    def weights(self) -> list[np.ndarray]:
-        return [w.numpy() for w in self.variables]
-
     def state(self) -> Iterator[np.ndarray]:
         return (v.numpy() for v in self._everything())
 
@@ -283,9 +280,6 @@ class JaxSteps(_Steps):
         statistics = jax.numpy.asarray(self.model.initial_statistics())
         self.carry = (weights, *moments, statistics, jax.numpy.zeros((), "int32"))
         self._compiled = self._compile()
-
-    def weights(self) -> list[np.ndarray]:
-        return [np.asarray(w) for w in self.carry[0]]
 
     def state(self) -> Iterator[np.ndarray]:
         return map(np.array, self.jax.tree.leaves(self.carry))  # copies: training gives these away

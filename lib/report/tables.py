@@ -74,10 +74,16 @@ def _digits(name: str) -> int:
     return 6 if "Variance" in name else 4
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
-    """A pipe table below the note; columns without a name are aligned to the left."""
-    rule = ["---:" if name else "---" for name in header]
-    return "\n".join([note, "", *map(_pipes, [header, rule, *rows])]) + "\n"
+def markdown(
+    header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", words: int = 0
+) -> str:
+    """A pipe table, below the note if there is one.
+
+    words: how many columns are aligned to the left; those without a name are in any case.
+    """
+    rule = ["---" if i < words or not name else "---:" for i, name in enumerate(header)]
+    above = [note, ""] if note else []
+    return "\n".join([*above, *map(_pipes, [header, rule, *rows])]) + "\n"
 
 
 def _pipes(texts: Sequence[str]) -> str:

@@ -53,7 +53,7 @@ def speed_table(df: pd.DataFrame) -> str:
         ]
         for _, row in df.iterrows()
     ]
-    return markdown(header, lines, _note(df)).replace("| ---:", "| ---", 1)
+    return markdown(header, lines, _note(df), words=1)
 
 
 def _note(df: pd.DataFrame) -> str:
@@ -202,7 +202,7 @@ def scaling_words(measured: pd.DataFrame, simulated: pd.DataFrame) -> str:
         "longest groups, hours",
         "idle",
     ]
-    return first + markdown(header, lines, "").lstrip()
+    return first + markdown(header, lines)
 
 
 @styled
