@@ -6,7 +6,7 @@ Runs are of drawn photos and the thin VGG16; regrets are checked on made-up rows
 import io
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from lib.study.__main__ import main
 from lib.study.cost import cost
 from lib.study.data import load_photos
 from lib.study.people import COLUMNS as PEOPLE
-from lib.study.people import people_table
+from lib.study.people import PHOTOS, WAYS, best_strategy, people_table, people_words, read_people
 from lib.study.picks import COLUMNS, pack_picks, picks_path, read_picks, unpack_picks
 from lib.study.protocol import CHOICES, PROTOCOLS, SEARCH, TIMED, halvings
 from lib.study.record import Record, Told
@@ -44,6 +44,7 @@ from lib.study.run import Part, Places, run_cells, settings_of
 from lib.tune.candidates import candidates
 from lib.tune.lanes import pooled
 from lib.tune.run import network
+from lib.tune.settings import Settings
 from lib.upkeep.verify import rows_lacking, rows_wrong
 
 SMOKE = PROTOCOLS["smoke"]
@@ -362,7 +363,7 @@ def test_the_default_is_the_cheapest_of_the_good_ones(tmp_path):
     assert recommended(cells) == "halving"
     lines = " ".join(words(cells))
     assert "`search`, `halving` beat a random block" in lines
-    assert "would make `halving` the default strategy" in lines  # one cell is not all of them
+    assert "would make `halving` the default" in lines  # one cell is not all of them
     poor = {(s, n): "a" if n == SEARCH else "c" for s, n in bad}
     write_cell(tmp_path / "two", right, poor)
     cells = read_measured(tmp_path / "two")
@@ -412,22 +413,51 @@ def test_strategies_are_told_within_a_third_of_what_they_took(backbone, places, 
 # ------------------------------------------------------------------------------- what people use
 
 
+def contest(**ways):
+    """Rows of two seeds on two data sets: test photos that each way has right, and minutes."""
+    common = {"backbone": "VGG16", "photos": 200, "test_images": 40, "cpu_minutes": 1.0}
+    return pd.DataFrame(
+        [
+            common | {"data": data, "seed": s, "way": way, "minutes": minutes, "image_size": size,
+                      "hits": pack_hits(np.arange(40) < hits), "lines": 1, "machine": "a machine"}
+            for data in ("flowers", "digits")
+            for s in (0, 1)
+            for way, (hits, minutes, size) in ways.items()
+        ],
+        columns=list(PEOPLE),
+    )  # fmt: skip
+
+
 def test_ways_are_compared_on_the_same_photos():
-    photos, guide = np.arange(40) < 30, np.arange(40) < 20
-    common = {"data": "flowers", "backbone": "VGG16", "image_size": 64, "train_images": 160,
-              "tested": ";".join(map(str, range(40))),
-              "test_images": 40, "cpu_minutes": 1.0, "machine": "a machine"}  # fmt: skip
-    lines = [
-        common | {"seed": s, "way": way, "hits": pack_hits(hits), "minutes": m, "lines": n}
-        for s in (0, 1)
-        for way, hits, m, n in (("make photos", photos, 4.0, 1), ("Keras guide", guide, 2.0, 14))
-    ]
-    table = people_table(pd.DataFrame(lines, columns=list(PEOPLE)))
-    first, second = table.splitlines()[-2:]
+    rows = contest(**{"make photos, search": (30, 4.0, 96), "Keras guide": (20, 2.0, 224)})
+    table = people_table(rows)
+    first, second = table.splitlines()[-4:-2]
     # As many photos as one seed has: a photo that both seeds test counts as one.
-    assert first.startswith("| VGG16, 64 px | make photos | 0.750 [0.610, 0.890] | – |")
-    assert "| +0.250 [+0.110, +0.390]" in second and second.endswith("| 2.0 | 1.0 | 14 |")
+    assert first.startswith("| flowers, VGG16 | make photos, search | 96 | 0.750 [0.610, 0.890] |")
+    assert "| +0.250 [+0.110, +0.390] | 4.0 | 1.0 | 1 |" in first
+    assert second.startswith("|  | Keras guide | 224 | 0.500") and "| – | 2.0 |" in second
+    assert "40 of flowers, 40 of digits" in table
     assert people_table(pd.DataFrame(columns=list(PEOPLE))) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "best"),
+    [((30, 20, 20), "shortlist"), ((20, 20, 30), "search"), ((30, 30, 30), "shortlist"),
+     ((20, 30, 30), "halving")],
+)  # fmt: skip
+def test_the_best_strategy_in_equal_minutes_becomes_the_default(right, best):
+    each = zip(PHOTOS, right, (3.0, 6.0, 9.0), strict=True)
+    ways = {way: (hits, minutes, 64) for way, hits, minutes in each}
+    rows = contest(**ways)
+    assert best_strategy(rows) == best
+    assert people_words(rows) == f"\nBy the second rule, the default strategy is `{best}`.\n"
+    assert best_strategy(rows[:-1]) is None is best_strategy(rows[:0])  # a run is missing
+
+
+def test_the_default_is_what_the_second_rule_says_once_there_are_rows():
+    best = best_strategy(read_people(PROJECT / "results"))
+    (default,) = (f.default for f in fields(Settings) if f.name == "strategy")
+    assert best in (None, default)
 
 
 # ------------------------------------------------------------------------------------ the commands
@@ -474,10 +504,10 @@ def test_the_comparison_goes_on_where_it_stopped(tmp_path, capsys):
     command = ["people", "protocol=smoke", f"results={tmp_path}", f"work={tmp_path / 'work'}"]
     assert main(command) == 0
     rows = pd.read_csv(tmp_path / "people.csv")
-    assert list(rows["way"]) == ["make photos", "Keras guide", "top third"] * 2
+    assert list(rows["way"]) == list(WAYS) * 2 and set(rows["test_images"]) == {30}
     assert (rows["minutes"] > 0).all() and rows["lines"].iloc[0] == 1
-    rows.drop(index=4).to_csv(tmp_path / "people.csv", index=False)
+    rows.drop(index=8).to_csv(tmp_path / "people.csv", index=False)
     capsys.readouterr()
     assert main(command) == 0
     assert capsys.readouterr().out.count("seed 1: Keras guide") == 1
-    assert len(pd.read_csv(tmp_path / "people.csv")) == 6
+    assert len(pd.read_csv(tmp_path / "people.csv")) == 10

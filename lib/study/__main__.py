@@ -1,7 +1,7 @@
 """The commands of the study: ``python -m lib.study COMMAND KEY=VALUE ...``.
 
 run: train what is lacking, cell by cell; figures: table and figure from the rows; people: `make
-photos` against what people use; cost: how long each cell will take.
+photos` and what people use, in equal minutes; cost: how long each cell will take.
 """
 
 import argparse
@@ -16,8 +16,6 @@ from ..interrupt import kept_interrupts
 from ..params import ROOT, InputError, resolve_path
 from ..quiet import import_quietly
 from .protocol import PROTOCOLS, Cell, Protocol
-
-PHOTOS, NETWORKS = 600, ("MobileNetV3Small",)  # of the comparison
 
 
 @dataclass(frozen=True)
@@ -108,21 +106,17 @@ def figures(words: Words) -> None:
 
 
 def people(words: Words) -> None:
-    """Run what is lacking of the comparison with what people use."""
-    from ..tune.demo import drawn_photos
-    from .data import write_flowers
-    from .recipes import compare, settings_for
+    """Run what is lacking of the comparison with what people use, seed by seed."""
+    from .data import write_photos
+    from .recipes import Contest, compare
 
-    places = words.places()
-    if words.protocol == "smoke":
-        folder, networks = drawn_photos(places.work / "drawn", 50, 40), tuple(words.plan.alphas)
-    else:
-        folder = write_flowers(places.work / "flowers", PHOTOS, words.data_dir)
-        networks = NETWORKS
-    for seed in words.plan.seeds:
-        for name in networks:
-            settings = settings_for(words.plan, name, seed, folder, places)
-            compare(settings, folder.name, places.results, _say)
+    places, plan = words.places(), words.plan
+    for seed in plan.seeds:
+        for source, (given, others, size) in plan.contests.items():
+            folder = places.work / source
+            write_photos(folder, source, given, others, size, words.data_dir)
+            contest = Contest.of(plan, next(iter(plan.alphas)), seed, folder, places)
+            compare(contest, places.results, _say)
 
 
 COMMANDS: Mapping[str, Callable[[Words], None]] = {

@@ -1,9 +1,12 @@
 """The data sets of the study, each a fixed number of photos in a fixed order."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..params import InputError, Params, resolve_path
 from ..photos import drawn
@@ -38,30 +41,52 @@ def load_photos(source: str, count: int, size: int, data_dir: str | None) -> Dat
     return Dataset(every.images[:count], every.labels[:count], every.names, every.source)
 
 
-def write_flowers(folder: Path, count: int, data_dir: str | None) -> Path:
-    """The first `count` photos of tf_flowers as they are, a folder a class; once.
+def write_photos(
+    folder: Path, source: str, given: int, others: int, size: int, data_dir: str | None
+) -> Path:
+    """The first photos of a data set as files in ``given``, the next in ``others``; once.
+
+    Each is a folder a class. Photos of tf_flowers are written as they are, drawn ones with `size`
+    pixels.
 
     Raises InputError where they cannot be had.
     """
-    import tensorflow_datasets as tfds
-
     if not (folder / ".whole").is_file():
-        place = str(resolve_path(data_dir)) if data_dir else None
-        builder = tfds.builder(f"{TF_FLOWERS}:{TF_FLOWERS_VERSION}", data_dir=place)
-        if not builder.is_prepared():
-            raise InputError(
-                f"data_dir: {data_dir!r} does not hold {TF_FLOWERS}/{TF_FLOWERS_VERSION}; allowed: "
-                "a folder that does, as TFDS prepares it"
-            )
-        names = builder.info.features["label"].names
-        encoded = {"image": tfds.decode.SkipDecoding()}
-        in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        photos = builder.as_dataset(
-            split="train", decoders=encoded, shuffle_files=False, read_config=in_order
-        )
-        for i, photo in enumerate(photos.take(count).as_numpy_iterator()):
-            path = folder / names[photo["label"]] / f"{i:04}.jpg"
+        some = _flowers(data_dir) if source == FLOWERS else _drawn(source, given + others, size)
+        for i, (name, content) in enumerate(islice(some, given + others)):
+            path = folder / ("given" if i < given else "others") / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(photo["image"])
+            path.write_bytes(content)
         (folder / ".whole").touch()
     return folder
+
+
+def _flowers(data_dir: str | None) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each photo of tf_flowers."""
+    import tensorflow_datasets as tfds
+
+    place = str(resolve_path(data_dir)) if data_dir else None
+    builder = tfds.builder(f"{TF_FLOWERS}:{TF_FLOWERS_VERSION}", data_dir=place)
+    if not builder.is_prepared():
+        raise InputError(
+            f"data_dir: {data_dir!r} does not hold {TF_FLOWERS}/{TF_FLOWERS_VERSION}; allowed: "
+            "a folder that does, as TFDS prepares it"
+        )
+    names = builder.info.features["label"].names
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    photos = builder.as_dataset(
+        split="train", decoders=encoded, shuffle_files=False, read_config=in_order
+    )
+    for i, photo in enumerate(photos.as_numpy_iterator()):
+        yield f"{names[photo['label']]}/{i:04}.jpg", photo["image"]
+
+
+def _drawn(source: str, count: int, size: int) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each drawn photo."""
+    draw, names = DRAWN[source]
+    images, labels = draw(count, size, SEED)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "png")
+        yield f"{names[label]}/{i:04}.png", file.getvalue()

@@ -73,6 +73,8 @@ class Protocol:
         train, evaluation: numbers of photos; half of the evaluation photos are shown at a time.
         values: of `lib.tune.settings` where they are not those of `make photos`.
         choices: that are made, the search first.
+        contests: data sets on which `make photos` is compared with what people use, with the first
+            network: photos that are given, photos that test, and pixels of what is drawn.
     """
 
     sizes: Mapping[str, int]
@@ -82,6 +84,7 @@ class Protocol:
     evaluation: int
     values: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[str, ...] = tuple(CHOICES)
+    contests: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def timed(self, seed: int) -> tuple[str, ...]:
         """The choices that are trained for themselves with a seed."""
@@ -102,6 +105,7 @@ PROTOCOLS = {
         seeds=(0, 1, 2),
         train=200,
         evaluation=320,
+        contests={"flowers": (600, 3070, 224), "digits": (600, 1000, 224)},
     ),
     # For tests: every step in seconds; the numbers mean nothing.
     "smoke": Protocol(
@@ -119,6 +123,7 @@ PROTOCOLS = {
             "learning_rate": 2.0e-3,
         },
         choices=(SEARCH, "halving", "graft"),
+        contests={"drawn": (50, 30, 40)},
     ),
 }
 

@@ -1,14 +1,15 @@
 """What people use, as they type it, and the runs that compare `make photos` with it.
 
-All three ways have the same photos, split, network and weights. A recipe has no part of the photos
-to choose by: it trains on all that are no test photos, as the final training of `make photos` does.
+All ways have the same photos, network and weights. A recipe has no part of the photos to choose by:
+it trains on all but a fifth, as the final training of `make photos` does.
 """
 
 import gc
 import inspect
-import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -20,7 +21,10 @@ from .. import tune
 from ..backbones.build import scale_inputs
 from ..ledger import pack_hits
 from ..provenance import RUNNING_COMMIT, versions
-from ..tune.run import Job, network
+from ..tune.export import load
+from ..tune.folder import Photos, list_folder, read_photos
+from ..tune.forecast import sizes
+from ..tune.run import MODEL, network
 from ..tune.settings import Settings
 from ..upkeep.bench import machine
 from ..whole import write_whole
@@ -77,90 +81,119 @@ RECIPES: Mapping[str, Recipe] = {GUIDE: keras_guide, THIRD: top_third}
 
 def lines_typed(way: str) -> int:
     """Lines of a recipe's body, its docstring left out; `make photos` is one."""
-    if way == PHOTOS:
+    if way in PHOTOS:
         return 1
     lines = inspect.getsource(RECIPES[way]).splitlines()
     return len([line for line in lines[1:] if line.strip()]) - 1
 
 
-def settings_for(
-    protocol: Protocol, backbone: str, seed: int, folder: Path, places: Places
-) -> Settings:
-    """The defaults of `make photos`, but for what the protocol says of tests."""
-    small = {"image_size": 32, "exports": ()} if protocol.values else {}
-    return Settings(
-        dir=str(folder),
-        out=str(places.work / "people" / backbone / f"seed_{seed}"),
-        backbone=backbone,
-        alpha=protocol.alphas[backbone],
-        weights=places.weights,
-        seed=seed,
-        **small,
-        **protocol.values,
-    )
+@dataclass(frozen=True)
+class Contest:
+    """One seed on one data set with one network: what all ways have in common.
 
-
-def compare(settings: Settings, source: str, results: Path, say: Callable[[str], None]) -> None:
-    """Run what one seed still lacks of the comparison; a row a way in `lib.study.people.FILE`.
-
-    Args:
-        settings: of `make photos`; its folder of what comes out holds nothing else.
-        source: the photos' name.
+    Attributes:
+        given: folder of the photos that a way is given; others: of photos that test it.
+        settings: of `make photos`, but for the strategy and the folder of what comes out.
     """
-    rows = read_people(results)
-    there = rows[(rows["backbone"] == settings.backbone) & (rows["seed"] == settings.seed)]
-    missing = [way for way in WAYS if way not in set(there["way"])]
-    if not missing:
-        return
-    if PHOTOS in missing:
-        shutil.rmtree(settings.out_dir, ignore_errors=True)  # what a start cut short took is lost
-    clock = Clock()
-    job = tune.prepare(settings, say)
-    for way in missing:
-        if way != PHOTOS:
-            clock = Clock()
-        hits, tuned = _photos(job) if way == PHOTOS else _recipe(job, way)
-        minutes, cpu = (seconds / 60 for seconds in clock.lap())
-        _append(results, _row(job, source, way, hits, tuned, minutes, cpu))
-        say(
-            f"{settings.backbone}, seed {settings.seed}: {way} {hits.mean():.3f}, {minutes:.1f} min"
+
+    given: Path
+    others: Path
+    settings: Settings
+
+    @classmethod
+    def of(cls, protocol: Protocol, backbone: str, seed: int, folder: Path, places: Places):
+        """The defaults of `make photos`, but for what the protocol says of tests.
+
+        folder: of a data set, with the folders given and others.
+        """
+        small = {"image_size": 32, "exports": ()} if protocol.values else {}
+        settings = Settings(
+            dir=str(folder / "given"),
+            out=str(places.work / "people" / folder.name / backbone / f"seed_{seed}"),
+            backbone=backbone,
+            alpha=protocol.alphas[backbone],
+            weights=places.weights,
+            seed=seed,
+            **small,
+            **protocol.values,
         )
+        return cls(folder / "given", folder / "others", settings)
+
+    @property
+    def data(self) -> str:
+        return self.given.parent.name
+
+    def photos(self, way: str) -> tuple[keras.Model, int, str]:
+        """A network by `make photos`, its size of photos, and what it tunes."""
+        strategy = PHOTOS[way]
+        out = f"{self.settings.out}/{strategy}"
+        job = tune.prepare(replace(self.settings, strategy=strategy, out=out), lambda line: None)
+        found = tune.answer(job)
+        return load(Path(out) / MODEL)[0], found.image_size, found.kept.label
+
+    def recipe(self, way: str) -> tuple[keras.Model, int, str]:
+        """The same by a recipe, with photos of the size of the network's own training."""
+        s = self.settings
+        size = sizes(s.backbone)[0] if s.image_size == "auto" else s.image_size
+        job = tune.prepare(replace(s, image_size=size, out=f"{s.out}/recipe"), lambda line: None)
+        keras.utils.set_random_seed(s.seed)
+        train = np.concatenate([job.split.training, job.split.selection])
+        images = scale_inputs(job.photos.images[train], s.backbone, "native")
+        labels, classes = job.photos.labels[train], len(job.photos.names)
+        model = RECIPES[way](network(s, size), images, labels, classes)
+        return model, size, {GUIDE: "everything", THIRD: "the top third"}[way]
+
+    def right(self, way: str, model: keras.Model, size: int) -> np.ndarray:
+        """Which of the other photos a network gets right."""
+        others = _read(self.others, size)
+        images = others.images
+        if way in RECIPES:
+            images = scale_inputs(images, self.settings.backbone, "native")
+        return model.predict(images, verbose=0).argmax(axis=1) == others.labels
+
+
+@cache
+def _read(folder: Path, size: int) -> Photos:
+    return read_photos(list_folder(folder), size)
+
+
+def compare(contest: Contest, results: Path, say: Callable[[str], None]) -> None:
+    """Run what one seed still lacks of the comparison; a row a way in `lib.study.people.FILE`."""
+    s, rows = contest.settings, read_people(results)
+    there = rows[
+        (rows["data"] == contest.data) & (rows["backbone"] == s.backbone) & (rows["seed"] == s.seed)
+    ]
+    for way in (way for way in WAYS if way not in set(there["way"])):
+        clock = Clock()
+        model, size, tuned = (contest.photos if way in PHOTOS else contest.recipe)(way)
+        minutes, cpu = (seconds / 60 for seconds in clock.lap())
+        hits = contest.right(way, model, size)
+        _append(results, _row(contest, way, size, hits, tuned, minutes, cpu))
+        say(f"{contest.data}, {s.backbone}, seed {s.seed}: {way} {hits.mean():.3f}, "
+            f"{size} px, {minutes:.1f} min")  # fmt: skip
         keras.utils.clear_session()
         gc.collect()
 
 
-def _photos(job: Job) -> tuple[np.ndarray, str]:
-    """Which test photos `make photos` gets right, and what it tuned."""
-    found = tune.answer(job)
-    return found.tested.right(found.labels), found.kept.label
-
-
-def _recipe(job: Job, way: str) -> tuple[np.ndarray, str]:
-    """Which test photos a recipe gets right, and what it tuned."""
-    s, split = job.settings, job.split
-    keras.utils.set_random_seed(s.seed)
-    train = np.concatenate([split.training, split.selection])
-    photos = scale_inputs(job.photos.images, s.backbone, "native")
-    base, labels = network(s, job.forecast.image_size), job.photos.labels
-    model = RECIPES[way](base, photos[train], labels[train], len(job.photos.names))
-    found = model.predict(photos[split.test], verbose=0).argmax(axis=1)
-    return found == labels[split.test], {GUIDE: "everything", THIRD: "the top third"}[way]
-
-
 def _row(
-    job: Job, source: str, way: str, hits: np.ndarray, tuned: str, minutes: float, cpu: float
+    contest: Contest,
+    way: str,
+    size: int,
+    hits: np.ndarray,
+    tuned: str,
+    minutes: float,
+    cpu: float,
 ) -> dict:
-    s = job.settings
+    s = contest.settings
     return {
-        "data": source,
+        "data": contest.data,
         "backbone": s.backbone,
         "alpha": s.alpha,
-        "image_size": job.forecast.image_size,
         "seed": s.seed,
         "way": way,
-        "train_images": len(job.photos) - len(hits),
+        "image_size": size,
+        "photos": len(list_folder(contest.given).paths),
         "test_images": len(hits),
-        "tested": ";".join(map(str, job.split.test)),
         "hits": pack_hits(hits),
         "minutes": round(minutes, 3),
         "cpu_minutes": round(cpu, 3),

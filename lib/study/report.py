@@ -11,7 +11,7 @@ from ..audit.intervals import Estimate
 from ..methods import colour
 from ..report.style import GREY, WIDTH, Drawing, add_legend, new_figure, save, styled
 from ..report.tables import BLANK, markdown
-from .people import people_table, read_people
+from .people import people_table, people_words, read_people
 from .protocol import PROTOCOLS, SEARCH, TIMED
 from .regret import (
     CEILING,
@@ -38,12 +38,12 @@ def sections(results: Path) -> dict[str, str]:
 
     results: folder of the folders of rows.
     """
-    cells = read_measured(results)
+    cells, people = read_measured(results), read_people(results)
     picture = f"![Regret of each strategy, and its cost](../figures/{FIGURE}.png)\n"
     return {
         "choice": f"{picture}\n{choice_table(cells)}" if cells else NOTHING,
         "choice-words": "".join(f"- {line}\n" for line in words(cells)) if cells else NOTHING,
-        "people": people_table(read_people(results)) or NOTHING,
+        "people": people_table(people) + people_words(people) if len(people) else NOTHING,
     }
 
 
@@ -167,10 +167,9 @@ def _rule(cells: Sequence[Measured], whole: bool) -> Iterator[str]:
     best = recommended(cells)
     if best:
         says = (
-            f"By the rule, the default strategy is `{best}`"
+            f"The first rule would make `{best}` the default"
             if whole
-            else f"So far the rule, which counts once all cells are whole, would make `{best}` the"
-            " default strategy"
+            else f"So far the first rule would make `{best}` the default"
         )
         yield (
             f"{says}: regret "
