@@ -297,18 +297,6 @@ def test_what_a_repeat_adds_to_all_is_noise_where_methods_lack_repeats():
     assert less["final", "VGG16", "top_3"].sd == pytest.approx(np.std(levels, ddof=1), rel=0.2)
 
 
-def test_what_a_search_chose_is_not_scored_where_its_luck_is_not_known():
-    rng = np.random.default_rng(2)
-    final = [
-        r for m in ("baseline_1", "baseline_2", "block_wise") for r in _finals(rng, m, 0.6, 0.6)
-    ]
-    whole = pd.concat([_blocks(rng, 5, 0.6), pd.DataFrame(final)])
-    assert len(scores(Results(whole)).final) == 3
-    less = Results(whole[(whole["method"] != "baseline_1") | (whole["repeat"] < 0)])
-    assert set(scores(less).final) == {("baseline_2", "VGG16")}
-    assert len(scores(less, honest=False).final) == 2
-
-
 def test_the_papers_way_of_scoring_is_given_beside_ours(df, results):
     ours, paper = scores(results), scores(results, honest=False)
     for name in ("VGG16", "MobileNet"):

@@ -270,8 +270,8 @@ def _unlucky(
     """Scores of blocks that a search chose, without its luck; others as they are.
 
     Runs that two searches chose, as where the best window is the best block, have one score: that
-    without the luck of the first. Where Baseline I was not run, the luck is not known, and so
-    there is no score.
+    without the luck of the first. Where Baseline I was not run, how much of the luck is kept is not
+    known, and all scores are as they are.
     """
     table, done = dict(found), {}
     for (tuned, name), scored in found.items():
@@ -281,9 +281,7 @@ def _unlucky(
         ranked = method(tuned).ranked
         source = searches.get(("layer_wise" if ranked else tuned, name))
         base = found.get(("baseline_1", name))
-        if source and not base:
-            del table[tuned, name]
-        elif source:
+        if source and base:
             luck = source.carried(scored.photos - base.photos, ranked)
             done[runs] = Score(scored.photos - luck, scored.runs, scored.noise)
             table[tuned, name] = done[runs]
