@@ -257,10 +257,10 @@ def test_a_search_with_one_seed_takes_its_noise_from_the_others():
     assert noises(Results(once))["search", "MobileNet", "block_wise"].freedom == 0
 
 
-def _finals(rng, method, *shares, source=None):
+def _finals(rng, method, *shares):
     """Final runs of one method, a repeat a share."""
     return [
-        row(method=method, split=Params.final_split, repeat=r, key=f"{source or method} {r}",
+        row(method=method, split=Params.final_split, repeat=r, key=f"{method} {r}",
             eval_images=1000, hits=(hits := _hits(rng, p, 1000)),
             val_accuracy=unpack_hits(hits, 1000).mean())
         for r, p in enumerate(shares)

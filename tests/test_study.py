@@ -452,6 +452,8 @@ def test_the_best_strategy_in_equal_minutes_becomes_the_default(right, best):
     assert best_strategy(rows) == best
     assert people_words(rows) == f"\nBy the second rule, the default strategy is `{best}`.\n"
     assert best_strategy(rows[:-1]) is None is best_strategy(rows[:0])  # a run is missing
+    assert best_strategy(rows[rows["data"] == "flowers"]) is None
+    assert best_strategy(rows[rows["seed"] == 0]) is None
 
 
 def test_the_default_is_what_the_second_rule_says_once_there_are_rows():

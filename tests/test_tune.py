@@ -41,7 +41,7 @@ from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder
 from lib.tune.forecast import Forecast, Work, forecast, measured_speed, seconds_of, sizes, works
 from lib.tune.lanes import pooled
-from lib.tune.outcome import TOGETHER, proportion, signed, tried
+from lib.tune.outcome import TOGETHER, by_epochs, proportion, signed, tried
 from lib.tune.report import FILE, report
 from lib.tune.run import (
     CARD,
@@ -597,6 +597,25 @@ def test_predict_follows_links_and_names_other_files(found, job, photos, tmp_pat
     assert f"deep/{first.name}" in text and f"linked/{second.name}" in text
     assert classified.other == [f"{folder / 'phone.heic'}: no photo: ends in '.heic'"]
     assert not [line for line in classified.unread if "broken" not in line]
+
+
+def test_other_pixels_and_another_backend_have_rows_of_their_own(job, monkeypatch):
+    """Their runs are others, and files of one photo may be decoded otherwise elsewhere."""
+    images = job.photos.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    folders = {job.folder, replace(job, photos=replace(job.photos, images=images)).folder}
+    assert replace(job).folder == job.folder
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    other = replace(job)
+    other.backbone = job.backbone
+    assert len(folders | {other.folder}) == 3
+
+
+def test_stages_come_in_the_order_of_their_epochs(tmp_path):
+    for epochs in (1000, 200, 12):
+        (tmp_path / f"epochs_{epochs:03}").mkdir()
+    assert [path.name for path in by_epochs(tmp_path)] == ["epochs_012", "epochs_200", "epochs_1000"]
+    assert signed(Interval(0.0, 0.0, 0.0)) == "+0.000 (no photo differs)"
 
 
 def test_what_was_kept_and_is_damaged_counts_for_nothing(tmp_path):

@@ -172,7 +172,10 @@ def _panels(
     backbones, select_on = results.backbones, results.select_on
     bars = draw is _draw_bars
     text = caption(_shown(rows, [method]), "bar" if bars else "point")
-    text += ". Bars start at Baseline I." if bars else "."
+    if bars:
+        without = not all(_base(results, name) for name in backbones)
+        text += f". Bars start at Baseline I{', at 0 where it was not run' * without}"
+    text += "."
     text += " Each panel has its own accuracy axis."
     count = max(len(backbones), 1)
     fig = new_figure(title, text, WIDTH, 1.5 + 1.7 * count)
@@ -312,13 +315,13 @@ def _share(split: str) -> str:
     return f"trained on {match[1]} % of the data" if match else f"trained on {split}"
 
 
-def _limits(values: pd.Series, bars: bool) -> tuple[float, float]:
+def _limits(values: pd.Series, from_zero: bool) -> tuple[float, float]:
     """Limits of the accuracy axis: room around the values, and at least ten points in all."""
     if values.empty:
         return 0.0, 1.0
     low, high = values.min(), values.max()
     room = max(0.1 * (high - low), (0.1 - (high - low)) / 2)
-    return (0.0 if bars else max(0.0, low - room)), min(1.02, high + room)
+    return (0.0 if from_zero else max(0.0, low - room)), min(1.02, high + room)
 
 
 def _dots(centre: float, width: float, count: int) -> list[float]:

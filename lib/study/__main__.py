@@ -111,7 +111,7 @@ def people(words: Words) -> None:
     from .recipes import Contest, compare
 
     places, plan = words.places(), words.plan
-    for seed in plan.seeds:
+    for seed in plan.contest_seeds:
         for source, (given, others, size) in plan.contests.items():
             folder = places.work / source
             write_photos(folder, source, given, others, size, words.data_dir)

@@ -1,6 +1,7 @@
 """`make photos` and what people use, at equal minutes, from its rows: a table. Starts no Keras."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ from ..audit.intervals import Interval, clustered
 from ..errors import InputError
 from ..ledger import unpack_hits
 from ..report.tables import BLANK, markdown
-from .protocol import NEAR
+from .protocol import NEAR, PROTOCOLS
 
 FILE = "people.csv"
 STRATEGIES = ("shortlist", "halving", "search")  # of `make photos`, each with the same minutes
@@ -52,11 +53,10 @@ def people_table(rows: pd.DataFrame) -> str:
     """Accuracy on photos that no way has seen, minutes and lines typed; empty without rows."""
     if not len(rows):
         return ""
-    lots = rows.drop_duplicates("data")
-    tested = ", ".join(f"{n:,} of {name}" for name, n in zip(lots["data"], lots["test_images"],
-                                                             strict=True))  # fmt: skip
+    each = rows.drop_duplicates("data")
+    tested = ", ".join(f"{row.test_images:,} of {row.data}" for row in each.itertuples())
     note = (
-        f"{lots['photos'].iloc[0]} photos of each data set, of which a fifth is kept for a test;"
+        f"{each['photos'].iloc[0]} photos of each data set, of which a fifth is kept for a test;"
         f" tested here on others that nothing has seen: {tested}. Seeds, each with a split of its"
         f" own: {rows['seed'].nunique()}. Accuracy with its 95 % interval for other test photos, of"
         " these trainings; a photo that several seeds test counts as one. What a way adds to"
@@ -82,17 +82,16 @@ def _lines(rows: pd.DataFrame) -> Iterator[list[str]]:
 def best_strategy(rows: pd.DataFrame) -> str | None:
     """The strategy that does best in equal minutes, or one as good, within `NEAR`, in fewer.
 
-    By the mean over data sets of the mean over seeds. None where a strategy lacks rows that another
-    one has, and without rows.
+    By the mean over data sets of the mean over seeds. None until every strategy has all data sets
+    and seeds of the protocol.
     """
     rows = rows[rows["way"].isin(PHOTOS)]
-    lots = rows.groupby("way")[["data", "backbone", "seed"]].apply(
-        lambda own: frozenset(own.itertuples(index=False, name=None))
-    )
-    if len(lots) < len(PHOTOS) or lots.nunique() > 1:
+    full = PROTOCOLS["full"]
+    wanted = set(product(PHOTOS, full.contests, full.contest_seeds))
+    if not wanted <= set(rows[["way", "data", "seed"]].itertuples(index=False, name=None)):
         return None
     rows = rows.assign(accuracy=[_hits(row).mean() for row in rows.itertuples()])
-    means = rows.groupby(["way", "data", "backbone"])[["accuracy", "minutes"]].mean()
+    means = rows.groupby(["way", "data"])[["accuracy", "minutes"]].mean()
     means = means.groupby("way").mean()
     good = means[means["accuracy"] >= means["accuracy"].max() - NEAR]
     return PHOTOS[good["minutes"].idxmin()]

@@ -74,7 +74,8 @@ class Protocol:
         values: of `lib.tune.settings` where they are not those of `make photos`.
         choices: that are made, the search first.
         contests: data sets on which `make photos` is compared with what people use, with the first
-            network: photos that are given, photos that test, and pixels of what is drawn.
+            network: photos that are given, photos that test, and pixels of what is drawn;
+            contest_seeds: of these.
     """
 
     sizes: Mapping[str, int]
@@ -85,6 +86,7 @@ class Protocol:
     values: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[str, ...] = tuple(CHOICES)
     contests: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    contest_seeds: tuple[int, ...] = (0, 1)
 
     def timed(self, seed: int) -> tuple[str, ...]:
         """The choices that are trained for themselves with a seed."""

@@ -6,6 +6,7 @@ it trains on all but a fifth, as the final training of `make photos` does.
 
 import gc
 import inspect
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -92,20 +93,16 @@ class Contest:
     """One seed on one data set with one network: what all ways have in common.
 
     Attributes:
-        given: folder of the photos that a way is given; others: of photos that test it.
+        folder: of a data set: the photos that a way is given in ``given``, others in ``others``.
         settings: of `make photos`, but for the strategy and the folder of what comes out.
     """
 
-    given: Path
-    others: Path
+    folder: Path
     settings: Settings
 
     @classmethod
     def of(cls, protocol: Protocol, backbone: str, seed: int, folder: Path, places: Places):
-        """The defaults of `make photos`, but for what the protocol says of tests.
-
-        folder: of a data set, with the folders given and others.
-        """
+        """The defaults of `make photos`, but for what the protocol says of tests."""
         small = {"image_size": 32, "exports": ()} if protocol.values else {}
         settings = Settings(
             dir=str(folder / "given"),
@@ -117,16 +114,17 @@ class Contest:
             **small,
             **protocol.values,
         )
-        return cls(folder / "given", folder / "others", settings)
+        return cls(folder, settings)
 
     @property
     def data(self) -> str:
-        return self.given.parent.name
+        return self.folder.name
 
     def photos(self, way: str) -> tuple[keras.Model, int, str]:
         """A network by `make photos`, its size of photos, and what it tunes."""
         strategy = PHOTOS[way]
         out = f"{self.settings.out}/{strategy}"
+        shutil.rmtree(out, ignore_errors=True)  # what a start cut short took is not known
         job = tune.prepare(replace(self.settings, strategy=strategy, out=out), lambda line: None)
         found = tune.answer(job)
         return load(Path(out) / MODEL)[0], found.image_size, found.kept.label
@@ -145,7 +143,7 @@ class Contest:
 
     def right(self, way: str, model: keras.Model, size: int) -> np.ndarray:
         """Which of the other photos a network gets right."""
-        others = _read(self.others, size)
+        others = _read(self.folder / "others", size)
         images = others.images
         if way in RECIPES:
             images = scale_inputs(images, self.settings.backbone, "native")
@@ -192,7 +190,7 @@ def _row(
         "seed": s.seed,
         "way": way,
         "image_size": size,
-        "photos": len(list_folder(contest.given).paths),
+        "photos": len(list_folder(s.folder).paths),
         "test_images": len(hits),
         "hits": pack_hits(hits),
         "minutes": round(minutes, 3),

@@ -202,6 +202,11 @@ def signed(interval: Interval) -> str:
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
+def by_epochs(folder: Path) -> list[Path]:
+    """The folders of rows, from the fewest epochs to the most."""
+    return sorted(folder.glob("epochs_*"), key=lambda x: int(x.name.removeprefix("epochs_")))
+
+
 def tried(folder: Path, layers: Sequence[str], units: np.ndarray) -> pd.DataFrame:
     """Every candidate that was trained, with what it adds to the classifier alone.
 
@@ -218,7 +223,7 @@ def tried(folder: Path, layers: Sequence[str], units: np.ndarray) -> pd.DataFram
     """
     place = {name: i for i, name in enumerate(layers, start=1)}
     found: dict[str, tuple] = {}
-    for stage in sorted(folder.glob("epochs_*"), key=lambda path: int(path.name[7:])):
+    for stage in by_epochs(folder):
         rows = read_results(stage).drop_duplicates("layers")
         if not len(rows) or not (rows["layers"] == "").any():
             continue
