@@ -143,7 +143,7 @@ def test_table_and_figure_say_what_the_rows_say():
     names = ("x/y", "x/4 runs", "x/16 runs", "x/64 px", "x/128 px")
     df = pd.DataFrame([values | {"case": name, "runs": 10} for name in names])
     table = speed_table(df)
-    assert "together: 4.0." in table and "two cores" in table
+    assert "together: 4.0 times." in table and "two cores" in table
     assert "| x/y | 1 px | 10 | 6.0 | 1.50 |" in table
     bars, above, below = bench_figure(df).axes
     assert [bar.get_width() for bar in bars.patches] == [4.0]
@@ -161,7 +161,7 @@ def test_the_note_names_networks_of_real_size_first():
     note = _note(rows)
     assert note.startswith("Times faster at 224 px in whole runs of 3 epochs, and an epoch, ")
     assert "MobileNet of alpha 0.5 4.0 and 2.0, MobileNetV2 5.0 and 3.0." in note
-    assert "The 1 cases of thin networks together: 1.0. Measured on two cores" in note
+    assert "The 1 cases of thin networks together: 1.0 times. Measured on two cores" in note
     assert _note(rows[:2]).endswith("5.0 and 3.0. Measured on two cores, keras 3.")
 
 

@@ -239,6 +239,11 @@ def test_scatter_and_the_worst_layer_in_sentences_are_those_of_the_rows():
     text = sentences("docs/verdicts.md")
     assert f"layers' final runs is {ratio['random']} times the methods' mean" in text
     assert f"Baseline II's {ratio['baseline_2']} times, Block-wise's {ratio['block_wise']}" in text
+    pair = [Results(read_results(f)) for f in (RESULTS, RESULTS.with_name("cpu_native"))]
+    gains = doubts.setting_gains(*pair).set_index(["backbone", "method"])
+    wide = (gains["high"] - gains["low"]).unstack()
+    apart = wide.index[wide["baseline_2"] > 2 * wide["block_wise"]]
+    assert f"it finds Baseline II of {' and '.join(apart)} at 64 px" in text
     rows = read_results(RESULTS, ["MobileNet"])
     layers = rows[(rows["method"] == "layer_wise") & (rows["split"] == Params.search_split)]
     means = layers.groupby("block")["val_accuracy"].mean().sort_values()

@@ -614,7 +614,11 @@ def test_other_pixels_and_another_backend_have_rows_of_their_own(job, monkeypatc
 def test_stages_come_in_the_order_of_their_epochs(tmp_path):
     for epochs in (1000, 200, 12):
         (tmp_path / f"epochs_{epochs:03}").mkdir()
-    assert [path.name for path in by_epochs(tmp_path)] == ["epochs_012", "epochs_200", "epochs_1000"]
+    assert [path.name for path in by_epochs(tmp_path)] == [
+        "epochs_012",
+        "epochs_200",
+        "epochs_1000",
+    ]
     assert signed(Interval(0.0, 0.0, 0.0)) == "+0.000 (no photo differs)"
 
 

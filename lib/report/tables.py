@@ -75,13 +75,13 @@ def _digits(name: str) -> int:
 
 
 def markdown(
-    header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", words: int = 0
+    header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", left: int = 0
 ) -> str:
     """A pipe table, below the note if there is one.
 
-    words: how many columns are aligned to the left; those without a name are in any case.
+    left: so many first columns are aligned to the left, and those without a name.
     """
-    rule = ["---" if i < words or not name else "---:" for i, name in enumerate(header)]
+    rule = ["---" if i < left or not name else "---:" for i, name in enumerate(header)]
     above = [note, ""] if note else []
     return "\n".join([*above, *map(_pipes, [header, rule, *rows])]) + "\n"
 

@@ -170,7 +170,7 @@ def parameters(record: type) -> str:
         [f"`{name}`", about, allowed, f"`{default}`" if default else "required"]
         for name, about, allowed, default in described(record)
     ]
-    return markdown(["parameter", "what it is", "allowed", "default"], lines, words=4)
+    return markdown(["parameter", "what it is", "allowed", "default"], lines, left=4)
 
 
 def strategies() -> str:
@@ -178,7 +178,7 @@ def strategies() -> str:
     (default,) = (f.default for f in fields(Settings) if f.name == "strategy")
     lines = [[f"`{s.name}`{' (default)' * (s.name == default)}", s.says]
              for s in STRATEGIES.values()]  # fmt: skip
-    return markdown(["strategy", "what it does"], lines, words=2)
+    return markdown(["strategy", "what it does"], lines, left=2)
 
 
 def comparison(sources: Sequence[Results], names: Sequence[str] = BACKBONE_NAMES) -> str:
@@ -240,7 +240,7 @@ def sizes(results: Sequence[Results]) -> str:
             final = rows.final[rows.final["method"].isin(TABLE1)]
             number = f"{len(rows.search.drop_duplicates('key'))}", f"{len(final)} of {wanted}"
             lines.append([name, _differences(rows), *number, _hours(once)])
-    return markdown(header, lines, words=len(header))
+    return markdown(header, lines, left=len(header))
 
 
 def _hours(rows: pd.DataFrame) -> str:
@@ -290,7 +290,7 @@ def backends(one: Results, other: Results) -> str:
         if (name, method) in tables[1]
     ]
     header = [_trained_by(side.final) for side in sides]
-    return markdown(["final runs", *header], lines, words=1 + len(header))
+    return markdown(["final runs", *header], lines, left=1 + len(header))
 
 
 def _run_by_run(final: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -53,7 +53,7 @@ def speed_table(df: pd.DataFrame) -> str:
         ]
         for _, row in df.iterrows()
     ]
-    return markdown(header, lines, _note(df), words=1)
+    return markdown(header, lines, _note(df), left=1)
 
 
 def _note(df: pd.DataFrame) -> str:
@@ -63,7 +63,9 @@ def _note(df: pd.DataFrame) -> str:
     machines = " and ".join(dict.fromkeys(df["machine"] + ", " + df["versions"]))
     parts = [f"Measured on {machines}."]
     if len(thin):
-        parts.insert(0, f"The {len(thin)} cases of thin networks together: {plain / fused:.1f}.")
+        parts.insert(
+            0, f"The {len(thin)} cases of thin networks together: {plain / fused:.1f} times."
+        )
     if len(real):
         parts.insert(0, _of_real_size(real))
     return " ".join(parts)
