@@ -1,7 +1,6 @@
 """Cut runs into groups, each the lanes of one fused model: by depth, by memory and by work."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from .checkpoint import Checkpoint, begun
 from .lanes.memory import MOST_LANES, MemoryEstimate, budget, free_bytes
 from .plan import Plan, Run
 from .provenance import device
-from .train import classifier_weights, eval_batch
+from .train import classifier_weights
 
 # Multiply-adds of the lanes of one group, tuned from the first layer on: some twenty minutes of
 # two cores. Fewer lanes than FEW_LANES share too little, unless one alone has WORTH_A_WORKER: half
@@ -173,7 +172,6 @@ class Grouping:
             train,
             evaluation,
             classifier_weights(self.graph.shape, len(self.plan.dataset.names)),
-            partial(eval_batch, self.graph),
             budget(self.params.memory_gib, self.params.deterministic),
             self.where,
             len(self.plan.dataset),

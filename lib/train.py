@@ -19,14 +19,12 @@ import numpy as np
 from .backbones.build import classifier
 from .backbones.pure import prepare_backbone
 from .checkpoint import Checkpoint
-from .lanes.memory import EVAL_FLOATS
+from .lanes.memory import EVAL_BATCH
 from .lanes.model import FusedModel, Lane
 from .lanes.steps import make_steps
-from .lanes.trunk import Graph, Trunk
+from .lanes.trunk import Trunk
 from .params import Params
 from .partition import Block
-
-EVAL_BATCH = 64  # images of an evaluation step at most; it changes speed, not results
 
 
 @dataclass(frozen=True)
@@ -237,29 +235,19 @@ def classifier_weights(shape: tuple[int, ...], n_classes: int) -> int:
     return classifier(shape, n_classes, dropout=0, seed=0).count_params()
 
 
-def eval_batch(graph: Graph, cut: int, lanes: int, floats: float = EVAL_FLOATS) -> int:
-    """Images of an evaluation step above `cut`, 1 to 64.
-
-    floats: that the largest tensor may then hold, all lanes together.
-    """
-    above = graph.calls[cut:]
-    largest = max([graph.sizes[t] for call in above for t in call.outputs], default=1)
-    return int(np.clip(floats // (lanes * largest), 1, EVAL_BATCH))
-
-
 def fused_steps(
-    model: FusedModel, train: Trunk, evaluation: Trunk, task: Task, floats: float = EVAL_FLOATS
+    model: FusedModel, train: Trunk, evaluation: Trunk, task: Task, eval_batch: int = EVAL_BATCH
 ):
     """The training and evaluation steps of a fused model, on trunks cut where the model is.
 
-    floats: that the largest tensor of an evaluation step may hold.
+    eval_batch: images of an evaluation step; it changes speed, not results.
     """
     return make_steps(
         model,
         (train.features, task.train_targets),
         (evaluation.features, task.eval_targets),
         task.params.batch_size,
-        eval_batch(model.graph, model.cut, len(model.lanes), floats),
+        eval_batch,
     )
 
 

@@ -25,7 +25,7 @@ from .ledger import pack_hits
 from .params import InputError
 from .plan import Plan, Run
 from .provenance import device, versions
-from .train import History, Task, eval_batch, fuse, fused_steps, train_fused, train_plain
+from .train import History, Task, fuse, fused_steps, train_fused, train_plain
 
 
 class Progress:
@@ -58,17 +58,17 @@ class _Fused:
     Attributes:
         lanes: the tuned layers of each.
         train: the trunk that the steps read.
-        floats: of the largest tensor of an evaluation step.
+        eval_batch: images of an evaluation step.
     """
 
     lanes: tuple[tuple[str, ...], ...]
     train: Trunk
-    floats: float
+    eval_batch: int
     steps: Any
 
-    def fits(self, lanes: tuple[tuple[str, ...], ...], train: Trunk, floats: float) -> bool:
+    def fits(self, lanes: tuple[tuple[str, ...], ...], train: Trunk, eval_batch: int) -> bool:
         """Whether a group with these lanes on this trunk would make the same model."""
-        return (self.lanes, self.floats) == (lanes, floats) and self.train is train
+        return (self.lanes, self.eval_batch) == (lanes, eval_batch) and self.train is train
 
 
 class Trainer:
@@ -170,13 +170,14 @@ class Trainer:
     ) -> list[History]:
         """Train one group in a fused model above the deepest trunk that fits."""
         task = replace(task, order_seed=group[0].order_seed)
-        cut = memory.cut([run.block.layers for run in group])
-        train, evaluation = self._advance(cut, memory, task, progress)
-        steps = self._steps(group, train, evaluation, task, memory.batch_floats())
+        blocks = [run.block.layers for run in group]
+        train, evaluation = self._advance(memory.cut(blocks), memory, task, progress)
+        batch = memory.eval_batch(blocks, train.cut)
+        steps = self._steps(group, train, evaluation, task, batch)
         return self._train_steps(group, steps, task, progress)
 
     def _steps(
-        self, group: Group, train: Trunk, evaluation: Trunk, task: Task, floats: float
+        self, group: Group, train: Trunk, evaluation: Trunk, task: Task, eval_batch: int
     ) -> Any:
         """The steps of the group's fused model.
 
@@ -184,13 +185,13 @@ class Trainer:
         """
         lanes, seeds = tuple(run.block.layers for run in group), [run.seed for run in group]
         last = self._last
-        if last and last.fits(lanes, train, floats) and last.steps.restart(seeds):
+        if last and last.fits(lanes, train, eval_batch) and last.steps.restart(seeds):
             return last.steps
         last = None
         self._forget()
         model = fuse(train, [run.block for run in group], seeds, task)
-        steps = fused_steps(model, train, evaluation, task, floats)
-        self._last = _Fused(lanes, train, floats, steps)
+        steps = fused_steps(model, train, evaluation, task, eval_batch)
+        self._last = _Fused(lanes, train, eval_batch, steps)
         return steps
 
     def _forget(self) -> None:
@@ -231,7 +232,7 @@ class Trainer:
             trunks = trunks if trunks[0].cut < cut else self.photos(task)
             # The same batches whichever trunk came before, where bits must repeat.
             start = 0 if self.params.deterministic else trunks[0].cut
-            batch = eval_batch(self.graph, start, 1, memory.batch_floats())
+            batch = memory.eval_batch([()], start)
             try:
                 trunks = tuple(t.advance(cut, batch) for t in trunks)
                 break

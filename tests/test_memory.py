@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import keras
@@ -17,7 +16,6 @@ from lib.lanes.memory import MOST_LANES, MemoryEstimate, budget, footprint
 from lib.lanes.trunk import read_graph
 from lib.params import ROOT
 from lib.partition import layer_wise
-from lib.train import eval_batch
 
 GIB = 2**30
 
@@ -127,7 +125,7 @@ def mobile():
 
 
 def estimate(graph, budget_bytes, images=(36, 110)):
-    return MemoryEstimate(graph, 4, *images, 10_000, partial(eval_batch, graph), budget_bytes)
+    return MemoryEstimate(graph, 4, *images, 10_000, budget_bytes)
 
 
 def sizes(ends, n):
@@ -151,14 +149,28 @@ def test_groups_fit_and_deep_ones_hold_more_lanes(mobile):
     assert len(within._greedy(blocks, most - 1)) > len(ends)
 
 
-def test_a_gpu_evaluates_more_at_a_time_where_there_is_room(mobile, monkeypatch):
+@pytest.mark.parametrize("where, most", [("CPU", 2**27), ("NVIDIA H100", 2**31)])
+def test_an_evaluation_takes_as_many_photos_as_its_lanes_and_the_room_leave(
+    mobile, monkeypatch, where, most
+):
+    graph, blocks = mobile
+    monkeypatch.setattr(memory, "device", lambda: where)
+    monkeypatch.setattr(memory, "EVAL_BATCH", 10**9)
+    small, large = estimate(graph, 1.3 * GIB), estimate(graph, 1e6 * GIB)
+    for lanes, cut in ((blocks[:16], 0), (blocks[-16:], 0), (blocks, 0), ([()], 0), ([()], 20)):
+        widest = plan(graph, lanes, cut).widest
+        assert large.eval_batch(lanes, cut) == most // widest
+        floats = small.eval_batch(lanes, cut) * widest
+        assert 4 * memory.EVAL_WIDTH * floats <= small.room / 5 < 4 * memory.EVAL_WIDTH * most
+    assert estimate(graph, 0).eval_batch(blocks, 0) == 1
+    # Lanes that differ above the cut share what is below: they leave room for more photos.
+    assert large.eval_batch(blocks[-16:], 0) > 2 * large.eval_batch(blocks[:16], 0)
+
+
+def test_an_evaluation_takes_64_photos_at_most_and_needs_no_call_above_the_cut(mobile):
     graph, _ = mobile
-    small, large = estimate(graph, 2 * GIB), estimate(graph, 256 * GIB)
-    monkeypatch.setattr(memory, "device", lambda: "CPU")
-    on_cpu = small.batch_floats(), large.batch_floats()
-    monkeypatch.setattr(memory, "device", lambda: "NVIDIA H100")
-    assert large.batch_floats() == 2**31 > on_cpu[1] == 2**26
-    assert small.batch_floats() == on_cpu[0] < 2**26
+    end = len(graph.calls)
+    assert estimate(graph, 1e6 * GIB).eval_batch([()], end) == memory.EVAL_BATCH == 64
 
 
 def test_a_large_budget_makes_one_group_and_a_tiny_one_makes_one_a_lane(mobile):

@@ -8,7 +8,7 @@ estimate is meant to lie above the peak, and not far.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -52,10 +52,11 @@ LINEAR = (
     keras.layers.Dropout,
 )
 MOST_LANES = 256  # of one fused model
-# Floats of the largest tensor of an evaluation step, all lanes together (256 MiB); it changes
-# speed, not results. MobileNetV2 at 224 px, 16 lanes: a quarter less time an image than with 64.
-# A GPU wants more at a time.
-EVAL_FLOATS, GPU_EVAL_FLOATS = 2**26, 2**31
+EVAL_BATCH = 64  # images of an evaluation step at most; it changes speed, not results
+# Floats alive at the widest call of an evaluation step, all lanes together (512 MiB). 16 lanes at
+# 224 px on two cores, a photo at a time: MobileNetV2 half as slow again as with 8 to 18. A GPU
+# wants more.
+EVAL_FLOATS, GPU_EVAL_FLOATS = 2**27, 2**31
 
 Block = tuple[str, ...]
 
@@ -111,8 +112,6 @@ class MemoryEstimate:
         batch_size: images of a training step.
         train_images, eval_images: their numbers.
         head: weights of one lane's classifier.
-        eval_batch: images of an evaluation step, from the cut, the number of lanes and the floats
-            of the largest tensor.
         budget: what the process may take in all.
         where: the device that trains them; empty: this process'.
         images: all that there are, of which those above are slices.
@@ -125,7 +124,6 @@ class MemoryEstimate:
     train_images: int
     eval_images: int
     head: int
-    eval_batch: Callable[[int, int, float], int]
     budget: float
     where: str = ""
     images: int = 0
@@ -168,13 +166,19 @@ class MemoryEstimate:
         first = min(self.graph.span(block)[0] for block in blocks)
         return choose_cut(first, TRUNK * self.room, self.trunk)
 
-    def batch_floats(self) -> float:
-        """Floats of the largest tensor of a batch of an evaluation, or of a trunk.
+    def eval_batch(self, blocks: Sequence[Block], cut: int) -> int:
+        """Images of an evaluation step of these lanes above `cut`, 1 to 64.
 
-        A few such tensors are alive at once: together they take about a third of the room.
+        Such a step takes at most a fifth of the room. With an empty block alone: the images of a
+        step that makes a trunk.
         """
+        return self._eval_images(footprint(self.graph, blocks, cut, self._frontiers).widest)
+
+    def _eval_images(self, widest: float) -> int:
+        """The same, from the floats of one image that are alive at the widest call."""
         most = GPU_EVAL_FLOATS if (self.where or device()) != "CPU" else EVAL_FLOATS
-        return min(most, self.room / (4 * EVAL_WIDTH * 10))
+        floats = min(most, self.room / (5 * 4 * EVAL_WIDTH))
+        return int(np.clip(floats // max(widest, 1), 1, EVAL_BATCH))
 
     def needed(self, blocks: Sequence[Block]) -> float:
         """What the process takes in all while it trains these lanes in one model."""
@@ -222,7 +226,7 @@ class MemoryEstimate:
         tuned = sum(self._weights[name] for block in blocks for name in block)
         train = TRAIN_HEAD * heads + TRAIN_TUNED * tuned
         train += self.batch_size * (held.kept + TRAIN_WIDTH * held.widest)
-        images = self.eval_batch(cut, len(blocks), self.batch_floats())
+        images = self._eval_images(held.widest)
         evaluation = EVAL_OWN * (heads + tuned) + images * EVAL_WIDTH * held.widest
         traced = CALL_BYTES * (held.executed + sum(map(len, blocks)))
         return 4 * (held.folded + max(train, evaluation)) + traced

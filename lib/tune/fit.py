@@ -5,7 +5,6 @@ probability of each class. `keras.models.load_model` loads it without this proje
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import keras
@@ -18,7 +17,7 @@ from ..backbones.records import NORMALISED, PIXELS, RECORDS, UNIT_RANGE
 from ..lanes.memory import MemoryEstimate, budget
 from ..lanes.trunk import Trunk, read_graph
 from ..partition import Block
-from ..train import batch_order, eval_batch, freeze_except
+from ..train import batch_order, freeze_except
 from .export import RESIZE
 from .lanes import pooled
 from .settings import Settings
@@ -91,8 +90,8 @@ def _above_trunk(
     freeze_except(backbone, block.layers)
     pixels = scale_inputs(images, settings.backbone, "native")
     memory = MemoryEstimate(graph, settings.batch_size, len(images), 0, head.count_params(),
-                            partial(eval_batch, graph), budget(settings.memory_gib))  # fmt: skip
-    batch = eval_batch(graph, 0, 1, memory.batch_floats())
+                            budget(settings.memory_gib))  # fmt: skip
+    batch = memory.eval_batch([()], 0)
     trunk = Trunk.from_images(graph, pixels).advance(memory.cut([block.layers]), batch)
     crossing = [tensors[t] for t in trunk.features]
     return list(trunk.features.values()), keras.Model(crossing, head(backbone.output))

@@ -148,12 +148,13 @@ class Search:
         alone, whole = self.trained(some[:2], epochs)
         split, trainer = study.plan.params.search_split, study.trainer()
         task, grouping = trainer.task(split, epochs), trainer.grouping
-        floats, truth = grouping.memory(split).batch_floats(), task.eval_targets.argmax(axis=1)
+        memory, truth = grouping.memory(split), task.eval_targets.argmax(axis=1)
         evaluation = Trunk.from_images(study.graph, task.eval_images)
         found = {}
         for group in grouping.cut([study.run(c.method, c.block) for c in some]):
             model = fuse(evaluation, [r.block for r in group], [r.seed for r in group], task)
-            steps = fused_steps(model, evaluation, evaluation, task, floats)
+            batch = memory.eval_batch([run.block.layers for run in group], evaluation.cut)
+            steps = fused_steps(model, evaluation, evaluation, task, batch)
             put_states(steps, LanePlateau(len(group), task.params),
                        [_with_graft(alone, whole, r.block.layers) for r in group])  # fmt: skip
             probabilities, losses = steps.evaluate()
