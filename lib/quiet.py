@@ -1,10 +1,12 @@
 """Keras and its backend without their log lines."""
 
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.pool import Pool
 
 from .params import InputError
 
@@ -40,3 +42,11 @@ def import_quietly() -> None:
         ) from error
     # Many models in one process are what this project is about, not a mistake to be warned of.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def own_processes() -> Pool:
+    """A pool of which each call has a process of its own, with Keras imported: no graphs, memory
+    or caches of the calls before. A context manager.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    return spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1)

@@ -9,7 +9,7 @@ epoch. Each case has a process of its own, so that its memory is its own.
 
 import hashlib
 import json
-import multiprocessing
+import os
 import platform
 import resource
 import time
@@ -26,7 +26,7 @@ from ..methods import PAPER, method
 from ..params import InputError, Params
 from ..plan import Plan, Run
 from ..provenance import RUNNING_COMMIT, versions
-from ..quiet import import_quietly
+from ..quiet import own_processes
 from ..sweep import final, plans
 from ..train import History, Task, train_plain
 from ..trainer import Trainer
@@ -137,8 +137,7 @@ def bench(params: Params, names: Sequence[str] = ()) -> list[Result]:
         raise InputError(f"case: {unknown[0]!r} is unknown; allowed: {', '.join(known)}")
     chosen, results, start = [known[n] for n in names or known], [], time.perf_counter()
     print(_line([f.name for f in fields(Result)][:-3]))
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1) as pool:
+    with own_processes() as pool:
         for i, case in enumerate(chosen, 1):
             results.append(pool.apply(measure, (case,)))
             _keep(results[-1])
@@ -215,9 +214,9 @@ def bench_memory(params: Params) -> list[Peak]:
 
     Each in a process of its own, for one epoch. Rows go to results/memory.csv.
     """
-    spawn, peaks = multiprocessing.get_context("spawn"), []
+    peaks = []
     print(_line([f.name for f in fields(Peak)][:-3]))
-    with spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1) as pool:
+    with own_processes() as pool:
         for backbone in params.backbones:
             peaks.append(pool.apply(measure_peak, (_only(params, backbone),)))
             _keep(peaks[-1], PEAKS, ["backbone", "image_size", "images", "budget_gib"])
@@ -281,7 +280,7 @@ def machine() -> str:
     )
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {multiprocessing.cpu_count()} cores"
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _only(params: Params, backbone: str) -> Params:

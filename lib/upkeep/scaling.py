@@ -7,7 +7,6 @@ as the pool cuts them and given, the costliest first, to whoever is free.
 """
 
 import heapq
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -87,11 +86,10 @@ class Timed:
 
 def measure_costs(backbones: Sequence[str]) -> Iterator[GroupCost]:
     """Measure three groups of each network, the deepest, one in the middle and the shallowest."""
-    from ..quiet import import_quietly
+    from ..quiet import own_processes
 
-    spawn = multiprocessing.get_context("spawn")
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    with spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1) as pool:
+    with own_processes() as pool:
         for name in backbones:
             for share in (1.0, 0.5, 0.0):
                 params = load_params("paper", backbones=(name,), n_images=IMAGES, epochs=2, **DRAWN)
