@@ -95,7 +95,7 @@ def test_the_readme_is_short_and_its_links_lead_somewhere():
 def test_other_rows_give_another_table():
     folders = RESULTS, RESULTS.with_name("cpu_native")
     results = [Results(read_results(folder)) for folder in folders]
-    results = [pages.together(pages.paper_size(PROJECT)), *results]
+    results = [*map(pages.together, pages.paper_sizes(PROJECT)), *results]
     assert pages.comparison(results) in TEXTS["README.md"]
     for which, source in enumerate(results):
         better = source.rows.assign(val_accuracy=source.rows["val_accuracy"] + 0.01)
@@ -106,8 +106,14 @@ def test_other_rows_give_another_table():
 
 @pytest.fixture(scope="module")
 def own_size():
-    """The rows at the paper's own size."""
+    """The rows at the paper's own size and with its inputs."""
     return pages.together(pages.paper_size(PROJECT))
+
+
+@pytest.fixture(scope="module")
+def own_native():
+    """The rows at the paper's own size with native inputs."""
+    return pages.together(pages.paper_size(PROJECT, pages.PAPER_SIZE_NATIVE))
 
 
 def sentences(page):
@@ -149,7 +155,7 @@ def test_runs_of_the_other_backend_in_sentences_are_those_of_its_rows(own_size):
     assert "0.777 and 0.776, the lowest of eight" in page
 
 
-def test_gains_in_sentences_are_those_of_the_rows(own_size):
+def test_gains_in_sentences_are_those_of_the_rows(own_size, own_native):
     gains = doubts.final_gains(own_size).set_index(["backbone", "method"])
     found = {name: gains.loc[(name, "block_wise")] for name in own_size.backbones}
     text = {n: _gain(g) for n, g in found.items()}
@@ -163,12 +169,11 @@ def test_gains_in_sentences_are_those_of_the_rows(own_size):
     for other in ("Baseline II", "Layer-wise"):
         gap = proposed[f"MobileNetV3Small: Block-wise − {other}"]
         assert f"{gap.value:.3f} [{gap.low:+.3f}, {gap.high:+.3f}] above" in page
-    (native,) = pages.paper_sizes(PROJECT)[1]
-    gains = doubts.final_gains(native).set_index("method")
+    gains = doubts.final_gains(own_native).set_index("method")
     assert f"the best five {_gain(gains.loc['top_5'])}" in page
     assert f"The best block adds {_gain(gains.loc['block_wise'])}" in page
     assert f"everything {_gain(gains.loc['baseline_2'])}" in page
-    alone = native.final[native.final["method"] == "baseline_1"]["val_accuracy"]
+    alone = own_native.final[own_native.final["method"] == "baseline_1"]["val_accuracy"]
     assert f"classifier alone has {alone.mean():.3f}" in page
 
 
@@ -183,11 +188,33 @@ def test_what_the_readme_says_of_epochs_and_of_the_best_five_layers_is_what_the_
     )
     last, best = means["val_accuracy"], means["best_val_accuracy"]
     assert (last.idxmax(axis=1) == "top_5").all() and len(last) == 3
-    assert "have the highest mean of all methods on each of them" in sentences("README.md")
+    of = final[final["backbone"] == "MobileNetV3Small"]
+    right = (of["val_accuracy"] * of["eval_images"]).round().groupby(of["method"]).sum()
+    photos = of.groupby("method")["eval_images"].sum()["top_5"]
+    first, second, *_ = right.sort_values(ascending=False)
+    assert (first - second, photos) == (1, 4404)
+    words = (
+        "have the highest mean of all methods on each, on MobileNetV3Small by one photo of 4,404"
+    )
+    assert words in sentences("README.md")
     ahead = (best["baseline_2"] - best["block_wise"]).loc[list(BACKBONE_NAMES[1:4])]
     assert (ahead > 0).all()
     one, two, three = (f"{gain:.3f}" for gain in ahead)
     assert f"everything is ahead: by {one}, {two} and {three}." in sentences("README.md")
+
+
+def test_what_the_readme_says_of_native_inputs_is_what_the_rows_say(own_native):
+    means = own_native.final.groupby("method")["val_accuracy"].mean()
+    names = {"layer_wise": "best layer {}", "baseline_2": "everything {}",
+             "block_wise": "best block {}", "baseline_1": "classifier alone {}"}  # fmt: skip
+    words = ", ".join(text.format(f"{means[name]:.3f}") for name, text in names.items())
+    text = sentences("README.md")
+    assert f"after 10 epochs: {words}. The layer is above the block beyond chance." in text
+    assert own_native.backbones == ["MobileNetV3Small"] and set(own_native.final["epochs"]) == {10}
+    (gap,) = (f for f in findings(own_native)["proposed_beat_all"]
+              if f.text == "MobileNetV3Small: Block-wise − Layer-wise")  # fmt: skip
+    assert gap.interval.high < 0
+    assert dict(verdicts(own_native)["status"].value_counts())["does not hold"] == 2
 
 
 def test_the_readme_counts_the_verdicts_of_both_sizes(own_size):
@@ -195,17 +222,21 @@ def test_the_readme_counts_the_verdicts_of_both_sizes(own_size):
     assert found == {"undecided": 11, "holds": 1, "not tested": 1}
     text = sentences("README.md")
     assert "one of 13 holds, one could not be tested, the others are undecided" in text
+    assert "With native ones, on one network, two do not hold." in text
     for folder in (RESULTS, RESULTS.with_name("cpu_native")):
         assert Counter(verdicts(Results(read_results(folder)))["status"])["does not hold"] == 6
-    assert "[At 64 pixels](docs/results.md#the-claims) six do not hold" in text
+    assert "[At 64 pixels](docs/results.md#the-claims) six do not, some" in text
 
 
-def test_the_readme_says_how_many_winners_of_searches_are_above_the_classifier_alone(own_size):
-    folders = RESULTS, RESULTS.with_name("cpu_native")
-    native = pages.paper_sizes(PROJECT)[1]
-    sources = [own_size, *native, *(Results(read_results(folder)) for folder in folders)]
-    won = pd.concat([doubts.optimism(source) for source in sources])
-    assert f"{(won['low'] > 0).sum()} of {len(won)} winners" in sentences("README.md")
+def test_the_readme_says_how_many_winners_of_searches_are_above_the_classifier_alone(
+    own_size, own_native
+):
+    won = pd.concat([doubts.optimism(source) for source in (own_size, own_native)])
+    above = won["low"] > 0
+    text = sentences("README.md")
+    assert f"{above.sum()} of {len(won)} winners, both inputs together, are above" in text
+    blind = doubts.optimism(own_size).query("backbone == 'MobileNetV3Small' and low > 0")
+    assert len(blind) == 3 and "three of them where its inputs are blank" in text
 
 
 def test_ties_and_layers_of_windows_in_sentences_are_those_of_the_rows():

@@ -111,13 +111,14 @@ def sections(
 
     Networks that are not the paper's are left out.
     """
-    results, native, joined = results.of_paper, native.of_paper, together(own)
+    results, native = results.of_paper, native.of_paper
+    joined, joined_native = together(own), together(own_native)
     return {
-        "rows": comparison([joined, results, native]),
+        "rows": comparison([joined, joined_native, results, native]),
         "sizes": sizes([*own, *own_native]),
         "own-rows": comparison([joined, *own_native], joined.backbones),
         "own-gains": gain_table([*own, *own_native]),
-        "own-verdicts": verdict_table(joined),
+        "own-verdicts": verdict_table(joined, joined_native),
         "own-agreement": agreement(results, joined),
         "own-epochs": remarks(joined, NOTHING, "epochs"),
         "verdicts": verdict_table(results, native),
