@@ -26,11 +26,13 @@ class Grouping:
 
     Args:
         where: the device that trains them; empty: this process'.
+        most: bytes that a group may take which was begun; None: the memory that the profile
+            names, or, where it names none, all that is free.
     """
 
-    def __init__(self, plan: Plan, where: str = ""):
+    def __init__(self, plan: Plan, where: str = "", most: float | None = None):
         self.plan, self.params, self.graph = plan, plan.params, plan.graph
-        self.where = where
+        self.where, self.most = where, most
 
     def cut(self, runs: Sequence[Run], workers: int = 1) -> list[Group]:
         """Cut `runs`, all of one slice and number of epochs, into groups.
@@ -87,7 +89,8 @@ class Grouping:
             return True
         memory = self.memory(group[0].split)
         # A budget that follows what is free changes from start to start: all that is free counts.
-        most = free_bytes() if p.memory_gib is None else memory.budget
+        free = free_bytes() if p.memory_gib is None else memory.budget
+        most = free if self.most is None else self.most
         return memory.needed([run.block.layers for run in group]) <= most
 
     def _place(self, group: Group) -> tuple:

@@ -4,9 +4,11 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.pool import Pool
+from typing import Any
 
 from .params import InputError
 
@@ -44,9 +46,23 @@ def import_quietly() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
-def own_processes() -> Pool:
-    """A pool of which each call has a process of its own, with Keras imported: no graphs, memory
-    or caches of the calls before. A context manager.
+@contextmanager
+def own_processes() -> Iterator[Callable[..., Any]]:
+    """A function that calls a function in a process of its own, with Keras imported.
+
+    So no graphs, memory or caches of the calls before are there. It raises InputError where the
+    process is killed, such as for want of memory.
     """
     spawn = multiprocessing.get_context("spawn")
-    return spawn.Pool(1, initializer=import_quietly, maxtasksperchild=1)
+    with ProcessPoolExecutor(1, spawn, import_quietly, max_tasks_per_child=1) as pool:
+
+        def run(function: Callable, *arguments: Any) -> Any:
+            try:
+                return pool.submit(function, *arguments).result()
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"memory: the process of {function.__name__} was killed; allowed: a smaller "
+                    "case, or more free memory"
+                ) from error
+
+        yield run

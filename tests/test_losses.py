@@ -170,6 +170,71 @@ def test_lanes_that_end_every_worker_with_its_inputs_are_halved(cluster, workers
     assert len(held.died) == client.DEATHS
 
 
+def test_a_group_that_waits_at_a_worker_is_not_blamed_for_its_death(cluster, workers, plan, held):
+    """Dask counts the death for all tasks that wait there; this one would be refused, or cut."""
+    held.dies = lambda held, groups: max(map(len, groups)) > 3
+    cluster.join()
+    said, everything = Said(), 0
+    for method in ("block_wise", "baseline_1", "baseline_2"):
+        runs = plan.search_runs(method)
+        workers.train(plan, runs, ())
+        everything += len(runs)
+    assert len([*workers.outcomes(said)]) == everything == 7
+    assert said.words == ["VGG16: workers died with 5 lanes; now 2"]
+
+
+def test_workers_of_several_threads_are_refused(cluster, workers, plan, held):
+    """Two groups at once in one process would share one model. One that joins later, too."""
+    held.dies = lambda held, groups: False
+    cluster.join(nthreads=2)
+    line = "SCHEDULER: worker .* has 2 threads; allowed: 1, as dask worker --nthreads 1 starts it"
+    with pytest.raises(InputError, match=line):
+        workers.check()
+    with pytest.raises(InputError, match=line):
+        trained(workers, plan, "block_wise", Said())
+
+
+def test_the_last_worker_with_a_gpu_is_not_waited_for_while_others_have_none(
+    cluster, workers, plan, held, monkeypatch
+):
+    monkeypatch.setattr(client, "PATIENCE", 1)
+    cluster.join()
+    (other,) = cluster.addresses
+    cluster.join(resources={"GPU": 1})
+    assert workers._has_gpus
+    cluster.lose(next(address for address in cluster.addresses if address != other))
+    with pytest.raises(InputError, match="has had no worker for 1 s"):
+        trained(workers, plan, "block_wise", Said())
+
+
+def test_a_scheduler_that_goes_at_any_moment_is_one_line(workers, plan):
+    workers.train(plan, plan.search_runs("block_wise"), ())
+    workers.client.close()
+    assert workers._info == {}
+    with pytest.raises(InputError, match="is gone; what was finished is kept"):
+        [*workers.outcomes(Said())]
+
+
+def test_a_group_that_was_begun_is_kept_where_a_little_less_memory_is_free(
+    cluster, workers, plan, free, monkeypatch
+):
+    free(64)
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    runs = plan.search_runs("block_wise")
+    grouping = Grouping(plan)
+    needed = grouping.memory(runs[0].split).needed([run.block.layers for run in runs])
+    cluster.join(memory_limit=int(1.1 * needed))
+
+    def sizes() -> list[int]:
+        workers.train(plan, runs, ())
+        (lot,) = workers._cut()
+        return sorted(map(len, lot.groups))
+
+    assert len(sizes()) > 1
+    grouping.checkpoint(runs).offer([])
+    assert sizes() == [5]
+
+
 def test_inputs_that_no_worker_takes_are_one_line(workers, plan, monkeypatch):
     monkeypatch.setattr(client, "PATIENCE", 1)
     with pytest.raises(InputError, match="SCHEDULER: inproc://.* has had no worker for 1 s; what"):

@@ -282,7 +282,16 @@ def test_a_worker_that_has_trained_enough_gives_way_to_a_new_process(whole, tmp_
     assert_the_same(torture.rows(tmp_path / "rows"), whole)
 
 
-CLIENT = "import torture, sys, pathlib; torture.sweep(pathlib.Path(sys.argv[1]))"
+CLIENT = """
+import pathlib, sys, torture
+from lib.params import InputError
+folder = pathlib.Path(sys.argv[1])
+try:
+    torture.sweep(folder)
+except InputError as error:
+    folder.with_suffix(".refused").write_text(str(error))
+    sys.exit(1)
+"""
 
 
 def start_client(folder: Path, file: str) -> subprocess.Popen:
@@ -323,6 +332,8 @@ def test_a_scheduler_that_is_gone_is_one_line_and_its_successor_goes_on(
         wait_for_rows(rows, process)
     process.wait(torture.LIMIT)
     assert process.returncode == 1 and 1 <= len(torture.rows(rows)) < len(whole)
+    line = rows.with_suffix(".refused").read_text(encoding="utf-8")
+    assert re.fullmatch("SCHEDULER: .* is gone; what was finished is kept.*", line)
     with pools.scheduler(tmp_path) as file, pools.workers(file, 1):
         assert_the_same(sweep(rows, file, monkeypatch), whole)
 
@@ -415,7 +426,8 @@ def test_groups_that_were_begun_come_first_then_the_costliest(tmp_path, monkeypa
         submitted.append(priority)
         return len(submitted)
 
-    cluster = SimpleNamespace(submit=submit, scheduler_info=lambda **_: {"workers": {}})
+    known = {"scheduler_info": lambda **_: {"workers": {}}, "status": "running"}
+    cluster = SimpleNamespace(submit=submit, **known)
     workers = client.Workers(cluster, "nowhere")
     for group in groups:
         workers._submit(client.Lot(plan, grouping, groups), [group])

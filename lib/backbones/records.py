@@ -45,7 +45,7 @@ class Backbone:
             2_5. None: the network's name in lower case and ``_notop.weights.h5``. Empty: no file
             fits, because Keras builds its ImageNet version with a layer more.
         least_size: the smallest image that it takes, in pixels.
-        imagenet_size: the image for which Keras builds it with ImageNet weights.
+        imagenet_size: the image for which Keras builds it with ImageNet weights, in pixels.
         thin: how its thin twin is made; None: it has none.
     """
 
@@ -119,17 +119,27 @@ PAPER = (  # in the order of the paper's Table I
 OTHERS = (
     *(Backbone(f"ConvNeXt{x}", PIXELS) for x in ("Tiny", "Small", "Base", "Large", "XLarge")),
     *(Backbone(f"DenseNet{n}", NORMALISED) for n in (121, 169, 201)),
-    *(Backbone(f"EfficientNetB{n}", PIXELS, files=()) for n in range(8)),
-    *(Backbone(f"EfficientNetV2{x}", PIXELS) for x in ("B0", "B1", "B2", "B3", "S", "M", "L")),
-    Backbone("InceptionResNetV2", UNIT_RANGE, least_size=75),
-    Backbone("InceptionV3", UNIT_RANGE, least_size=75),
+    *(
+        Backbone(f"EfficientNetB{n}", PIXELS, files=(), imagenet_size=size)
+        for n, size in enumerate((224, 240, 260, 300, 380, 456, 528, 600))
+    ),
+    *(
+        Backbone(f"EfficientNetV2{x}", PIXELS, imagenet_size=size)
+        for x, size in zip(
+            ("B0", "B1", "B2", "B3", "S", "M", "L"),
+            (224, 240, 260, 300, 384, 480, 480),
+            strict=True,
+        )
+    ),
+    Backbone("InceptionResNetV2", UNIT_RANGE, least_size=75, imagenet_size=299),
+    Backbone("InceptionV3", UNIT_RANGE, least_size=75, imagenet_size=299),
     Backbone("MobileNetV3Large", PIXELS, alpha=True),
     Backbone("NASNetLarge", UNIT_RANGE, imagenet_size=331),
     Backbone("NASNetMobile", UNIT_RANGE),
     *(Backbone(f"ResNet{n}", CENTRED) for n in (50, 101, 152)),
     *(Backbone(f"ResNet{n}V2", UNIT_RANGE) for n in (101, 152)),
     Backbone("VGG19", CENTRED),
-    Backbone("Xception", UNIT_RANGE, least_size=71),
+    Backbone("Xception", UNIT_RANGE, least_size=71, imagenet_size=299),
 )
 
 RECORDS = {record.name: record for record in (*PAPER, *OTHERS)}

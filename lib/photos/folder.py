@@ -195,7 +195,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # checked just below
-            with Image.open(path) as photo:
+            # Opened by its path, Pillow 13.0 maps the raw strip of a TIFF before it turns it.
+            with path.open("rb") as file, Image.open(file) as photo:
                 _check_pixels(photo)
                 yield photo
     except InputError:

@@ -19,7 +19,7 @@ from ..params import InputError
 from ..plan import Plan, Run
 from ..trainer import Outcome, Progress
 from .task import call, packed
-from .worker import Inputs, Made, Missing, Order, made
+from .worker import Inputs, Made, Missing, Order, check_threads, made
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -110,13 +110,15 @@ class Workers:
     def __init__(self, client: "Client", place: str):
         self.client, self.place = client, place
         self.topic = f"epochs-{uuid4().hex}"
-        self.asked: list[tuple[Plan, Sequence[Run], Sequence[Run]]] = []
+        self.asked: list[tuple[Plan, float | None, Sequence[Run], Sequence[Run]]] = []
         self.orders: dict[Future, tuple[Lot, Sequence[Group], Order, int]] = {}
         self.sent: dict[str, Future] = {}
         self.answered: dict[str, list[Any]] = {}
 
     def check(self) -> None:
-        """Refuse a cluster without workers, and workers of other software. Raises InputError.
+        """Refuse a cluster without workers, and workers of other software or of several threads.
+
+        Raises InputError.
 
         A worker that is busy for long is asked where it trains.
         """
@@ -127,6 +129,8 @@ class Workers:
                 f"SCHEDULER: {self.place} has no worker after {PATIENCE:.0f} s; allowed: a "
                 "scheduler with workers"
             ) from error
+        for address, about in self._info.items():
+            check_threads(address, about["nthreads"])
         for own in self._answers("made").values():
             own.check(self.made)
 
@@ -140,24 +144,35 @@ class Workers:
         return sorted(self._info)
 
     @property
+    def _trainers(self) -> list[str]:
+        """Addresses of the workers that are sent groups: where some have GPUs, these alone."""
+        return [w for w, about in self._info.items() if not self._has_gpus or _has_gpu(about)]
+
+    @property
     def _info(self) -> Mapping[str, Mapping]:
         """What the scheduler knows of each worker, by address; nothing where it is gone."""
+        if self._closed:
+            return {}
         try:
             return self.client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, ValueError, TypeError):  # closed, or between two of them
+        except (OSError, ValueError, TypeError, KeyError):  # closed, or between two of them
             return {}
 
     def train(self, plan: Plan, runs: Sequence[Run], others: Sequence[Run]) -> None:
         """Take on runs of one slice and number of epochs; others: see `Grouping.resume`."""
-        self.asked.append((self._within(plan), runs, others))
+        self.asked.append((*self._within(plan), runs, others))
 
-    def _within(self, plan: Plan) -> Plan:
-        """The plan with the memory that each worker may take, where the profile names none."""
+    def _within(self, plan: Plan) -> tuple[Plan, float | None]:
+        """The plan with the memory that each worker may take, where the profile names none.
+
+        And what a group may take that was begun, see `Grouping`: what is free differs from start to
+        start.
+        """
         if plan.params.memory_gib is not None or plan.params.deterministic:
-            return plan
-        own = copy.copy(plan)  # the backbone is shared
-        own.params = replace(plan.params, memory_gib=max(0.1, SHARE * self._memory / 2**30))
-        return own
+            return plan, None
+        own, most = copy.copy(plan), self._memory  # the backbone is shared
+        own.params = replace(plan.params, memory_gib=max(0.1, SHARE * most / 2**30))
+        return own, most
 
     @property
     def _memory(self) -> float:
@@ -171,15 +186,13 @@ class Workers:
         return most[0][0] if most else ""
 
     def _of_trainers(self, name: str) -> list[Any]:
-        """Answers of the workers that are sent groups: where some have GPUs, these alone.
+        """Answers of the workers that are sent groups.
 
         They are asked once a stage: other workers may have joined by the next.
         """
         if not self.answered.get(name):
-            info, found = self._info, self._answers(name)
-            self.answered[name] = [
-                own for w, own in found.items() if not self._has_gpus or _has_gpu(info.get(w, {}))
-            ]
+            trainers, found = self._trainers, self._answers(name)
+            self.answered[name] = [own for w, own in found.items() if w in trainers]
         return self.answered[name]
 
     def outcomes(self, progress: Progress) -> Iterator[Outcome]:
@@ -190,6 +203,7 @@ class Workers:
         Raises InputError: one lane does not fit, a worker of other software or with other inputs,
         the scheduler is gone.
         """
+        self._check_open()
         lots = self._cut()
         self._renew(all(lot.plan.params.deterministic for lot in lots))
         told = _Told(progress)
@@ -204,7 +218,8 @@ class Workers:
                     yield from self._taken(future, told)
             self._clear([run.key for lot in lots for group in lot.groups for run in group])
         finally:
-            self.client.unsubscribe_topic(self.topic)
+            if self.client.status == "running":
+                self.client.unsubscribe_topic(self.topic)
             self.cancel()
 
     def _clear(self, done: Sequence[str]) -> None:
@@ -247,9 +262,10 @@ class Workers:
             found = self._result(future)
         except (KilledWorker, CancelledError) as error:
             # Cancelled: its inputs went with the last worker that had them, and Dask forgets them,
-            # what needs them, and how many workers died of it. What was not begun has killed none.
-            killed = isinstance(error, KilledWorker)
-            deaths = DEATHS if killed else deaths + (order.number in told.epochs)
+            # what needs them, and how many workers died of it. What was not begun has killed none;
+            # but Dask blames all that wait at a worker, and a last word may have been lost.
+            killed, began = isinstance(error, KilledWorker), order.number in told.epochs
+            deaths = DEATHS if killed and began else deaths + (killed or began)
             told.finish(order.number, 0)
             self._submit_again(lot, groups, deaths, told.progress)
             return ()
@@ -282,16 +298,16 @@ class Workers:
                 return [future for future in self.orders if future.done()]
             except TimeoutError:
                 now = time.monotonic()
-                lost = None if self.addresses else lost or now
+                lost = None if self._trainers else lost or now
                 if lost and now - lost > PATIENCE:
                     raise self._stopped(NO_WORKER) from None
 
     def _cut(self) -> list[Lot]:
         asked, self.asked = self.asked, []
-        share = max(1, -(-len(self.addresses) // max(1, len(asked))))
+        share = max(1, -(-len(self._trainers) // max(1, len(asked))))
         lots = []
-        for plan, runs, others in asked:
-            grouping = Grouping(plan, self._device)
+        for plan, most, runs, others in asked:
+            grouping = Grouping(plan, self._device, most)
             lots.append(Lot(plan, grouping, grouping.resume(runs, others, share)))
         self.answered = {}
         return lots
@@ -330,7 +346,8 @@ class Workers:
     def _call(
         self, name: str, *arguments: Any, near: Sequence["Future"] = (), **options: Any
     ) -> "Future":
-        """Have a worker call a function of `lib.pool.worker`."""
+        """Have a worker call a function of `lib.pool.worker`. Raises InputError."""
+        self._check_open()
         return self.client.submit(call, name, packed(*arguments), *near, pure=False, **options)
 
     def _order(self, lot: Lot, groups: Sequence[Group]) -> Order:
@@ -379,6 +396,16 @@ class Workers:
             if self.client.status == "running":
                 raise
             raise self._stopped(GONE) from error
+
+    @property
+    def _closed(self) -> bool:
+        """Whether the client has given the scheduler up."""
+        return self.client.status in ("closing", "closed")
+
+    def _check_open(self) -> None:
+        """Raises InputError where the scheduler is gone, which Dask answers in many ways."""
+        if self._closed:
+            raise self._stopped(GONE)
 
     def _stopped(self, why: str) -> InputError:
         return InputError(f"SCHEDULER: {self.place} {why.format(PATIENCE)}")

@@ -148,6 +148,7 @@ def prepare_here(order: Order) -> Token:
     Raises InputError as `train_here` does.
     """
     made().check(order.client)
+    _check_threads()
     with suppress(_NotHere):
         _HELD.trainer(order, None, Path())
     return Token()
@@ -171,12 +172,30 @@ def train_here(order: Order, near: Token | Inputs | None = None) -> list[Outcome
     events.advance(0)  # it is begun, so if this worker dies, this may be why
     _HELD.groups += len(order.groups)
     made().check(order.client)
+    _check_threads()
     inputs = near if isinstance(near, Inputs) else None
     try:
         trainer = _HELD.trainer(order, inputs, Path(worker.local_directory) / "inputs")
     except _NotHere as error:
         return Missing(str(error))
     return list(trainer.train(order.groups, events))
+
+
+def _check_threads() -> None:
+    """Refuse a worker that may train two groups at once: they would share one model."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    check_threads(worker.address, worker.state.nthreads)
+
+
+def check_threads(address: str, threads: int) -> None:
+    """The same of a worker at an address. Raises InputError."""
+    if threads != 1:
+        raise InputError(
+            f"SCHEDULER: worker {address} has {threads} threads; allowed: 1, as dask worker "
+            "--nthreads 1 starts it"
+        )
 
 
 def clear_here(done: Sequence[str]) -> None:

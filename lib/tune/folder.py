@@ -7,8 +7,10 @@ photos give the same split on every machine, whatever they are called.
 
 import hashlib
 import os
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ NO_PHOTO, EMPTY = "no photo", "a folder without photos"
 LOST = "no photo in this folder can be used, so it is no class"
 # Names of folders that divide photos which are already split: none is a class.
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+TIMED = 8  # photos that tell how long all take to read
 HASH_SIZE = 16  # of the perceptual hash: 256 bits
 # Bits that differ at most between near-duplicates. Of the 6.7 million pairs of tf_flowers, 23
 # differ in 36 or fewer, the next in 48, and hardly any in fewer than 80; chance gives 128.
@@ -265,11 +268,26 @@ def read_photos(listing: Listing, size: int) -> Photos:
         try:
             if path in unread:
                 raise unread[path]
-            rgb = upright(path, depth)
-            found[i] = shrunk(rgb, size), perceptual_hash(rgb), rgb.size
+            found[i] = _read(path, depth, size)
         except InputError as error:
             left_out.append(_unread(listing, i, error))
     return _photos(listing, found, left_out, depth)
+
+
+def _read(path: Path, depth: Depth, size: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """A photo's pixels, resized, its perceptual hash, and the size that it has."""
+    rgb = upright(path, depth)
+    return shrunk(rgb, size), perceptual_hash(rgb), rgb.size
+
+
+def seconds_to_read(listing: Listing) -> float:
+    """Seconds that `read_photos` will take, by a few photos of the listing."""
+    some = listing.paths[:: max(1, len(listing.paths) // TIMED)][:TIMED]
+    start = time.perf_counter()
+    for path in some:
+        with suppress(InputError):
+            _read(listing.folder / path, measure_depth([listing.folder / path]), 224)
+    return (time.perf_counter() - start) / len(some) * len(listing.paths)
 
 
 def _unread(listing: Listing, i: int, error: InputError) -> LeftOut:

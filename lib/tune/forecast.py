@@ -18,13 +18,13 @@ from .candidates import Candidate, candidates, fixed
 from .settings import Settings
 from .strategies import SHORT, halvings, survivors
 
-SIZES = (192, 160, 128, 96, 64)  # what image_size: auto may become, below the network's own
+# What image_size: auto may become, below the size that a network was pre-trained with.
+SIZES = (480, 380, 300, 224, 192, 160, 128, 96, 64)
 # Seconds to build, trace and compile a fused model, and each call of a layer in it. Fitted to what
 # ten searches of MobileNetV3Small and MobileNet took on two cores, 1 to 161 lanes, 64 px.
 MODEL, TRACE = 4.4, 0.028
 REST = 0.6  # of that again where the last batch of an epoch is smaller: its step is another graph
 FIXED = 20.0  # seconds: starting, saving, and loading what was saved again
-READ = 0.015  # seconds to decode a photo of a megapixel or less
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Work:
 
     Attributes:
         batch: photos of a training step; 1 where all batches are whole.
+        changing: the photos are others in each epoch, so that no trunk is kept.
     """
 
     blocks: Sequence[tuple[str, ...]]
@@ -48,14 +49,16 @@ class Work:
     train: int
     evaluated: int
     batch: int = 1
+    changing: bool = False
 
 
-def forecast(settings: Settings, backbone: keras.Model, photos: int) -> Forecast:
+def forecast(settings: Settings, backbone: keras.Model, photos: int, reading: float) -> Forecast:
     """The largest size that the minutes allow, or the one that is asked for.
 
     Args:
         backbone: of any size of photos; its graph tells the others' work by area.
         photos: how many there are.
+        reading: seconds to read them all.
 
     Raises InputError where the user's own layers fit none of the network's.
     """
@@ -71,7 +74,7 @@ def forecast(settings: Settings, backbone: keras.Model, photos: int) -> Forecast
     if settings.image_size != "auto":
         asked = (settings.image_size,)
     for size in asked:
-        seconds = FIXED + READ * photos + seconds_of(graph, work, speed * size**2 / area)
+        seconds = FIXED + reading + seconds_of(graph, work, speed * size**2 / area)
         minutes = round(seconds, 1) / 60
         if minutes <= settings.minutes or size == asked[-1]:
             break
@@ -81,7 +84,8 @@ def forecast(settings: Settings, backbone: keras.Model, photos: int) -> Forecast
 def sizes(name: str) -> tuple[int, ...]:
     """What image_size: auto may become: the size that a network was pre-trained with, or less."""
     record = RECORDS[name]
-    return record.imagenet_size, *(size for size in SIZES if size >= record.least_size)
+    own = record.imagenet_size
+    return own, *(size for size in SIZES if record.least_size <= size < own)
 
 
 def works(
@@ -99,7 +103,7 @@ def works(
     fold = round(train / s.folds)
     pair = [(), winner]
     confirm = Work(pair * s.repeats, s.epochs, train - fold + chosen, fold, s.batch_size)
-    final = [Work([b], s.epochs, train + chosen, 0, s.batch_size) for b in pair]
+    final = [Work([b], s.epochs, train + chosen, 0, s.batch_size, s.augment) for b in pair]
     return [*strategy_works(s, found, train, chosen), *[confirm] * s.folds, *final]
 
 
@@ -158,4 +162,5 @@ def _macs(graph: Graph, work: Work) -> float:
     """Multiply-adds of some work."""
     counts, first = (work.train, work.evaluated), min(graph.span(b)[0] for b in work.blocks)
     epoch = sum(epoch_macs(*counts, *passes(graph, block)) for block in work.blocks)
-    return sum(counts) * graph.macs(end=first) + work.epochs * epoch
+    trunks = work.epochs if work.changing else 1
+    return trunks * sum(counts) * graph.macs(end=first) + work.epochs * epoch

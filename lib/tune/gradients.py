@@ -5,7 +5,7 @@ more of its random weights than of the layers. All measures of a group of layers
 sums over its layers (`lib.tune.measures`), so one pass serves layers, blocks and windows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,27 @@ def measure(
     names = weighted_layers(backbone)
     groups = [tunable_variables(backbone.get_layer(name)) for name in names]
     gradient = _gradient(model, [v for variables in groups for v in variables])
-    train = list(_gradients(gradient, groups, task.train_images, task.train_targets, seed))
-    other = list(_gradients(gradient, groups, task.eval_images, task.eval_targets, seed))
+    train, g2 = _means(_gradients(gradient, groups, task.train_images, task.train_targets, seed))
+    other, _ = _means(_gradients(gradient, groups, task.eval_images, task.eval_targets, seed))
     rows = []
     for i, name in enumerate(names):
-        t, s = (np.mean([g[i] for g in part], axis=0) for part in (train, other))
+        t, s = train[i], other[i]
         w = np.concatenate([ops.convert_to_numpy(v).ravel() for v in groups[i]])
-        g2 = np.mean([g[i] @ g[i] for g in train])
-        rows.append((name, len(w), g2, w @ w, t @ s, t @ t, s @ s))
+        rows.append((name, len(w), g2[i], w @ w, t @ s, t @ t, s @ s))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _means(batches: Iterable[list[np.ndarray]]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The mean gradient of each layer over batches, and the mean of its squared norm.
+
+    Summed as they come: those of all batches at once can be gigabytes.
+    """
+    total, squares, n = [], 0.0, 0
+    for gradients in batches:
+        n += 1
+        squares = squares + np.array([g @ g for g in gradients])
+        total = [np.add(t, g, out=t) for t, g in zip(total, gradients, strict=True)] or gradients
+    return [t / n for t in total], squares / n
 
 
 def _model(backbone: keras.Model, head: Sequence[np.ndarray], classes: int) -> keras.Model:

@@ -189,7 +189,7 @@ def take_states(steps: Any, plateau: LanePlateau, histories: Sequence[History]) 
     return [
         LaneState(
             {n: tuple(t[model.slots[j, n][0]] for t in tuned) for n in lane.layers},
-            tuple([array[j] for array in group[1:]] for group in groups),
+            tuple([array[j].copy() for array in group[1:]] for group in groups),
             {n: kept[model.slots[j, n][1]] for n in lane.layers},
             int(done),
             len(histories[j].val_accuracy),
@@ -215,8 +215,9 @@ def put_states(steps: Any, plateau: LanePlateau, states: Sequence[LaneState]) ->
 
 
 def _pieces(arrays: FlatArrays, flat: np.ndarray) -> list[np.ndarray]:
-    """The arrays of a flat vector, each flat."""
-    return np.split(flat, np.cumsum(arrays.sizes)[:-1]) if arrays.sizes else []
+    """The arrays of a flat vector, each flat; copies, as a view of one keeps all in memory."""
+    ends = np.cumsum(arrays.sizes)[:-1]
+    return [piece.copy() for piece in np.split(flat, ends)] if arrays.sizes else []
 
 
 def _joined(model: FusedModel, states: Sequence[LaneState], read: Any) -> np.ndarray:

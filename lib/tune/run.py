@@ -15,8 +15,9 @@ import numpy as np
 
 from ..audit.intervals import Interval
 from ..backbones.build import file_names, load_backbone, weights_digest
+from ..backbones.records import RECORDS
 from ..backend import check_keras
-from ..errors import readable
+from ..errors import first_line, readable
 from ..ledger import held, read_results
 from ..params import InputError
 from ..partition import weighted_layers
@@ -28,7 +29,7 @@ from .card import model_card
 from .confirm import arranged, best_epoch, confirm, curve, slices
 from .export import CLASSES, FORMATS, clear, export, load, save
 from .fit import fit
-from .folder import Listing, Photos, find_twins, list_folder, read_photos
+from .folder import Listing, Photos, find_twins, list_folder, read_photos, seconds_to_read
 from .forecast import Forecast, forecast, sizes
 from .lanes import PhotoPlan, PhotoStudy, pooled
 from .outcome import Answer, Tested, tried
@@ -88,8 +89,9 @@ class Job:
         s = self.settings
         values = {k: v for k, v in asdict(s).items() if k not in FREE}
         parts = {n: [self.photos.digests[i] for i in x] for n, x in self.split.parts().items()}
+        ways = self.split.folds.tolist(), self.split.units.tolist()
         labels = self.photos.labels.tolist()
-        text = json.dumps([values, self.forecast.image_size, parts, labels, self.photos.names,
+        text = json.dumps([values, self.forecast.image_size, parts, ways, labels, self.photos.names,
                            weights_digest(self.backbone), self.dataset.digest,
                            keras.backend.backend()])  # fmt: skip
         return s.out_dir / "rows" / hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -108,15 +110,24 @@ def network(settings: Settings, size: int) -> keras.Model:
     except InputError as error:
         if s.weights != "imagenet" or "could not be had" not in str(error):
             raise
+        raise InputError(f"weights: those of {s.backbone} {_lack(s, error.__cause__)}") from error
+
+
+def _lack(settings: Settings, cause: BaseException | None) -> str:
+    """Why Keras has not given its ImageNet weights, and how they can be had."""
+    s, record = settings, RECORDS[settings.backbone]
+    if isinstance(cause, ValueError):  # raised before any download, such as for an alpha
+        return (f"cannot be had with alpha {s.alpha} ({first_line(cause)}); allowed: an alpha "
+                "that Keras has weights for, or a file in weights")  # fmt: skip
+    if isinstance(cause, OSError):
+        return f"could not be kept ({cause}); allowed: room in ~/.keras, and the right to write"
+    kept = "any machine that has loaded them with Keras keeps in ~/.keras/models"
+    there = f', or SET="weights=<file>" with the .h5 file that {kept}'
+    if record.files is not None:
         files = " or ".join(file_names(s.backbone, s.alpha))
-        there = (
-            f', or SET="weights=<folder>" with a folder that holds {files}, which any machine that '
-            "has loaded them with Keras keeps in ~/.keras/models"
-        )
-        raise InputError(
-            f"weights: those of {s.backbone} could not be downloaded; allowed: a connection to the "
-            f"internet{there if files else ''}"
-        ) from error
+        there = f', or SET="weights=<folder>" with a folder that holds {files}, which {kept}'
+    there *= bool(record.weight_files)
+    return f"could not be downloaded; allowed: a connection to the internet{there}"
 
 
 # ---------------------------------------------------------------------------------- before training
@@ -163,7 +174,8 @@ def _forecast(settings: Settings, listing: Listing) -> Forecast:
     if key not in plans:
         auto = settings.image_size == "auto"
         size = sizes(settings.backbone)[0] if auto else settings.image_size
-        made = forecast(settings, pooled(network(settings, size)), len(listing.paths))
+        backbone = pooled(network(settings, size))
+        made = forecast(settings, backbone, len(listing.paths), seconds_to_read(listing))
         plans[key] = asdict(made)
     write_whole(path, json.dumps({"dir": _real(settings.folder), "plans": plans}))
     return Forecast(**plans[key])

@@ -137,9 +137,9 @@ def bench(params: Params, names: Sequence[str] = ()) -> list[Result]:
         raise InputError(f"case: {unknown[0]!r} is unknown; allowed: {', '.join(known)}")
     chosen, results, start = [known[n] for n in names or known], [], time.perf_counter()
     print(_line([f.name for f in fields(Result)][:-3]))
-    with own_processes() as pool:
+    with own_processes() as run:
         for i, case in enumerate(chosen, 1):
-            results.append(pool.apply(measure, (case,)))
+            results.append(run(measure, case))
             _keep(results[-1])
             left = (time.perf_counter() - start) / i * (len(chosen) - i) / 60
             print(_line(list(asdict(results[-1]).values())[:-3], left), flush=True)
@@ -216,9 +216,9 @@ def bench_memory(params: Params) -> list[Peak]:
     """
     peaks = []
     print(_line([f.name for f in fields(Peak)][:-3]))
-    with own_processes() as pool:
+    with own_processes() as run:
         for backbone in params.backbones:
-            peaks.append(pool.apply(measure_peak, (_only(params, backbone),)))
+            peaks.append(run(measure_peak, _only(params, backbone)))
             _keep(peaks[-1], PEAKS, ["backbone", "image_size", "images", "budget_gib"])
             print(_line(list(asdict(peaks[-1]).values())[:-3]), flush=True)
     return peaks

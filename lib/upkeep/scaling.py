@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..command import answered
 from ..params import ROOT, Params, load_params
 from ..whole import write_whole
 from .pages import refresh, scaling
@@ -89,11 +90,11 @@ def measure_costs(backbones: Sequence[str]) -> Iterator[GroupCost]:
     from ..quiet import own_processes
 
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    with own_processes() as pool:
+    with own_processes() as run:
         for name in backbones:
             for share in (1.0, 0.5, 0.0):
                 params = load_params("paper", backbones=(name,), n_images=IMAGES, epochs=2, **DRAWN)
-                yield pool.apply(measure_group, (replace(params, memory_gib=MEMORY), share))
+                yield run(measure_group, replace(params, memory_gib=MEMORY), share)
 
 
 def measure_group(params: Params, share: float) -> GroupCost:
@@ -281,13 +282,13 @@ def main() -> None:
     """Measure, simulate and draw; each file is written as soon as it is whole."""
     from ..quiet import import_quietly
 
+    import_quietly()
     costs = []
     for cost in measure_costs(load_params("paper").backbones):
         costs.append(asdict(cost))
         print(*costs[-1].values(), flush=True)
     _write(costs, "groups")
     _write([asdict(timed) for timed in measure_workers()], "workers")
-    import_quietly()
     _write(simulate(pd.DataFrame(costs)).to_dict("records"), "simulated")
     print(*save_scaling(ROOT / "figures"), sep="\n")
     refresh(ROOT, scaling())
@@ -300,4 +301,4 @@ def _write(rows: list[dict], what: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main))
