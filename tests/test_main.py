@@ -10,9 +10,10 @@ import pytest
 from bad_inputs import BAD, photo, refusal
 from committed import SHIPPED
 
+from lib import quiet
 from lib.__main__ import main, read_settings
 from lib.command import split_words
-from lib.params import ROOT, Params, described, load_params, parse_yaml
+from lib.params import ROOT, InputError, Params, described, load_params, parse_yaml
 from lib.photos.dataset import load_data
 from lib.tune.settings import Settings
 
@@ -208,3 +209,13 @@ def test_every_parameter_is_printed_with_a_default_that_a_profile_may_hold(capsy
 def test_some_cases_may_be_named(capsys):
     assert main(["bench", "profile=smoke", "--only=nothing"]) == 2
     assert "error: case: 'nothing' is unknown; allowed: " in capsys.readouterr().err
+
+
+def test_a_process_that_is_killed_is_one_line(monkeypatch):
+    """Not waited for; what measures trains groups that may take all memory."""
+    monkeypatch.setattr(quiet, "import_quietly", os.getpid)
+    with quiet.own_processes() as run:
+        pids = [run(os.getpid), run(os.getpid)]
+        assert len({*pids, os.getpid()}) == 3  # each has its own
+        with pytest.raises(InputError, match="^memory: the process of _exit was killed; allowed:"):
+            run(os._exit, 9)

@@ -223,6 +223,38 @@ def test_a_deep_photo_is_turned_upright(tmp_path):
     assert turned[:, 20:].min() > 200 and turned[:, :12].max() < 50
 
 
+TURNED = {  # what an orientation asks for, of an array
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_a_photo_of_any_mode_is_turned_as_it_says(tmp_path, mode):
+    """Also where a file holds bare pixels, which Pillow maps instead of reading them."""
+    bands = {"RGB": 3, "RGBA": 4, "CMYK": 4}.get(mode, 1)
+    kind = np.uint16 if mode == "I;16" else np.uint8
+    values = np.random.default_rng(0).integers(0, 256, (4, 6, bands), kind).squeeze()
+    raw = "I;16" if mode == "I;16" else mode
+    picture = Image.frombytes(raw, (6, 4), values.tobytes())
+    if mode == "P":
+        picture.putpalette(np.arange(768, dtype=np.uint32).astype(np.uint8).tobytes())
+    found = {}
+    for orientation in TURNED:
+        path = tmp_path / f"{orientation}.tif"
+        picture.save(path, tiffinfo={274: orientation})
+        found[orientation] = np.asarray(photos.upright(path, photos.measure_depth([path])))
+    assert found[1].shape == (4, 6, 3) and len(np.unique(found[1])) > 4
+    for orientation, turn in TURNED.items():
+        np.testing.assert_array_equal(found[orientation], turn(found[1]), err_msg=str(orientation))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_colours_in_separate_planes_are_refused(tmp_path, packed):
     save(tmp_path, a_0=tiff(flat(*RGB), 2, planes=2, packed=packed), b_0=png(flat(1)))

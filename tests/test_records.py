@@ -68,6 +68,21 @@ def test_native_inputs_are_those_of_the_record(name):
     np.testing.assert_array_equal(images, before)
 
 
+@pytest.mark.parametrize("name", [n for n in RECORDS if not n.startswith("MobileNetV3")])
+def test_the_size_of_its_training_is_keras_own(name, monkeypatch):
+    """The size that each function asks for where it is given none; MobileNetV3 asks for none."""
+    asked = []
+
+    def ask(shape, default_size, **_):
+        asked.append(default_size)
+        raise InterruptedError
+
+    monkeypatch.setattr(keras.src.applications.imagenet_utils, "obtain_input_shape", ask)
+    with pytest.raises(InterruptedError):
+        getattr(keras.applications, name)(weights=None)
+    assert asked == [RECORDS[name].imagenet_size]
+
+
 @pytest.mark.parametrize("name", ["Xception", "InceptionV3", "VGG19"])
 def test_the_least_size_is_keras_own(name):
     build, least = getattr(keras.applications, name), RECORDS[name].least_size

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -27,10 +28,10 @@ from lib.backbones.build import classifier, scale_inputs
 from lib.backbones.records import RECORDS
 from lib.lanes.trunk import read_graph
 from lib.params import ROOT, InputError
-from lib.partition import Block, weighted_layers
+from lib.partition import Block, block_wise, weighted_layers
 from lib.photos.drawn import procedural_flowers
 from lib.photos.folder import Depth
-from lib.tune import fit, strategies
+from lib.tune import fit, gradients, strategies
 from lib.tune.candidates import BASELINES, KINDS, Candidate, candidates, fixed
 from lib.tune.card import model_card
 from lib.tune.charts import LOOKS
@@ -38,7 +39,7 @@ from lib.tune.classify import _rows
 from lib.tune.confirm import Confirmed
 from lib.tune.export import RESIZE, Export, Format, export, load, load_depth, save
 from lib.tune.fit import class_weights
-from lib.tune.folder import list_folder
+from lib.tune.folder import list_folder, seconds_to_read
 from lib.tune.forecast import Forecast, Work, forecast, measured_speed, seconds_of, sizes, works
 from lib.tune.lanes import pooled
 from lib.tune.outcome import TOGETHER, by_epochs, proportion, signed, tried
@@ -203,6 +204,21 @@ def test_gradients_choose_and_are_kept(job, tmp_path):
     by_layer = table.set_index("layer")["g2"]
     norms = [by_layer.loc[list(c.layers)].sum() for c in order]
     assert norms == sorted(norms, reverse=True)
+
+
+def test_gradients_are_summed_batch_by_batch():
+    numbers = np.random.default_rng(0).normal(size=(3, 2, 4))
+    means, squares = gradients._means([list(batch.copy()) for batch in numbers])
+    np.testing.assert_allclose(means, numbers.mean(axis=0))
+    np.testing.assert_allclose(squares, (numbers**2).sum(axis=2).mean(axis=0))
+
+
+def test_a_lane_that_goes_on_does_not_hold_the_others_in_memory(job, tmp_path):
+    of = searching(job, tmp_path)
+    for state in of.trained(of.everything[:3], 1):
+        arrays = [*(a for head in state.head for a in head)]
+        arrays += [a for each in state.tuned.values() for part in each for a in part]
+        assert len(arrays) >= 18 and all(a.base is None for a in arrays)
 
 
 def test_a_graft_of_everything_scores_as_everything_with_the_other_classifier(job, tmp_path):
@@ -413,6 +429,72 @@ def test_the_network_is_plain_keras_and_takes_photos_of_any_size(found, job):
     large = np.repeat(np.repeat(photos[:1], 3, axis=1), 5, axis=2)
     assert np.abs(model.predict(large, verbose=0) - found.tested.probabilities[:1]).max() < 0.05
     assert json.loads((path.parent / "classes.json").read_text("utf-8")) == list(NAMES)
+
+
+def test_what_is_saved_is_what_was_trained(monkeypatch):
+    """The tuned layers, with what their BatchNorms keep, and no others."""
+    values = THIN | {"backbone": "MobileNetV2", "epochs": 2}
+    settings, trained, above = tune.load_settings({"dir": "x", **values}), [], fit._above_trunk
+
+    def watched(*arguments):
+        trained.append(above(*arguments))
+        return trained[-1]
+
+    monkeypatch.setattr(fit, "_above_trunk", watched)
+    images, labels = procedural_flowers(24, 32, 5)
+    labels, names = labels % 2, ("a", "b")
+    before = network(settings, 32)
+    block = block_wise(before)[20]
+    model, _ = fit.fit(settings, 32, block, images, labels, names, 2)
+    ((inputs, upper),) = trained
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0), upper.predict(inputs, verbose=0), atol=1e-5
+    )
+    (after,) = (x for x in model.layers if isinstance(x, keras.Model) and len(x.layers) > 50)
+    changed = {
+        layer.name
+        for layer in before.layers
+        for old, new in zip(layer.get_weights(), after.get_layer(layer.name).get_weights(),
+                            strict=True)
+        if not np.array_equal(old, new)
+    }  # fmt: skip
+    assert changed == set(block.layers) and any(name.endswith("BN") for name in changed)
+    norm = next(after.get_layer(name) for name in block.layers if name.endswith("BN"))
+    assert not np.array_equal(norm.moving_mean, before.get_layer(norm.name).moving_mean)
+
+
+def test_augmentation_changes_photos_in_training_alone():
+    settings = tune.load_settings({"dir": "x", **THIN, "augment": True})
+    images, labels = procedural_flowers(24, 32, 5)
+    block = fixed(network(settings, 32), "block5*").block
+    (still, _), (changed, _) = (
+        fit.fit(s, 32, block, images, labels % 2, ("a", "b"), 2)
+        for s in (replace(settings, augment=False), settings)
+    )
+    first, second = (changed(images).numpy() for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.allclose(first, still(images), atol=1e-3)
+
+
+def test_weights_that_keras_has_not_are_no_matter_of_a_connection(monkeypatch):
+    def settings(**values):
+        return tune.load_settings({"dir": "x", **values})
+
+    with pytest.raises(InputError, match=r"^weights: those of MobileNet cannot be had with alpha"):
+        network(settings(backbone="MobileNet", alpha=0.3), 224)
+    for cause, words in (
+        (OSError(28, "No space left on device", "x.h5"), "could not be kept .*No space left"),
+        (Exception("URL fetch failure"), r'could not be downloaded; .*"weights=<file>" with the '
+                                         r"\.h5 file that any machine"),
+    ):  # fmt: skip
+
+        def failing(cause=cause, **_):
+            raise cause
+
+        monkeypatch.setattr(keras.applications, "DenseNet121", failing)
+        with pytest.raises(InputError, match=f"^weights: those of DenseNet121 {words}") as error:
+            network(settings(backbone="DenseNet121"), 224)
+        assert "densenet121_notop" not in str(error.value)
 
 
 def test_exports_give_the_same_classes_or_say_why_not(found, job):
@@ -645,6 +727,7 @@ def test_what_reading_took_counts_once_and_a_stopped_start_does(tmp_path, monkey
 def test_another_folder_of_the_same_name_does_not_take_a_networks_place(tmp_path, monkeypatch):
     monkeypatch.setattr("lib.tune.run.forecast", lambda *_: Forecast(32, 1.0))
     monkeypatch.setattr("lib.tune.run.pooled", lambda _: None)
+    monkeypatch.setattr("lib.tune.run.seconds_to_read", lambda _: 0.0)
     monkeypatch.setattr(tune.Settings, "out_dir", tmp_path / "out")
     listing = SimpleNamespace(digests=("a",), labels=(0,), paths=("x.png",))
     cats, dogs = (tune.load_settings({"dir": str(tmp_path / n / "photos"), **THIN})
@@ -681,7 +764,7 @@ def test_exports_of_an_earlier_network_do_not_stay(tmp_path):
 
 def test_sizes_are_those_that_a_network_takes():
     assert sizes("MobileNetV3Small") == (224, 192, 160, 128, 96, 64)
-    assert sizes("NASNetLarge")[:2] == (331, 192)
+    assert sizes("NASNetLarge")[:3] == (331, 300, 224) and sizes("Xception")[:2] == (299, 224)
     for name, record in RECORDS.items():
         assert min(sizes(name)) >= record.least_size, name
 
@@ -702,13 +785,18 @@ def test_the_size_is_the_largest_that_the_minutes_allow(monkeypatch):
     monkeypatch.setattr("lib.tune.forecast.measured_speed", lambda _: 0.05)
     found = []
     for minutes in (1, 3, 10, 1000):
-        plan = forecast(replace(settings, minutes=minutes), backbone, 300)
+        plan = forecast(replace(settings, minutes=minutes), backbone, 300, 0.0)
         assert plan.minutes <= minutes or plan.image_size == 64
         found.append(plan.image_size)
     assert found == sorted(found) and found[-1] == 224 and found[0] < 224
     asked = replace(settings, image_size=100, strategy="fixed", layers="block5*")
-    cheap, dear = (forecast(s, backbone, 300) for s in (asked, replace(settings, image_size=100)))
+    searched = replace(settings, image_size=100)
+    cheap, dear = (forecast(s, backbone, 300, 0.0) for s in (asked, searched))
     assert cheap.image_size == dear.image_size == 100 and cheap.minutes < dear.minutes
+    slow = forecast(asked, backbone, 300, 120.0)
+    assert slow.minutes == pytest.approx(cheap.minutes + 2)
+    changing = forecast(replace(asked, augment=True), backbone, 300, 0.0)
+    assert changing.minutes > cheap.minutes
 
 
 def test_only_tuned_layers_cost_a_second_pass_back(monkeypatch):
@@ -726,7 +814,10 @@ def test_only_tuned_layers_cost_a_second_pass_back(monkeypatch):
             work = Work([tuple(block)], 2, 10, 4)
             seconds = seconds_of(graph, [work], graph.macs() * 1.0)
             assert seconds == pytest.approx(passes + own)
-    assert seconds_of(graph, [Work([()], 9, 10, 4)], 2.0) == pytest.approx(28.0)  # a trunk
+    trunk = Work([()], 9, 10, 4)
+    assert seconds_of(graph, [trunk], 2.0) == pytest.approx(28.0)
+    changing = replace(trunk, changing=True)  # as augmentation has it: passed anew in each epoch
+    assert seconds_of(graph, [changing], 2.0) == pytest.approx(9 * 28.0)
 
 
 def test_a_smaller_last_batch_is_another_graph():
@@ -736,6 +827,24 @@ def test_a_smaller_last_batch_is_another_graph():
     settings = tune.load_settings({"dir": "x", **THIN, "strategy": "halving"})
     found = candidates(network(settings, 32), settings.candidates, 3)
     assert {w.batch for w in works(settings, found, (), 60)} == {settings.batch_size}
+
+
+def test_a_few_photos_tell_how_long_all_take_to_read(photos, monkeypatch):
+    read = []
+
+    def slowly(path, depth, size):
+        read.append(path)
+        time.sleep(0.01)
+        raise InputError("a broken one takes time, too")
+
+    monkeypatch.setattr("lib.tune.folder._read", slowly)
+    listing = list_folder(photos)
+    many = replace(listing, paths=listing.paths * 40)
+    for some in (listing, many):
+        read.clear()
+        assert 0.01 * len(some.paths) <= seconds_to_read(some) and len(read) == 8
+        places = [some.paths.index(path.relative_to(some.folder)) for path in read]
+        assert max(places) > 0.7 * len(listing.paths) or some is many  # spread over the folder
 
 
 def test_speed_is_measured_on_a_million_pixels():

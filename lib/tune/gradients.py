@@ -57,12 +57,13 @@ def _means(batches: Iterable[list[np.ndarray]]) -> tuple[list[np.ndarray], np.nd
 
     Summed as they come: those of all batches at once can be gigabytes.
     """
-    total, squares, n = [], 0.0, 0
+    n, total, squares = 0, [], 0.0
     for gradients in batches:
-        n += 1
         squares = squares + np.array([g @ g for g in gradients])
-        total = [np.add(t, g, out=t) for t, g in zip(total, gradients, strict=True)] or gradients
-    return [t / n for t in total], squares / n
+        for one, other in zip(total, gradients, strict=bool(n)):
+            one += other
+        n, total = n + 1, total or gradients
+    return [one / n for one in total], squares / n
 
 
 def _model(backbone: keras.Model, head: Sequence[np.ndarray], classes: int) -> keras.Model:
