@@ -190,6 +190,7 @@ def comparison(sources: Sequence[Results], names: Sequence[str] = BACKBONE_NAMES
     Mean and Variance run over the backbones for which every setting has all rows; a setting that
     lacks some of those that others have is left out of both.
     """
+    sources = [source for source in sources if len(source)]
     printed, cells = accuracies(), [compare(s).set_index(["backbone", "method"]) for s in sources]
     lines = []
     for name in names:
