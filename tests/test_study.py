@@ -419,7 +419,8 @@ def contest(**ways):
     return pd.DataFrame(
         [
             common | {"data": data, "seed": s, "way": way, "minutes": minutes, "image_size": size,
-                      "hits": pack_hits(np.arange(40) < hits), "lines": 1, "machine": "a machine"}
+                      "hits": pack_hits(np.arange(40) < hits), "lines": 1, "machine": "a machine",
+                      "tuned": f"block {s}"}
             for data in ("flowers", "digits")
             for s in (0, 1)
             for way, (hits, minutes, size) in ways.items()
@@ -433,9 +434,15 @@ def test_ways_are_compared_on_the_same_photos():
     table = people_table(rows)
     first, second = table.splitlines()[-4:-2]
     # As many photos as one seed has: a photo that both seeds test counts as one.
-    assert first.startswith("| flowers, VGG16 | make photos, search | 96 | 0.750 [0.610, 0.890] |")
+    start = (
+        "| flowers, VGG16 | make photos, search | block 0; block 1 | 96 | 2 | 0.750 [0.610, 0.890]"
+    )
+    assert first.startswith(f"{start} |")
     assert "| +0.250 [+0.110, +0.390] | 4.0 | 1.0 | 1 |" in first
-    assert second.startswith("|  | Keras guide | 224 | 0.500") and "| – | 2.0 |" in second
+    assert (
+        second.startswith("|  | Keras guide | block 0; block 1 | 224 | 2 | 0.500")
+        and "| – | 2.0 |" in second
+    )
     assert "40 of flowers, 40 of digits" in table
     assert people_table(pd.DataFrame(columns=list(PEOPLE))) == ""
 

@@ -57,14 +57,14 @@ def people_table(rows: pd.DataFrame) -> str:
     tested = ", ".join(f"{row.test_images:,} of {row.data}" for row in each.itertuples())
     note = (
         f"{each['photos'].iloc[0]} photos of each data set, of which a fifth is kept for a test;"
-        f" tested here on others that nothing has seen: {tested}. Seeds, each with a split of its"
-        f" own: {rows['seed'].nunique()}. Accuracy with its 95 % interval for other test photos, of"
-        " these trainings; a photo that several seeds test counts as one. What a way adds to"
-        f" {GUIDE} is paired, photo by photo. Minutes on {rows['machine'].iloc[0]}, with all that a"
-        " way does."
+        f" tested here on others that nothing has seen: {tested}. Each seed has a split of its own;"
+        " of several, accuracy and minutes are means. Accuracy with its 95 % interval for other"
+        " test photos, of these trainings; a photo that several seeds test counts as one. What a"
+        f" way adds to {GUIDE} is paired, photo by photo, on the seeds that both have. Minutes on"
+        f" {rows['machine'].iloc[0]}, with all that a way does."
     )
-    header = ["", "", "px", "accuracy", f"adds to {GUIDE}", "minutes", "CPU minutes", "lines typed"]
-    return markdown(header, list(_lines(rows)), note)
+    header = ["", "", "tuned", "px", "seeds", "accuracy", f"adds to {GUIDE}", "minutes"]
+    return markdown([*header, "CPU minutes", "lines typed"], list(_lines(rows)), note, left=3)
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[list[str]]:
@@ -73,9 +73,20 @@ def _lines(rows: pd.DataFrame) -> Iterator[list[str]]:
         for way in (w for w in WAYS if w in set(some["way"])):
             own = some[some["way"] == way]
             sizes = " and ".join(map(str, sorted(set(own["image_size"]))))
+            tuned, seeds = "; ".join(dict.fromkeys(own["tuned"])), str(own["seed"].nunique())
             minutes = [f"{own[name].mean():.1f}" for name in ("minutes", "cpu_minutes")]
             lines = str(own["lines"].iloc[0])
-            yield [title, way, sizes, _accuracy(own), _gain(some, way), *minutes, lines]
+            yield [
+                title,
+                way,
+                tuned,
+                sizes,
+                seeds,
+                _accuracy(own),
+                _gain(some, way),
+                *minutes,
+                lines,
+            ]
             title = ""
 
 
