@@ -1,5 +1,7 @@
 """Sweeps: planned, resumed, merged, and the same rows from either engine."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -348,6 +350,28 @@ def test_groups_are_neighbours_in_depth(params):
     firsts = [[plan.graph.span(r.block.layers)[0] for r in group] for group in groups]
     assert all(max(a) <= min(b) for a, b in zip(firsts, firsts[1:], strict=False))
     assert {r.key for group in groups for r in group} == {r.key for r in runs}
+
+
+def test_a_fused_model_is_freed_before_the_next_one_is_built(params, monkeypatch):
+    """Its graphs and its steps hold each other: without a collection both would stay."""
+    plan = next(plans(params))
+    trainer, built, there = lib.trainer.Trainer(plan, checkpoints=False), [], []
+    build = lib.trainer.fuse
+
+    def fuse(*arguments):
+        there.append([model() is not None for model in built])
+        model = build(*arguments)
+        built.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(lib.trainer, "fuse", fuse)
+    gc.disable()
+    try:
+        for some in np.array_split(np.array(plan.search_runs("block_wise"), object), 3):
+            trainer.histories(list(some))
+    finally:
+        gc.enable()
+    assert there == [[], [False], [False, False]]
 
 
 def test_long_runs_come_in_smaller_groups_whose_rows_come_sooner(params, monkeypatch):
