@@ -46,23 +46,24 @@ def import_quietly() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
-@contextmanager
-def own_processes() -> Iterator[Callable[..., Any]]:
-    """A function that calls a function in a process of its own, with Keras imported.
+def in_own_process(function: Callable, *arguments: Any) -> Any:
+    """What a function returns, called in a process of its own with Keras imported.
 
-    So no graphs, memory or caches of the calls before are there. It raises InputError where the
-    process is killed, such as for want of memory.
+    So no graphs, memory or caches of other calls are there.
+
+    Raises InputError where the process is killed, such as for want of memory.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, import_quietly, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(1, spawn) as pool:
+        try:
+            return pool.submit(_call, function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"memory: the process of {function.__name__} was killed; allowed: a smaller case, "
+                "or more free memory"
+            ) from error
 
-        def run(function: Callable, *arguments: Any) -> Any:
-            try:
-                return pool.submit(function, *arguments).result()
-            except BrokenProcessPool as error:
-                raise InputError(
-                    f"memory: the process of {function.__name__} was killed; allowed: a smaller "
-                    "case, or more free memory"
-                ) from error
 
-        yield run
+def _call(function: Callable, *arguments: Any) -> Any:
+    import_quietly()
+    return function(*arguments)

@@ -211,11 +211,9 @@ def test_some_cases_may_be_named(capsys):
     assert "error: case: 'nothing' is unknown; allowed: " in capsys.readouterr().err
 
 
-def test_a_process_that_is_killed_is_one_line(monkeypatch):
+def test_a_process_that_is_killed_is_one_line():
     """Not waited for; what measures trains groups that may take all memory."""
-    monkeypatch.setattr(quiet, "import_quietly", os.getpid)
-    with quiet.own_processes() as run:
-        pids = [run(os.getpid), run(os.getpid)]
-        assert len({*pids, os.getpid()}) == 3  # each has its own
-        with pytest.raises(InputError, match="^memory: the process of _exit was killed; allowed:"):
-            run(os._exit, 9)
+    pids = [quiet.in_own_process(os.getpid) for _ in range(2)]
+    assert len({*pids, os.getpid()}) == 3  # each has its own
+    with pytest.raises(InputError, match="^memory: the process of _exit was killed; allowed:"):
+        quiet.in_own_process(os._exit, 9)

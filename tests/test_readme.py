@@ -205,8 +205,9 @@ def test_what_the_readme_says_of_epochs_and_of_the_best_five_layers_is_what_the_
 
 def test_what_the_readme_says_of_native_inputs_is_what_the_rows_say(own_native):
     means = own_native.final.groupby("method")["val_accuracy"].mean()
-    names = {"layer_wise": "best layer {}", "baseline_2": "everything {}",
-             "block_wise": "best block {}", "baseline_1": "classifier alone {}"}  # fmt: skip
+    names = {"top_5": "best five layers {}", "layer_wise": "best layer {}",
+             "baseline_2": "everything {}", "block_wise": "best block {}",
+             "baseline_1": "classifier alone {}"}  # fmt: skip
     words = ", ".join(text.format(f"{means[name]:.3f}") for name, text in names.items())
     text = sentences("README.md")
     assert f"after 10 epochs: {words}. The layer is above the block beyond chance." in text

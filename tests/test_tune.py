@@ -484,6 +484,9 @@ def test_weights_that_keras_has_not_are_no_matter_of_a_connection(monkeypatch):
         network(settings(backbone="MobileNet", alpha=0.3), 224)
     for cause, words in (
         (OSError(28, "No space left on device", "x.h5"), "could not be kept .*No space left"),
+        (OSError("Unable to open file (truncated file: eof = 96)"), "are damaged in ~/.keras"),
+        (ValueError("Incomplete or corrupted file detected."), "are damaged in ~/.keras"),
+        (ConnectionResetError(104, "Connection reset by peer"), "could not be downloaded"),
         (Exception("URL fetch failure"), r'could not be downloaded; .*"weights=<file>" with the '
                                          r"\.h5 file that any machine"),
     ):  # fmt: skip
@@ -834,7 +837,7 @@ def test_a_few_photos_tell_how_long_all_take_to_read(photos, monkeypatch):
 
     def slowly(path, depth, size):
         read.append(path)
-        time.sleep(0.01)
+        time.sleep(0.01 if len(read) > 1 else 1)  # the first one loads what reads
         raise InputError("a broken one takes time, too")
 
     monkeypatch.setattr("lib.tune.folder._read", slowly)
@@ -842,7 +845,7 @@ def test_a_few_photos_tell_how_long_all_take_to_read(photos, monkeypatch):
     many = replace(listing, paths=listing.paths * 40)
     for some in (listing, many):
         read.clear()
-        assert 0.01 * len(some.paths) <= seconds_to_read(some) and len(read) == 8
+        assert 0.01 <= seconds_to_read(some) / len(some.paths) < 0.1 and len(read) == 9
         places = [some.paths.index(path.relative_to(some.folder)) for path in read]
         assert max(places) > 0.7 * len(listing.paths) or some is many  # spread over the folder
 

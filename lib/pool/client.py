@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PATIENCE = float(os.environ.get("BLOCKWISE_PATIENCE", 60))  # seconds for a cluster to answer
 DEATHS = 4  # of workers with a group until it goes on in parts; as many as Dask lets happen
+BEGUN_SHARE = 0.9  # of a worker's memory, for a group that was begun: at 95 % Dask ends a worker
 BEGUN = 1e6  # how much more a group that was begun counts for than its cost: it comes first
 KEPT = "what was finished is kept: the same command goes on from there"
 NO_WORKER = "has had no worker for {:.0f} s; " + KEPT
@@ -170,9 +171,9 @@ class Workers:
         """
         if plan.params.memory_gib is not None or plan.params.deterministic:
             return plan, None
-        own, most = copy.copy(plan), self._memory  # the backbone is shared
-        own.params = replace(plan.params, memory_gib=max(0.1, SHARE * most / 2**30))
-        return own, most
+        own, memory = copy.copy(plan), self._memory  # the backbone is shared
+        own.params = replace(plan.params, memory_gib=max(0.1, SHARE * memory / 2**30))
+        return own, BEGUN_SHARE * memory
 
     @property
     def _memory(self) -> float:

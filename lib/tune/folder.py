@@ -282,11 +282,16 @@ def _read(path: Path, depth: Depth, size: int) -> tuple[np.ndarray, np.ndarray, 
 
 def seconds_to_read(listing: Listing) -> float:
     """Seconds that `read_photos` will take, by a few photos of the listing."""
-    some = listing.paths[:: max(1, len(listing.paths) // TIMED)][:TIMED]
-    start = time.perf_counter()
-    for path in some:
+
+    def read(path: Path) -> None:
         with suppress(InputError):
             _read(listing.folder / path, measure_depth([listing.folder / path]), 224)
+
+    some = listing.paths[:: max(1, len(listing.paths) // TIMED)][:TIMED]
+    read(some[0])  # the first one of a process loads the decoders
+    start = time.perf_counter()
+    for path in some:
+        read(path)
     return (time.perf_counter() - start) / len(some) * len(listing.paths)
 
 

@@ -137,10 +137,11 @@ class PhotoTrainer(Trainer):
     ) -> list[History]:
         found = [(self.states or {}).get(_identity(run)) for run in group]
         known = None not in found and len({(s.epochs, s.steps) for s in found}) == 1
-        states = go_on(steps, task, found if known else None, progress)
+        plateau, histories = go_on(steps, task, found if known else None, progress)
         if self.states is not None:
+            states = take_states(steps, plateau, histories)
             self.states.update({_identity(r): s for r, s in zip(group, states, strict=True)})
-        return [state.history for state in states]
+        return histories
 
 
 def pooled(backbone: keras.Model) -> keras.Model:
@@ -159,7 +160,7 @@ def _identity(run: Run) -> tuple:
 
 def go_on(
     steps: Any, task: Task, states: Sequence[LaneState] | None, progress: Progress
-) -> list[LaneState]:
+) -> tuple[LanePlateau, list[History]]:
     """Train the lanes of a fused model to the end of a task, as `lib.train.train_fused` does.
 
     Args:
@@ -173,7 +174,7 @@ def go_on(
     progress.advance(len(histories[0].val_loss) * lanes)
     for _ in epochs_left(steps, task, plateau, histories):
         progress.advance(lanes)
-    return take_states(steps, plateau, histories)
+    return plateau, histories
 
 
 # ----------------------------------------------------------------------- from and into fused models
@@ -182,14 +183,15 @@ def go_on(
 def take_states(steps: Any, plateau: LanePlateau, histories: Sequence[History]) -> list[LaneState]:
     """Where each lane of a fused model stands."""
     model, (*arrays, statistics, done) = steps.model, steps.state()
-    n = len(arrays) // 3
-    groups = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
-    tuned = [_pieces(model.tuned, group[0]) for group in groups]
+    n, tuned, heads = len(arrays) // 3, [], []
+    for _ in range(3):  # each array is let go as soon as it is copied
+        tuned.append(_pieces(model.tuned, arrays.pop(0)))
+        heads.append([[row.copy() for row in arrays.pop(0)] for _ in range(n - 1)])
     kept = _pieces(model.statistics, statistics)
     return [
         LaneState(
             {n: tuple(t[model.slots[j, n][0]] for t in tuned) for n in lane.layers},
-            tuple([array[j].copy() for array in group[1:]] for group in groups),
+            tuple([rows[j] for rows in head] for head in heads),
             {n: kept[model.slots[j, n][1]] for n in lane.layers},
             int(done),
             len(histories[j].val_accuracy),

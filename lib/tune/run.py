@@ -1,5 +1,6 @@
 """From a folder of photos to an answer and a network: every step once, each kept as it is done."""
 
+import errno
 import hashlib
 import json
 import time
@@ -40,6 +41,8 @@ from .split import Split, check_counts, read_groups, split_photos
 from .strategies import STRATEGIES
 
 MODEL, CARD = "model.keras", "model_card.md"
+# What the system says where a file cannot be written, whatever the connection does.
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 SECONDS = "seconds.json"  # that all starts took
 WRITTEN = (MODEL, CARD, FILE, CLASSES, *(form.path for form in FORMATS.values()))
 SHOWN = 4  # photos of one group that are named there
@@ -116,11 +119,14 @@ def network(settings: Settings, size: int) -> keras.Model:
 def _lack(settings: Settings, cause: BaseException | None) -> str:
     """Why Keras has not given its ImageNet weights, and how they can be had."""
     s, record = settings, RECORDS[settings.backbone]
-    if isinstance(cause, ValueError):  # raised before any download, such as for an alpha
+    if record.alpha and s.alpha != 1 and isinstance(cause, ValueError):
         return (f"cannot be had with alpha {s.alpha} ({first_line(cause)}); allowed: an alpha "
                 "that Keras has weights for, or a file in weights")  # fmt: skip
-    if isinstance(cause, OSError):
+    if isinstance(cause, OSError) and cause.errno in UNWRITTEN:
         return f"could not be kept ({cause}); allowed: room in ~/.keras, and the right to write"
+    if "corrupt" in str(cause) or "truncated" in str(cause):
+        return ("are damaged in ~/.keras/models, such as after a download that was cut short; "
+                "allowed: that file removed, and a connection to the internet")  # fmt: skip
     kept = "any machine that has loaded them with Keras keeps in ~/.keras/models"
     there = f', or SET="weights=<file>" with the .h5 file that {kept}'
     if record.files is not None:

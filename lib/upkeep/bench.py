@@ -26,7 +26,7 @@ from ..methods import PAPER, method
 from ..params import InputError, Params
 from ..plan import Plan, Run
 from ..provenance import RUNNING_COMMIT, versions
-from ..quiet import own_processes
+from ..quiet import in_own_process
 from ..sweep import final, plans
 from ..train import History, Task, train_plain
 from ..trainer import Trainer
@@ -137,12 +137,11 @@ def bench(params: Params, names: Sequence[str] = ()) -> list[Result]:
         raise InputError(f"case: {unknown[0]!r} is unknown; allowed: {', '.join(known)}")
     chosen, results, start = [known[n] for n in names or known], [], time.perf_counter()
     print(_line([f.name for f in fields(Result)][:-3]))
-    with own_processes() as run:
-        for i, case in enumerate(chosen, 1):
-            results.append(run(measure, case))
-            _keep(results[-1])
-            left = (time.perf_counter() - start) / i * (len(chosen) - i) / 60
-            print(_line(list(asdict(results[-1]).values())[:-3], left), flush=True)
+    for i, case in enumerate(chosen, 1):
+        results.append(in_own_process(measure, case))
+        _keep(results[-1])
+        left = (time.perf_counter() - start) / i * (len(chosen) - i) / 60
+        print(_line(list(asdict(results[-1]).values())[:-3], left), flush=True)
     print(f"on {results[0].machine}, {results[0].versions}")
     plain = sum(r.plain_seconds * r.runs for r in results)
     fused = sum(r.fused_seconds * r.runs for r in results)
@@ -216,11 +215,10 @@ def bench_memory(params: Params) -> list[Peak]:
     """
     peaks = []
     print(_line([f.name for f in fields(Peak)][:-3]))
-    with own_processes() as run:
-        for backbone in params.backbones:
-            peaks.append(run(measure_peak, _only(params, backbone)))
-            _keep(peaks[-1], PEAKS, ["backbone", "image_size", "images", "budget_gib"])
-            print(_line(list(asdict(peaks[-1]).values())[:-3]), flush=True)
+    for backbone in params.backbones:
+        peaks.append(in_own_process(measure_peak, _only(params, backbone)))
+        _keep(peaks[-1], PEAKS, ["backbone", "image_size", "images", "budget_gib"])
+        print(_line(list(asdict(peaks[-1]).values())[:-3]), flush=True)
     return peaks
 
 

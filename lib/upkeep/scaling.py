@@ -87,14 +87,13 @@ class Timed:
 
 def measure_costs(backbones: Sequence[str]) -> Iterator[GroupCost]:
     """Measure three groups of each network, the deepest, one in the middle and the shallowest."""
-    from ..quiet import own_processes
+    from ..quiet import in_own_process
 
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    with own_processes() as run:
-        for name in backbones:
-            for share in (1.0, 0.5, 0.0):
-                params = load_params("paper", backbones=(name,), n_images=IMAGES, epochs=2, **DRAWN)
-                yield run(measure_group, replace(params, memory_gib=MEMORY), share)
+    for name in backbones:
+        for share in (1.0, 0.5, 0.0):
+            params = load_params("paper", backbones=(name,), n_images=IMAGES, epochs=2, **DRAWN)
+            yield in_own_process(measure_group, replace(params, memory_gib=MEMORY), share)
 
 
 def measure_group(params: Params, share: float) -> GroupCost:
