@@ -457,7 +457,10 @@ def test_the_best_strategy_in_equal_minutes_becomes_the_default(right, best):
     ways = {way: (hits, minutes, 64) for way, hits, minutes in each}
     rows = contest(**ways)
     assert best_strategy(rows) == best
-    assert people_words(rows) == f"\nBy the second rule, the default strategy is `{best}`.\n"
+    words, accuracies = people_words(rows), (f"{n / 40:.3f}" for n in right)
+    a, b, c = accuracies
+    assert f"`shortlist` {a} in 3.0 minutes, `halving` {b} in 6.0 minutes, `search` {c}" in words
+    assert words.endswith(f"By the second rule, the default strategy is `{best}`.\n")
     assert best_strategy(rows[:-1]) is None is best_strategy(rows[:0])  # a run is missing
     assert best_strategy(rows[rows["data"] == "flowers"]) is None
     assert best_strategy(rows[rows["seed"] == 0]) is None

@@ -90,11 +90,10 @@ def _lines(rows: pd.DataFrame) -> Iterator[list[str]]:
             title = ""
 
 
-def best_strategy(rows: pd.DataFrame) -> str | None:
-    """The strategy that does best in equal minutes, or one as good, within `NEAR`, in fewer.
+def strategy_means(rows: pd.DataFrame) -> pd.DataFrame | None:
+    """Accuracy and minutes of each strategy, by its name: means over data sets of means over seeds.
 
-    By the mean over data sets of the mean over seeds. None until every strategy has all data sets
-    and seeds of the protocol.
+    None until every strategy has all data sets and seeds of the protocol.
     """
     rows = rows[rows["way"].isin(PHOTOS)]
     full = PROTOCOLS["full"]
@@ -103,15 +102,34 @@ def best_strategy(rows: pd.DataFrame) -> str | None:
         return None
     rows = rows.assign(accuracy=[_hits(row).mean() for row in rows.itertuples()])
     means = rows.groupby(["way", "data"])[["accuracy", "minutes"]].mean()
-    means = means.groupby("way").mean()
+    return means.groupby("way").mean().rename(index=PHOTOS).loc[list(STRATEGIES)]
+
+
+def best_strategy(rows: pd.DataFrame) -> str | None:
+    """The strategy that does best in equal minutes, or one as good, within `NEAR`, in fewer.
+
+    None where `strategy_means` has none yet.
+    """
+    means = strategy_means(rows)
+    if means is None:
+        return None
     good = means[means["accuracy"] >= means["accuracy"].max() - NEAR]
-    return PHOTOS[good["minutes"].idxmin()]
+    return good["minutes"].idxmin()
 
 
 def people_words(rows: pd.DataFrame) -> str:
     """What follows for the default strategy; empty where nothing does yet."""
-    best = best_strategy(rows)
-    return f"\nBy the second rule, the default strategy is `{best}`.\n" if best else ""
+    means = strategy_means(rows)
+    if means is None:
+        return ""
+    each = ", ".join(
+        f"`{name}` {mean.accuracy:.3f} in {mean.minutes:.1f} minutes"
+        for name, mean in zip(means.index, means.itertuples(), strict=True)
+    )
+    return (
+        f"\nMean accuracy over data sets and seeds: {each}. By the second rule, the default"
+        f" strategy is `{best_strategy(rows)}`.\n"
+    )
 
 
 def _hits(row: tuple) -> pd.Series:
