@@ -528,6 +528,26 @@ def test_test_photos_that_other_settings_looked_at_are_said(found):
     assert "so were those of 2 other settings" in report(again)
 
 
+def test_a_network_that_is_another_once_it_is_loaded_is_refused(found, job, monkeypatch):
+    other = SimpleNamespace(predict=lambda photos, **_: np.full((len(photos), 3), 1 / 3))
+    monkeypatch.setattr("lib.tune.run._model", lambda job, kept: other)
+    with pytest.raises(InputError, match=r"model.keras, loaded again, gives probabilities that"):
+        tune.answer(job)
+
+
+def test_the_command_tunes_the_layers_that_are_given(photos, tmp_path, capsys):
+    values = THIN | {"strategy": "fixed", "layers": "block5*", "epochs": 1, "exports": ""}
+    values |= {"candidates": "blocks", "thin": "true", "out": str(tmp_path)}
+    del values["halvings"]
+    assert main(["photos", f"dir={photos}", *(f"{k}={v}" for k, v in values.items())]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"VGG16, 32 px, strategy fixed: .*; about \d+ min on this machine", said)
+    assert re.search(r"^(Tune block5|Nothing is better than the classifier alone)", said, re.M)
+    model = keras.models.load_model(tmp_path / MODEL)
+    assert model(np.zeros((1, 50, 60, 3))).shape == (1, 3)
+    assert "Nothing was searched" in (tmp_path / FILE).read_text(encoding="utf-8")
+
+
 def test_a_network_that_is_lost_is_trained_again(found, job):
     kept = _place(job, found.kept) / MODEL
     kept.unlink()
@@ -600,6 +620,11 @@ def test_the_report_is_one_file_and_names_are_text(found, tuned, job):
         assert "http" not in re.sub(r'"data:[^"]*"', "", report(answer))
         for name in (*NAMES, "<b>broken.jpg", answer.sentence[1:], "Most confident mistakes"):
             assert name in page.text
+        assert f"{len(job.photos)} photos of 40 x 40 to 40 x 40 pixels" in page.text
+    labels = job.photos.labels
+    pair = tuple(np.unique(labels, return_index=True)[1][:2].tolist())
+    page = Reader(report(replace(found, twins=[pair])))
+    assert f": in {NAMES[labels[pair[0]]]} and {NAMES[labels[pair[1]]]}, so one label" in page.text
     assert page.tags.count("img") == 2 + len(found.mistakes())
 
 
@@ -629,7 +654,7 @@ def test_the_model_card_says_what_was_measured(found, tuned):
     assert "the layers were confirmed after 2 epochs" in card
     assert "The gain in the answer is after 2 epochs, from" in report(tuned)
     assert "\\<script\\>x" in card and "<script>" not in card
-    assert f"{len(found.photos)} photos used, 1 files left out" in card
+    assert f"{len(found.photos)} photos used, 40 x 40 to 40 x 40 pixels, 1 files left out" in card
 
 
 def test_predict_writes_a_row_a_photo_and_names_what_it_cannot_read(found, job, photos, tmp_path):

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 from lib.params import ROOT, InputError
 from lib.photos.drawn import procedural_flowers
 from lib.tune.folder import LOST, find_twins, list_folder, read_photos
-from lib.tune.run import _bent, _some
+from lib.tune.run import _at_odds, _bent, _some
 from lib.tune.settings import Settings, load_settings
 from lib.tune.split import LEAST_UNITS, Split, read_groups, split_photos
 
@@ -215,7 +215,43 @@ def test_near_duplicates_are_found_and_others_are_not(tmp_path):
     assert near == [["a/0.png", "a/brighter.png", "a/smaller.jpg"], *exact]
 
 
+def test_near_duplicates_of_different_classes_are_said_to_be_at_odds(tmp_path):
+    folder = folder_of(tmp_path, {"a": 20, "b": 20})
+    brighter = np.clip(IMAGES[0].astype(int) + 12, 0, 255).astype(np.uint8)
+    put(folder, "b/brighter.png", brighter)
+    put(folder, "a/1 again.png", IMAGES[1] // 2 + 40)
+    photos = read(folder)
+    said = {_some(t, photos): _at_odds(t, photos) for t in find_twins(photos)}
+    odds, same = sorted(said, key=lambda names: "brighter" not in names)
+    assert said[odds] == ": in a and b, so one label may be wrong" and said[same] == ""
+
+
+def test_photos_of_twenty_megapixels_are_read(tmp_path):
+    folder = folder_of(tmp_path, {"a": 2, "b": 2})
+    large = np.zeros((4000, 5000, 3), np.uint8)
+    large[:2000, :, 0], large[:, 2500:, 2] = 255, 255
+    put(folder, "a/large.jpg", large, quality=60)
+    photos = read(folder)
+    at = photos.paths.index("a/large.jpg")
+    assert photos.extent == "64 x 64 to 5000 x 4000 pixels"
+    expected = np.asarray(Image.fromarray(large).resize((32, 32), Image.Resampling.BILINEAR))
+    assert np.abs(photos.images[at].astype(int) - expected).max() < 20
+
+
 # ---------------------------------------------------------------------------------------- the split
+
+
+def test_two_hundred_classes_are_split_and_each_part_has_all(tmp_path):
+    each = np.repeat(np.arange(200), 5)
+    photos = replace(
+        read(folder_of(tmp_path, {"a": 2, "b": 2})),
+        labels=each, names=tuple(f"class {c:03}" for c in range(200)),
+        digests=tuple(f"{i:064x}" for i in range(1000)), paths=tuple(map(str, range(1000))),
+    )  # fmt: skip
+    found = split_photos(photos, [], (), seed=0, **SHARES)
+    for places in found.parts().values():
+        assert set(each[places]) == set(range(200))
+    assert [len(x) for x in found.parts().values()] == [600, 200, 200]
 
 
 def test_a_split_is_stratified_and_no_photo_is_on_two_sides(tmp_path):

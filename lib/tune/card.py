@@ -41,7 +41,7 @@ def _data(a: Answer) -> Iterator[str]:
     yield "## Data"
     yield ""
     yield f"- folder: {text(readable(photos.folder.name))}, {len(photos)} photos used, " \
-        f"{len(photos.left_out)} files left out"  # fmt: skip
+        f"{photos.extent}, {len(photos.left_out)} files left out"  # fmt: skip
     lost = [x.path for x in photos.left_out if x.reason == LOST]
     if lost:
         yield f"- no class, as no photo in it could be used: {text(', '.join(lost))}"

@@ -76,6 +76,17 @@ class Photos:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def extent(self) -> str:
+        """The sizes of the smallest and the largest one, in words."""
+        areas = self.sizes.prod(axis=1)
+        ends = (self.sizes[i].tolist() for i in (areas.argmin(), areas.argmax()))
+        return f"{' to '.join(f'{width} x {height}' for width, height in ends)} pixels"
+
+    def classes(self, places: Iterable[int]) -> list[str]:
+        """Names of the classes of some photos."""
+        return [self.names[c] for c in sorted({self.labels[i] for i in places})]
+
     def counts(self) -> dict[str, int]:
         """Number of photos by class."""
         found = np.bincount(self.labels, minlength=len(self.names)).tolist()

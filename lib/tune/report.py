@@ -44,7 +44,7 @@ def report(a: Answer) -> str:
         confusion=_confusion(a),
         pairs=_pairs(a),
         mistakes=[_mistake(a, i) for i in a.mistakes()],
-        twins=[[a.photos.paths[i] for i in t] for t in a.twins],
+        twins=[([a.photos.paths[i] for i in t], a.photos.classes(t)) for t in a.twins],
         tried=a.tried[a.tried["layers"].str.len() > 0].sort_values(
             ["epochs", "gain"], ascending=False
         ),

@@ -28,7 +28,7 @@ from ..whole import write_whole, writing
 from .candidates import Candidate
 from .card import model_card
 from .confirm import arranged, best_epoch, confirm, curve, slices
-from .export import CLASSES, FORMATS, clear, export, load, save
+from .export import CLASSES, CLOSE, FORMATS, clear, export, load, save
 from .fit import fit
 from .folder import Listing, Photos, find_twins, list_folder, read_photos, seconds_to_read
 from .forecast import Forecast, forecast, sizes
@@ -228,9 +228,7 @@ def read_kept(path: Path) -> Any:
 def _found(job: Job) -> Iterator[str]:
     """What the folder holds, how it was split, and what comes next."""
     photos, s, told = job.photos, job.settings, job.forecast
-    areas = photos.sizes.prod(axis=1)
-    small, large = (" x ".join(map(str, photos.sizes[i])) for i in (areas.argmin(), areas.argmax()))
-    yield f"{len(photos)} photos in {readable(str(photos.folder))}, {small} to {large} pixels"
+    yield f"{len(photos)} photos in {readable(str(photos.folder))}, {photos.extent}"
     yield from describe_classes(job.dataset)
     if str(photos.depth):
         yield f"  {photos.depth}"
@@ -240,7 +238,7 @@ def _found(job: Job) -> Iterator[str]:
         yield from ["    ..."] * (len(photos.left_out) > LISTED)
     if job.twins:
         yield f"  the same or nearly the same photo, kept on one side: {len(job.twins)} times"
-        yield from (f"    {_some(t, photos)}" for t in job.twins[:LISTED])
+        yield from (f"    {_some(t, photos)}{_at_odds(t, photos)}" for t in job.twins[:LISTED])
         yield from ["    ..."] * (len(job.twins) > LISTED)
     counts = ", ".join(f"{len(x)} {name}" for name, x in job.split.parts().items())
     yield f"  split: {counts}"
@@ -256,6 +254,12 @@ def _some(places: Sequence[int], photos: Photos) -> str:
     """The first few of some photos by name, and how many more there are."""
     more = f" and {len(places) - SHOWN} more" * (len(places) > SHOWN)
     return ", ".join(photos.paths[i] for i in places[:SHOWN]) + more
+
+
+def _at_odds(twins: Sequence[int], photos: Photos) -> str:
+    """That photos which are nearly the same are in different classes."""
+    names = photos.classes(twins)
+    return f": in {' and '.join(names)}, so one label may be wrong" * (len(names) > 1)
 
 
 def _bent(job: Job) -> Iterator[str]:
@@ -296,6 +300,7 @@ def _answer(job: Job) -> Answer:
         model = _model(job, kept)
         test = job.photos.images[job.split.test]
         probabilities = final[kept.layers].probabilities
+        _check_loaded(job.settings.out_dir / MODEL, model.predict(test, verbose=0), probabilities)
         exports = export(model, job.settings.out_dir, job.settings.exports, test, probabilities)
     return Answer(
         job.settings,
@@ -378,6 +383,20 @@ def _model(job: Job, candidate: Candidate) -> keras.Model:
             (out / name).unlink(missing_ok=True)
     save(model, names, out / MODEL, job.photos.depth)
     return load(out / MODEL)[0]
+
+
+def _check_loaded(path: Path, found: np.ndarray, probabilities: np.ndarray) -> None:
+    """Refuse a network that, loaded from its file, is not the one that was tested.
+
+    Args:
+        found, probabilities: of the test photos, now and then.
+    """
+    gap = float(np.abs(found - probabilities).max())
+    if not gap < CLOSE:
+        raise InputError(
+            f"model: {path}, loaded again, gives probabilities that are off by {gap:.2g}; allowed: "
+            "the versions of Keras and its backend that it was trained with"
+        )
 
 
 def _tested_settings(out: Path) -> int:
