@@ -42,6 +42,7 @@ from lib.tune.fit import class_weights
 from lib.tune.folder import list_folder, seconds_to_read
 from lib.tune.forecast import Forecast, Work, forecast, measured_speed, seconds_of, sizes, works
 from lib.tune.lanes import pooled
+from lib.tune.measures import MEASURES
 from lib.tune.outcome import TOGETHER, by_epochs, proportion, signed, tried
 from lib.tune.report import FILE, report
 from lib.tune.run import (
@@ -204,6 +205,12 @@ def test_gradients_choose_and_are_kept(job, tmp_path):
     by_layer = table.set_index("layer")["g2"]
     norms = [by_layer.loc[list(c.layers)].sum() for c in order]
     assert norms == sorted(norms, reverse=True)
+
+
+def test_measures_are_what_they_say():
+    sums = {"weights": 4, "g2": 9.0, "w2": 36.0, "both": 3.0, "t2": 4.0, "s2": 9.0}
+    found = {name: measure.of(sums) for name, measure in MEASURES.items()}
+    assert found == {"norm": 3.0, "relative": 0.5, "fisher": 2.25, "agreement": 0.5}
 
 
 def test_gradients_are_summed_batch_by_batch():
