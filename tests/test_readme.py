@@ -15,6 +15,7 @@ from rows import row
 from lib.audit import doubts
 from lib.audit.claims import findings, verdicts
 from lib.audit.figures import against_paper
+from lib.audit.scores import noises
 from lib.ledger import append_row, read_results, unpack_curve
 from lib.methods import TABLE1
 from lib.params import BACKBONE_NAMES, ROOT, Params
@@ -395,3 +396,16 @@ def test_every_claim_names_a_command_and_a_file_that_are_there():
         assert make == "make" and target in targets, claim
         assert (ROOT / claim["file"]).is_file(), claim
         assert claim["tolerance"] and float(claim["minutes"] or 1) > 0, claim
+
+
+def test_the_scatter_that_searches_borrow_is_that_of_the_rows():
+    found = []
+    for folder, name in (("cpu", "MobileNet"), ("cpu_native", "MobileNetV3Small")):
+        of = noises(Results(read_results(RESULTS.with_name(folder))))
+        found.append([of[stage, name, "block_wise"].sd for stage in ("final", "search")])
+    (a, b), (c, d) = found
+    text = sentences("docs/verdicts.md")
+    assert f"more than the search in one case ({a:.3f} against {b:.3f})" in text and a > b
+    assert f"less in another ({c:.3f} against {d:.3f})" in text and c < d
+    searched = pages.together(pages.paper_size(PROJECT)).searched
+    assert set(searched["repeat"]) == {0} and "No search at 224 px was repeated" in text

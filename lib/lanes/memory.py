@@ -2,7 +2,7 @@
 
 Everything is counted from the graph as it is executed: folded convolutions are one call, a lane
 has tensors of its own only above its first tuned layer, and only what its gradient needs is kept
-until the backward pass. The factors below were measured, see `lib.upkeep.bench.measure_memory`; an
+until the backward pass. The factors below were measured, see `lib.upkeep.bench.measure_peak`; an
 estimate is meant to lie above the peak, and not far.
 """
 

@@ -26,7 +26,7 @@ TABLED = ("results", "paper-size", "speed", "parameters", "photos", "choice", "c
 PAPER_SIZE = ("paper_small", "paper_short")  # profiles of the paper's own photo size and inputs
 PAPER_SIZE_NATIVE = ("paper_native",)  # of its photo size, and of native inputs
 OTHER_BACKEND = "paper_small_tensorflow"  # final runs of paper_small once more, on another backend
-NOT_RUN = {"ResNet50V2": "not run: no weights at hand"}  # others: not run
+NOT_RUN = {"ResNet50V2": "not run: no weights at hand", "VGG16": "not run: for lack of time"}
 SETTING = (
     "Accuracy on 1,101 photos of tf_flowers after training on 70 % of it. LW: one layer; BW:"
     " a block; BWT3, BWT5: the best three, five layers; BWSW: a window of three layers, of"
