@@ -21,6 +21,8 @@ from lib.methods import TABLE1
 from lib.params import BACKBONE_NAMES, ROOT, Params
 from lib.results import Results
 from lib.study import regret
+from lib.study.people import GUIDE, PHOTOS, THIRD, hits_by_photo, read_people
+from lib.tune.settings import Settings
 from lib.upkeep import pages
 from lib.upkeep.speed import read_bench
 
@@ -409,3 +411,24 @@ def test_the_scatter_that_searches_borrow_is_that_of_the_rows():
     assert f"less in another ({c:.3f} against {d:.3f})" in text and c < d
     searched = pages.together(pages.paper_size(PROJECT)).searched
     assert set(searched["repeat"]) == {0} and "No search at 224 px was repeated" in text
+
+
+def test_what_is_said_of_equal_minutes_is_what_the_rows_say():
+    rows = read_people(PROJECT / "results")
+    means = rows.assign(accuracy=[hits_by_photo(rows.iloc[[i]]).mean() for i in range(len(rows))])
+    means = means.pivot_table(index="data", columns="way", values="accuracy")
+    photos, recipes = means[list(PHOTOS)], means[[GUIDE, THIRD]]
+    assert (photos.idxmin(axis=1) == "make photos, search").all()
+    searches = rows[rows["way"] == "make photos, search"]
+    assert set(searches["image_size"]) == {64, 96}
+    assert recipes.loc["flowers"].min() > photos.loc["flowers"].max() + 0.02
+    apart = photos.loc["digits"].drop("make photos, search").min() - recipes.loc["digits"].max()
+    assert apart > 0.1
+    cheap = rows[rows["way"].isin(PHOTOS) & (rows["way"] != "make photos, search")]
+    alone = cheap["tuned"] == "the classifier alone"
+    assert (alone == (cheap["data"] == "flowers")).all()
+    page = sentences("docs/choice.md")
+    assert "**In ten minutes a search is worst.** It has time for photos of 64 or 96 pixels" in page
+    assert "With `shortlist` and `halving`, nothing that was tuned beat" in page
+    assert "both strategies are far ahead of the recipes" in page
+    assert Settings.__dataclass_fields__["learning_rate"].default == pytest.approx(30e-5)
