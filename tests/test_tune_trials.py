@@ -62,14 +62,24 @@ def test_hard_folders_end_with_a_network_and_a_report(tmp_path, counts):
     assert f"class {len(counts) - 1:03}" in page
 
 
-# What is there when each kill comes: rows of the choice, of the confirmation, a tested network.
-MOMENTS = "epochs_*/*.csv", "folds/**/*.csv", "final_*/test.json"
+TESTED = "final_*/test.json"
 
 
-def test_a_command_that_is_killed_goes_on_to_the_answer_of_another_that_is_not(tmp_path):
+@pytest.mark.parametrize(
+    ("strategy", "moments"),
+    [
+        (("strategy=halving", "candidates=blocks"), ("epochs_*/*.csv", TESTED)),
+        (("strategy=fixed", "layers=block5*"), ("folds/**/*.csv", TESTED)),
+    ],
+    ids=["while it chooses", "while it confirms"],
+)
+def test_a_command_that_is_killed_goes_on_to_the_answer_of_another_that_is_not(
+    tmp_path, strategy, moments
+):
+    """moments: what is there when each kill comes."""
     folder = folder_of(tmp_path / "photos", [20, 20, 20])
-    words = ("strategy=halving", "candidates=blocks", "epochs=6", "learning_rate=0.002")
-    for moment in MOMENTS:
+    words = (*strategy, "epochs=6", "learning_rate=0.002")
+    for moment in moments:
         process, end = started(folder, tmp_path / "killed", *words), time.monotonic() + LIMIT
         while not list((tmp_path / "killed" / "rows").glob(f"*/{moment}")):
             assert process.poll() is None and time.monotonic() < end, moment
